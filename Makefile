@@ -1,0 +1,45 @@
+# Every target sets itself up: Python >= 3.11 and make are all that a fresh machine needs.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+TORCH  ?= torch==2.13.0
+# xdist workers share the cores badly with torch's own threads: one thread each.
+export OMP_NUM_THREADS ?= 1
+export OMP_WAIT_POLICY ?= passive
+
+.PHONY: help demo test check format bench clean
+help:
+	@echo "make demo    ask the embedded model about a shipped image, with and without pruning"
+	@echo "make test    run the tests          make check   lint and types"
+	@echo "make bench   the offline benchmark on a few scenes"
+
+$(VENV)/torch.stamp: constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	@# The CPU build where there is no GPU and an index offers one; else the ordinary build.
+	if command -v nvidia-smi >/dev/null 2>&1; then $(BIN)/pip install --quiet "$(TORCH)"; \
+	else $(BIN)/pip install --quiet "$(TORCH)+cpu" 2>/dev/null || $(BIN)/pip install --quiet "$(TORCH)"; fi
+	touch $@
+
+$(VENV)/run.stamp: $(VENV)/torch.stamp pyproject.toml
+	$(BIN)/pip install --quiet -c constraints.txt -e ".[viz]"
+	touch $@
+
+$(VENV)/dev.stamp: $(VENV)/run.stamp
+	$(BIN)/pip install --quiet -c constraints.txt -e ".[dev]"
+	touch $@
+
+check: $(VENV)/dev.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: $(VENV)/dev.stamp
+	$(BIN)/pytest -n auto
+
+format: $(VENV)/dev.stamp
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) out build dist

@@ -1,0 +1,75 @@
+"""How many tokens stay: the only rounding in the library, in exact integer arithmetic."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+from numbers import Integral, Real
+
+from vlm_pruner.errors import PlanError
+
+__all__ = ["Keep", "check_keep", "keep_count", "layer_average", "split_budget"]
+
+Keep = int | float
+"""A budget: an int counts tokens per image, a float is a share of them (`1` is one token, `1.0` is all)."""
+
+
+def check_keep(keep: object) -> Keep:
+    """`keep` as a plain int or float.
+
+    Raises:
+        PlanError: not a number, a bool, an int below 1, or a float outside (0, 1].
+    """
+    allowed = "keep is a whole number of tokens per image (64) or a share in (0, 1] (0.111)"
+    if isinstance(keep, bool) or not isinstance(keep, Real):
+        raise PlanError(f"keep={keep!r} is not a number: {allowed}")
+    if isinstance(keep, Integral):
+        if keep < 1:
+            raise PlanError(f"keep={int(keep)} keeps nothing: {allowed}")
+        return int(keep)
+    share = float(keep)
+    if not 0.0 < share <= 1.0:
+        raise PlanError(f"keep={share!r} is not a share in (0, 1]: {allowed}")
+    return share
+
+
+def keep_count(total: int, keep: Keep) -> int:
+    """Tokens that stay of `total`: `keep` itself if it is an int, else ceil(total * keep), always at least 1.
+
+    The share is read as the decimal number that was written, so that 0.1 of 30 tokens is 3, never 4.
+
+    Raises:
+        PlanError: `total` < 1, an invalid `keep`, or more tokens asked for than there are.
+    """
+    if total < 1:
+        raise PlanError(f"there are no visual tokens to choose from (total={total})")
+    keep = check_keep(keep)
+    if isinstance(keep, int):
+        if keep > total:
+            raise PlanError(f"keep={keep} asks for more tokens than the image has ({total})")
+        return keep
+    exact = Fraction(repr(keep)) * total
+    return max(1, -(-exact.numerator // exact.denominator))
+
+
+def split_budget(totals: Sequence[int], keep: int) -> list[int]:
+    """Deal `keep` tokens out over parts of the given sizes in proportion (largest remainder), at least 1 each.
+
+    Sums to `keep` exactly, never above a part's own size; ties go to the earlier part.
+
+    Raises:
+        PlanError: fewer tokens than parts, or more than sum(totals).
+    """
+    total = sum(totals)
+    if not len(totals) <= keep <= total:
+        raise PlanError(f"cannot split {keep} tokens over {len(totals)} parts that hold {total} together")
+    quota = [1 + (keep - len(totals)) * (n - 1) // max(1, total - len(totals)) for n in totals]
+    remainder = [(keep - len(totals)) * (n - 1) % max(1, total - len(totals)) for n in totals]
+    for i in sorted(range(len(totals)), key=lambda i: (-remainder[i], i))[: keep - sum(quota)]:
+        quota[i] += 1
+    return quota
+
+
+def layer_average(counts: Sequence[int]) -> float:
+    """Mean number of tokens per decoder layer; `counts[i]` tokens enter layer i."""
+    return sum(counts) / len(counts)

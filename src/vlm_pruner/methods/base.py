@@ -1,0 +1,116 @@
+"""The contract of a pruning method, and the registry that finds every one of them.
+
+A method is one file in this package (or, outside it, an entry point of the group `vlm_pruner.methods`): a pure function
+and a final frozen dataclass of its hyper-parameters. It only chooses survivors; spans, budgets, masks, positions and
+caches are the engine's.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib
+import pkgutil
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from importlib.metadata import entry_points
+from typing import Any, ClassVar
+
+from vlm_pruner.budget import Keep
+from vlm_pruner.errors import MissingSignalError, PlanError, unknown_name
+from vlm_pruner.types import Selection, Signal, VisualTokens
+
+__all__ = ["PruningMethod", "create", "method_class", "registry", "require"]
+
+
+class PruningMethod(ABC):
+    """Chooses which visual tokens of one image survive. Concrete methods are final frozen dataclasses."""
+
+    name: ClassVar[str]  # registry key and JSON name
+    title: ClassVar[str]  # how the field writes it
+    source: ClassVar[str]  # "arXiv:2512.02700, Alg. 1"
+    needs: ClassVar[frozenset[Signal]] = frozenset()
+    default_layer: ClassVar[int | None] = None  # None = before the language model; 2 = input of decoder layer 2
+    question_aware: ClassVar[bool] = False  # may the same image keep other tokens for another question?
+
+    @abstractmethod
+    def select(self, tokens: VisualTokens, keep: int) -> Selection:
+        """Exactly `keep` of the n tokens, 1 <= keep <= n. Deterministic; never asks the device for a value."""
+
+    def select_batch(self, tokens: Sequence[VisualTokens], keep: Sequence[int]) -> list[Selection]:
+        """`select` for several images at once; methods that can share the work override it."""
+        return [self.select(t, k) for t, k in zip(tokens, keep, strict=True)]
+
+    def stages(self, keep: Keep, num_layers: int) -> list[tuple[PruningMethod, Keep, int | None]]:
+        """(method, keep, layer) of each stage when the method is asked for by name alone.
+
+        Methods whose paper prunes at several layers override it; a float `keep` is a share of the image's own tokens.
+        """
+        return [(self, keep, self.default_layer)]
+
+    def params(self) -> dict[str, Any]:
+        """Hyper-parameters by name, JSON values only."""
+        return dataclasses.asdict(self)  # type: ignore[call-overload, no-any-return]
+
+
+def require(method: PruningMethod, tokens: VisualTokens, *signals: Signal) -> None:
+    """Raise if a signal that `method` cannot do without is missing.
+
+    Raises:
+        MissingSignalError: naming the method, the signal and the site.
+    """
+    for signal in signals:
+        value: Any = tokens
+        for part in signal.value.split("."):
+            value = getattr(value, part, None)
+        if value is None:
+            site = "before the language model" if tokens.layer in (None, 0) else f"at decoder layer {tokens.layer}"
+            raise MissingSignalError(
+                f"{method.name} needs {signal.name} ({signal.value}), which is not available {site}"
+            )
+
+
+@functools.cache
+def registry() -> dict[str, type[PruningMethod]]:
+    """Every known method by name: the modules of this package, then the entry points of `vlm_pruner.methods`."""
+    package = importlib.import_module("vlm_pruner.methods")
+    modules = [importlib.import_module(f"{package.__name__}.{m.name}") for m in pkgutil.iter_modules(package.__path__)]
+    modules += [entry.load() for entry in entry_points(group="vlm_pruner.methods")]
+    classes = {c for m in modules for c in vars(m).values() if _is_method(c)}
+    return {c.name: c for c in sorted(classes, key=lambda c: c.name)}
+
+
+def _is_method(thing: object) -> bool:
+    return isinstance(thing, type) and issubclass(thing, PruningMethod) and hasattr(thing, "name")
+
+
+def method_class(name: str) -> type[PruningMethod]:
+    """The class registered under `name`.
+
+    Raises:
+        PlanError: unknown name; the message offers the nearest one.
+    """
+    known = registry()
+    if name not in known:
+        raise PlanError(unknown_name("method", name, known))
+    return known[name]
+
+
+def create(method: str | PruningMethod, **params: Any) -> PruningMethod:
+    """A method instance from its name and hyper-parameters; an instance passes through.
+
+    Raises:
+        PlanError: unknown name or hyper-parameter, or parameters given beside an instance.
+    """
+    if isinstance(method, PruningMethod):
+        if params:
+            raise PlanError(f"{method!r} already carries its parameters; {sorted(params)} cannot be added")
+        return method
+    if not isinstance(method, str):
+        raise PlanError(f"a method is a name or a PruningMethod, got {type(method).__name__}")
+    cls = method_class(method)
+    known = {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    for key in params:
+        if key not in known:
+            raise PlanError(unknown_name(f"parameter of {method}", key, known))
+    return cls(**params)
