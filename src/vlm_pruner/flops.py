@@ -141,8 +141,8 @@ def prefill_flops(shape: DecoderShape, lengths: Sequence[int]) -> int:
     """
     _check_lengths(shape, lengths)
     square = 4 * shape.heads * shape.head_dim  # scores and values, per pair of tokens
-    layers = sum(n * _token_flops(shape, i) + square * n * n for i, n in enumerate(lengths))
-    return layers + 2 * shape.hidden * shape.vocab
+    head = 2 * shape.hidden * shape.vocab
+    return head + sum(n * _token_flops(shape, i) + square * n * n for i, n in enumerate(lengths))
 
 
 def decode_flops(shape: DecoderShape, lengths: Sequence[int]) -> int:
@@ -153,8 +153,8 @@ def decode_flops(shape: DecoderShape, lengths: Sequence[int]) -> int:
     """
     _check_lengths(shape, lengths)
     square = 4 * shape.heads * shape.head_dim
-    layers = sum(_token_flops(shape, i) + square * n for i, n in enumerate(lengths))
-    return layers + 2 * shape.hidden * shape.vocab
+    head = 2 * shape.hidden * shape.vocab
+    return head + sum(_token_flops(shape, i) + square * n for i, n in enumerate(lengths))
 
 
 def kv_bytes(shape: DecoderShape, lengths: Sequence[int], itemsize: int) -> int:
@@ -249,8 +249,7 @@ def vision_flops(shape: VisionShape, grid: tuple[int, int, int]) -> int:
     patches = t * h * w
     frame = h * w + shape.extra_tokens
     rows = t * frame
-    matrices = 3 if shape.gated else 2
-    token = 8 * shape.hidden**2 + 2 * matrices * shape.hidden * shape.intermediate
+    token = 8 * shape.hidden**2 + (6 if shape.gated else 4) * shape.hidden * shape.intermediate
     whole = len(shape.full_layers) if shape.window else shape.layers
     pairs = whole * t * frame**2
     if shape.window:
