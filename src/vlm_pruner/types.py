@@ -23,6 +23,7 @@ class Signal(StrEnum):
     LAST_QUERY_ATTENTION = "attention"
     TEXT_ATTENTION = "text_attention"
     PREVIOUS_FEATURES = "previous"
+    EMBEDDINGS = "embeddings"
     VISION_FEATURES = "vision.features"
     VISION_KEYS = "vision.keys"
     CLS_ATTENTION = "vision.cls_attention"
@@ -62,11 +63,13 @@ class VisualTokens:
     attention: Tensor | None = None  # [heads, n] softmaxed attention of the last prompt token in the layer before
     text_attention: Tensor | None = None  # [heads, t, n] the same of every text row after the image
     previous: Tensor | None = None  # [n, d] the rows that entered the layer before
+    embeddings: Tensor | None = None  # [n, d] the rows that entered the language model (projector output)
     vision: VisionSignals | None = None
     image_embeds: Tensor | None = (
         None  # [n, c] patches in a space shared with the question (CLIP), if the caller has one
     )
-    text_embeds: Tensor | None = None  # [m, c] the question in that space
+    text_embeds: Tensor | None = None  # [m, c] the question in that space, one row per segment of the text tower
+    word_embeds: Tensor | None = None  # [m, l, c] every position of those segments in that space, if the caller has it
     layer: int | None = None  # decoder layer at whose input this is; None = before the language model
     extra: dict[str, object] = field(default_factory=dict, repr=False)  # out-of-tree signals, by name
 

@@ -29,7 +29,8 @@ class PruningMethod(ABC):
     name: ClassVar[str]  # registry key and JSON name
     title: ClassVar[str]  # how the field writes it
     source: ClassVar[str]  # "arXiv:2512.02700, Alg. 1"
-    needs: ClassVar[frozenset[Signal]] = frozenset()
+    needs: ClassVar[frozenset[Signal]] = frozenset()  # refused where one is missing
+    wants: ClassVar[frozenset[Signal]] = frozenset()  # used where available: one of several substitutes, or optional
     default_layer: ClassVar[int | None] = None  # None = before the language model; 2 = input of decoder layer 2
     question_aware: ClassVar[bool] = False  # may the same image keep other tokens for another question?
 
