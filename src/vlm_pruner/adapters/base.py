@@ -1,0 +1,157 @@
+"""What a model family must say: its placeholder tokens, and where the tokens of one image or video lie."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from vlm_pruner.errors import UnsupportedModelError
+
+__all__ = ["Adapter", "Encoded", "Layout", "Modality", "VisualSpan", "deal_out", "raster"]
+
+Modality = Literal["image", "video"]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The n tokens of one image or video, in the order of their placeholders.
+
+    `grid` is the plane they lie in, in tokens; without `position` they fill it in raster order.
+    """
+
+    tokens: int
+    grid: tuple[int, int, int]  # (t, h, w)
+    position: Tensor | None = None  # [n, 3] float32 (t, y, x), -1 = no place
+    patch: Tensor | None = None  # [n] patch row of the vision tower behind each token, -1 = none; None = same order
+    tiles: int = 1  # pictures that the vision tower saw of this one
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What one `get_image_features` or `get_video_features` call was given and gave."""
+
+    arguments: Mapping[str, Any]  # without the pixels
+    pixel_shape: tuple[int, ...]
+    lengths: list[int] | None  # tokens of each picture, where the model returns them one by one
+    vision: Any = None  # signals of the vision tower, if a method asked for them
+
+    def rows(self, name: str) -> list[list[int]]:
+        """A table argument (`image_sizes`, `image_grid_thw`) as host integers.
+
+        Raises:
+            UnsupportedModelError: the model was called without it.
+        """
+        value = self.arguments.get(name)
+        if value is None:
+            raise UnsupportedModelError(
+                f"the place of the visual tokens is unknown without {name!r}: pass it with the pixels"
+            )
+        return [[int(x) for x in row] for row in torch.as_tensor(value).tolist()]
+
+
+@dataclass(frozen=True)
+class VisualSpan:
+    """The tokens of one image or video in one row of the batch."""
+
+    row: int
+    index: int  # number of this image among the images of its row
+    modality: Modality
+    slots: Tensor  # [n] places in the chunk that is being prefilled, ascending, on the host
+    layout: Layout
+    source: int  # number of this picture among the encoded ones, over the whole batch
+    notes: tuple[str, ...] = field(default=())
+
+
+class Adapter(ABC):
+    """One model family. Subclasses hold data and layouts, never state."""
+
+    model_types: ClassVar[tuple[str, ...]]
+
+    def placeholders(self, config: Any) -> dict[Modality, int]:
+        """Token id that stands for visual tokens, by modality."""
+        found: dict[Modality, int] = {}
+        for modality in ("image", "video"):
+            token = getattr(config, f"{modality}_token_id", None)
+            if token is None:
+                token = getattr(config, f"{modality}_token_index", None)
+            if token is not None:
+                found[modality] = token  # type: ignore[index]
+        return found
+
+    @abstractmethod
+    def image_layouts(self, config: Any, encoded: Encoded) -> list[Layout]:
+        """The layout of every image, in the order in which they were encoded."""
+
+    def video_layouts(self, config: Any, encoded: Encoded) -> list[Layout]:
+        """The layout of every video."""
+        raise UnsupportedModelError(f"videos are not supported for {config.model_type}")
+
+    def fixed_tokens(self, config: Any) -> int | None:
+        """Tokens of an image where all images have the same number, else None."""
+        return None
+
+    def vision_tower(self, base: nn.Module) -> nn.Module | None:
+        """The encoder whose attention rows and keys can be asked for, if it has the CLIP or SigLIP shape."""
+        tower = getattr(base, "vision_tower", None)
+        return tower if isinstance(tower, nn.Module) else None
+
+
+def raster(t: int, h: int, w: int) -> Layout:
+    """t frames of h x w tokens, row by row."""
+    return Layout(t * h * w, (t, h, w))
+
+
+def square_side(tokens: int, what: str) -> int:
+    """Side of a square grid of `tokens`.
+
+    Raises:
+        UnsupportedModelError: not a square number.
+    """
+    side = math.isqrt(tokens)
+    if side * side != tokens:
+        raise UnsupportedModelError(f"{what}: {tokens} tokens are not a square grid")
+    return side
+
+
+def deal_out(layouts: list[Layout], places: Tensor, modality: Modality) -> list[VisualSpan]:
+    """Give the encoded pictures to the rows of the batch, in reading order.
+
+    Beam search and `num_return_sequences` encode once and then repeat every row e times, so that the rows may hold e
+    times what was encoded.
+
+    Args:
+        places: [b, q] bool on the host, True at the placeholders of this modality.
+
+    Raises:
+        UnsupportedModelError: the placeholders are not the tokens of these pictures.
+    """
+    counts = places.sum(1).tolist()
+    have, need = sum(x.tokens for x in layouts), sum(counts)
+    copies = need // have if have else 0
+    if not copies or need % have or len(counts) % copies:
+        raise UnsupportedModelError(
+            f"{need} {modality} placeholders in the prompt, but the encoded {modality}s have {have} tokens"
+        )
+    spans: list[VisualSpan] = []
+    source = 0
+    for first in range(0, len(counts), copies):
+        group = range(first, first + copies)
+        slots = [places[row].nonzero().flatten() for row in group]
+        used = index = 0
+        while used < counts[first]:
+            layout = layouts[source]
+            end = used + layout.tokens
+            if end > counts[first]:
+                raise UnsupportedModelError(
+                    f"the {layout.tokens} tokens of one {modality} are split over rows or chunks"
+                )
+            for row, own in zip(group, slots, strict=True):
+                spans.append(VisualSpan(row, index, modality, own[used:end], layout, source))
+            used, index, source = end, index + 1, source + 1
+    return spans

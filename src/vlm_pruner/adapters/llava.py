@@ -1,0 +1,55 @@
+"""LLaVA-1.5 and its siblings: one picture, one grid."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from vlm_pruner.adapters.base import Adapter, Encoded, Layout, raster
+from vlm_pruner.errors import UnsupportedModelError
+
+__all__ = ["Llava"]
+
+
+class Llava(Adapter):
+    """CLIP or SigLIP grids, or, with a Pixtral encoder, a grid as large as the picture.
+
+    The CLS token that `vision_feature_select_strategy="full"` leaves in front is an ordinary candidate. It sees the
+    whole picture, so that its place is the centre of the plane.
+    """
+
+    model_types = ("llava", "vipllava")
+
+    def image_layouts(self, config: Any, encoded: Encoded) -> list[Layout]:
+        vision = config.vision_config
+        if vision.model_type == "pixtral":
+            cell = vision.patch_size * getattr(config, "spatial_merge_size", 1)
+            return [raster(1, h // cell, w // cell) for h, w in encoded.rows("image_sizes")]
+        height, width = encoded.pixel_shape[-2:]
+        h, w = height // vision.patch_size, width // vision.patch_size
+        return [with_cls(h, w, n) for n in encoded.lengths or []]
+
+    def fixed_tokens(self, config: Any) -> int | None:
+        vision = config.vision_config
+        if vision.model_type == "pixtral":
+            return None
+        strategy = getattr(config, "vision_feature_select_strategy", "default")
+        has_cls = vision.model_type == "clip_vision_model" and strategy == "full"
+        return int((vision.image_size // vision.patch_size) ** 2) + has_cls
+
+
+def with_cls(h: int, w: int, tokens: int) -> Layout:
+    """An h x w raster, or the same with a CLS token in front of it.
+
+    Raises:
+        UnsupportedModelError: `tokens` is neither.
+    """
+    if tokens == h * w:
+        return raster(1, h, w)
+    if tokens != h * w + 1:
+        raise UnsupportedModelError(f"{tokens} visual tokens do not fill a grid of {h} x {w}")
+    i = torch.arange(h * w)
+    grid = torch.stack([torch.zeros_like(i), i // w, i % w], 1).float()  # [h*w, 3]
+    centre = torch.tensor([[0.0, (h - 1) / 2, (w - 1) / 2]])
+    return Layout(tokens, (1, h, w), torch.cat([centre, grid]), torch.arange(-1, h * w))

@@ -1,0 +1,132 @@
+"""LLaVA-NeXT and LLaVA-OneVision: an overview of the picture, then its tiles in full resolution.
+
+All tokens of a picture lie in one plane, so that distances compare. Its unit is one token of the full-resolution view,
+whose padding the model has cut away. The overview shows the same picture squeezed into a square: its b x b tokens are
+spread over the whole plane, each at the centre of the area it shows. A newline token ends a row: it is an ordinary
+candidate, on the right edge of its row (x = w - 1/2, where cell centres are whole numbers).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.models.llava_next.modeling_llava_next import get_anyres_image_grid_shape
+
+from vlm_pruner.adapters.base import Adapter, Encoded, Layout, raster
+
+__all__ = ["LlavaNext", "LlavaOnevision", "anyres", "unpadded"]
+
+
+class LlavaNext(Adapter):
+    """Base view, then the unpadded rows of the tiled view, each closed by a newline."""
+
+    model_types = ("llava_next", "llava_next_video")
+
+    def image_layouts(self, config: Any, encoded: Encoded) -> list[Layout]:
+        vision = config.vision_config
+        side = vision.image_size // vision.patch_size
+        sizes = encoded.rows("image_sizes")
+        layouts = []
+        for (height, width), tiled in zip(sizes, self._tiled(encoded, len(sizes)), strict=True):
+            if not tiled:
+                layouts.append(overview_alone(side))
+                continue
+            tiles = get_anyres_image_grid_shape((height, width), config.image_grid_pinpoints, vision.image_size)
+            window = unpadded((tiles[0] * side, tiles[1] * side), (height, width))
+            layouts.append(anyres(side, tiles, window, self._shrunk(config, encoded, side, window)))
+        return layouts
+
+    def video_layouts(self, config: Any, encoded: Encoded) -> list[Layout]:
+        videos, frames, _, height, width = encoded.pixel_shape
+        stride = config.vision_config.patch_size * getattr(config, "spatial_pool_stride", 2)
+        return [raster(frames, height // stride, width // stride)] * videos
+
+    def _tiled(self, encoded: Encoded, images: int) -> list[bool]:
+        return [True] * images
+
+    def _shrunk(self, config: Any, encoded: Encoded, side: int, window: Window) -> tuple[int, int]:
+        return window[2], window[3]
+
+
+class LlavaOnevision(LlavaNext):
+    """As LLaVA-NeXT, but very large pictures are interpolated down to a token limit, several pictures in a row are sent as
+    overviews only, and a video is pooled frames with one newline at its very end."""
+
+    model_types = ("llava_onevision",)
+
+    def video_layouts(self, config: Any, encoded: Encoded) -> list[Layout]:
+        videos, frames = encoded.pixel_shape[:2]
+        side = math.ceil(config.vision_config.image_size // config.vision_config.patch_size / 2)
+        place = torch.cat([plane(frames, side, side), torch.tensor([[frames - 1, side - 1, side - 0.5]])])
+        return [Layout(len(place), (frames, side, side), place, tiles=frames)] * videos
+
+    def _tiled(self, encoded: Encoded, images: int) -> list[bool]:
+        per_row = encoded.arguments.get("batch_num_images")
+        if per_row is None:
+            return [True] * images
+        return [int(n) == 1 for n in per_row for _ in range(int(n))]
+
+    def _shrunk(self, config: Any, encoded: Encoded, side: int, window: Window) -> tuple[int, int]:
+        limit = encoded.arguments.get("vision_aspect_ratio") or config.vision_aspect_ratio  # "anyres_max_9"
+        h, w = window[2:]
+        ratio = math.sqrt(h * w / (int(limit.rpartition("_")[2]) * side**2))
+        return (int(h // ratio), int(w // ratio)) if ratio > 1.1 else (h, w)
+
+
+Window = tuple[int, int, int, int]
+"""(top, left, height, width) of what is left of a padded view."""
+
+
+def unpadded(padded: tuple[int, int], picture: tuple[int, int]) -> Window:
+    """The part of a `padded` (rows, columns) view that shows a picture of (height, width), rounded as the model does."""
+    rows, columns = padded
+    height, width = picture
+    if width / height > columns / rows:
+        top = (rows - int(round(height * (columns / width), 7))) // 2
+        return top, 0, rows - 2 * top, columns
+    left = (columns - int(round(width * (rows / height), 7))) // 2
+    return 0, left, rows, columns - 2 * left
+
+
+def plane(t: int, h: int, w: int) -> Tensor:
+    """[t*h*w, 3] float32 (t, y, x) in raster order."""
+    return torch.cartesian_prod(torch.arange(t), torch.arange(h), torch.arange(w)).float().reshape(-1, 3)
+
+
+def anyres(side: int, tiles: tuple[int, int], window: Window, shape: tuple[int, int]) -> Layout:
+    """Overview, then `shape` rows and columns of the tiled view with a newline after each row.
+
+    Args:
+        side: tokens along one side of the overview and of every tile.
+        tiles: rows and columns of tiles.
+        window: the unpadded part of the tiled view.
+        shape: its size after the model has interpolated it down (usually the window's own).
+    """
+    (h, w), (top, left, height, width) = shape, window
+    squeeze = torch.tensor([1.0, h / side, w / side])
+    base = (plane(1, side, side) + 0.5) * squeeze - 0.5
+    base[:, 0] = 0
+    y, x = torch.arange(h).repeat_interleave(w + 1), torch.arange(w + 1).repeat(h)
+    newline = x == w
+    rows = torch.stack([torch.zeros_like(y).float(), y.float(), torch.where(newline, w - 0.5, x.float())], 1)
+    # The patch behind a token: nearest where the view was interpolated.
+    row, column = top + (2 * y + 1) * height // (2 * h), left + (2 * x + 1) * width // (2 * w)
+    tile = 1 + row // side * tiles[1] + column // side
+    patch = torch.where(newline, -1, (tile * side + row % side) * side + column % side)
+    return Layout(
+        tokens=side * side + h * (w + 1),
+        grid=(1, h, w),
+        position=torch.cat([base, rows]),
+        patch=torch.cat([torch.arange(side * side), patch]),
+        tiles=1 + tiles[0] * tiles[1],
+    )
+
+
+def overview_alone(side: int) -> Layout:
+    """A picture among several: its overview, closed by one newline."""
+    end = torch.tensor([[0.0, side - 1, side - 0.5]])
+    patch = torch.cat([torch.arange(side * side), torch.tensor([-1])])
+    return Layout(side * side + 1, (1, side, side), torch.cat([plane(1, side, side), end]), patch)

@@ -1,0 +1,33 @@
+"""Qwen2-VL, Qwen2.5-VL, Qwen3-VL: any size, 2 x 2 patches merged into one token."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from vlm_pruner.adapters.base import Adapter, Encoded, Layout, raster
+
+__all__ = ["QwenVL"]
+
+
+class QwenVL(Adapter):
+    """`grid_thw` counts patches; the tokens are the merged ones, so that height and width are divided by the merge size.
+
+    The raster order holds although the tower works in windows (Qwen2.5-VL): it puts the tokens back before it ends.
+    """
+
+    model_types = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe")
+
+    def image_layouts(self, config: Any, encoded: Encoded) -> list[Layout]:
+        return self._layouts(config, encoded, "image_grid_thw")
+
+    def video_layouts(self, config: Any, encoded: Encoded) -> list[Layout]:
+        return self._layouts(config, encoded, "video_grid_thw")
+
+    def _layouts(self, config: Any, encoded: Encoded, name: str) -> list[Layout]:
+        merge = config.vision_config.spatial_merge_size
+        return [raster(t, h // merge, w // merge) for t, h, w in encoded.rows(name)]
+
+    def vision_tower(self, base: nn.Module) -> nn.Module | None:
+        return None  # fused projections and windows: its attention rows are not offered

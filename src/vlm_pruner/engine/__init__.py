@@ -1,0 +1,6 @@
+"""Pruning inside stock transformers models: hooks, cache layers, masks, signals. The only room that touches nn.Module."""
+
+from vlm_pruner.engine.records import ImageRecord
+from vlm_pruner.engine.session import Handle, Session, attach, prune
+
+__all__ = ["Handle", "ImageRecord", "Session", "attach", "prune"]

@@ -1,0 +1,189 @@
+"""Cache layers that hold fewer entries than they report.
+
+From the first pruned decoder layer on, a cache layer stores the survivors only, yet tells everybody who asks (`generate`,
+mask creation, positions, the next turn) the length of the unpruned sequence. Which place of that sequence a stored entry
+came from is kept in a *shadow*: a layer of the same class whose "keys" are place numbers, so that truncation, rolling,
+cropping and reordering happen to both alike, by construction. All that must outlive a forward lives here, in the cache:
+copies, interleaved conversations and a new session in the second turn just work.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import cache_utils
+
+from vlm_pruner.errors import PrunedCacheError, UnsupportedModelError
+
+__all__ = ["CacheState", "PrunedLayer", "prune_layer", "state_of"]
+
+Signature = tuple[Any, ...]
+
+
+@dataclass
+class CacheState:
+    """What the pruned layers of one cache share."""
+
+    sites: tuple[int, ...]  # decoder layers at which the plan prunes
+    positions: str
+    ragged: bool = False  # some stored entry is padding, because rows kept different counts
+    leaders: dict[Signature, int] = field(default_factory=dict)  # which layer carries the shadow of its kind
+
+
+class PrunedLayer:
+    """Mixed into a cache layer class: stores the survivors, reports the unpruned length."""
+
+    # CacheLayerMixin.__init_subclass__ would register the mixed class in place of the stock one otherwise.
+    _layer_type = None
+
+    pruned_state: CacheState
+    pruned_shadow: Any = None  # only on the leader of a signature
+    pruned_shift: Tensor | None = None  # [b, 1] places closed up by repacking, on the leader of layer 0
+    pruned_dropped: int = 0  # unpruned length minus stored length
+    # Unpruned length up to the last pruned token, below which nothing may be cropped. Constant while decoding: a counter
+    # that changed every step would make a compiled decode step recompile every step.
+    pruned_floor: int = 0
+    pruned_armed: bool = False  # set by the layer hook, for one update
+
+    def get_seq_length(self) -> Any:
+        return super().get_seq_length() + self.pruned_dropped  # type: ignore[misc]
+
+    def get_mask_sizes(self, query_length: int) -> Any:
+        # Sliding layers compute from their own counter and not from get_seq_length.
+        counter = "cumulative_length_int" if hasattr(self, "cumulative_length_int") else "cumulative_length"
+        if not (getattr(self, "is_sliding", False) and self.pruned_dropped):
+            return super().get_mask_sizes(query_length)  # type: ignore[misc]
+        stored = getattr(self, counter)
+        setattr(self, counter, stored + self.pruned_dropped)
+        try:
+            return super().get_mask_sizes(query_length)  # type: ignore[misc]
+        finally:
+            setattr(self, counter, stored)
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> Any:
+        if not self.pruned_armed:
+            raise PrunedCacheError(
+                f"this cache was pruned at decoder layers {list(self.pruned_state.sites)}: the model can only go on from it "
+                "inside vp.prune(...) or vp.attach(...) with the same layers, which fit its attention masks to what is stored"
+            )
+        self.pruned_armed = False
+        return super().update(key_states, value_states, *args, **kwargs)  # type: ignore[misc]
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        super().reorder_cache(beam_idx)  # type: ignore[misc]
+        if self.pruned_shadow is not None:
+            self.pruned_shadow.reorder_cache(beam_idx)
+        if self.pruned_shift is not None:
+            self.pruned_shift = self.pruned_shift.index_select(0, beam_idx.to(self.pruned_shift.device))
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        super().batch_repeat_interleave(repeats)  # type: ignore[misc]
+        if self.pruned_shadow is not None:
+            self.pruned_shadow.batch_repeat_interleave(repeats)
+        if self.pruned_shift is not None:
+            self.pruned_shift = self.pruned_shift.repeat_interleave(repeats, 0)
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        super().batch_select_indices(indices)  # type: ignore[misc]
+        if self.pruned_shadow is not None:
+            self.pruned_shadow.batch_select_indices(indices)
+        if self.pruned_shift is not None:
+            self.pruned_shift = self.pruned_shift[indices]
+
+    def crop(self, tokens_to_remove: int) -> None:
+        left = self.get_seq_length() - abs(int(tokens_to_remove))
+        if left < self.pruned_floor:
+            raise PrunedCacheError(
+                f"cannot crop a pruned cache to {left} tokens: up to token {self.pruned_floor} it holds a pruned image, "
+                "and no longer what was dropped there"
+            )
+        super().crop(tokens_to_remove)  # type: ignore[misc]
+        if self.pruned_shadow is not None:
+            self.pruned_shadow.crop(tokens_to_remove)
+
+    def reset(self) -> None:
+        super().reset()  # type: ignore[misc]
+        self.pruned_dropped = self.pruned_floor = 0
+        self.pruned_shift = None
+        if self.pruned_shadow is not None:
+            self.pruned_shadow.reset()
+        self.pruned_state.ragged = False
+
+
+_STOCK = (
+    cache_utils.DynamicLayer,
+    cache_utils.DynamicSlidingWindowLayer,
+    cache_utils.StaticLayer,
+    cache_utils.StaticSlidingWindowLayer,
+)
+_CLASSES: dict[type, type] = {}
+
+
+def _pruned_class(stock: type) -> type:
+    if stock not in _CLASSES:
+        quantized = getattr(cache_utils, "QuantizedLayer", None)
+        if stock not in _STOCK and not (quantized and issubclass(stock, quantized)):
+            raise UnsupportedModelError(
+                f"cache layers of type {stock.__name__} cannot be pruned; known are {', '.join(c.__name__ for c in _STOCK)} "
+                "and the quantized layers"
+            )
+        _CLASSES[stock] = type(f"Pruned{stock.__name__}", (PrunedLayer, stock), {})
+    return _CLASSES[stock]
+
+
+def signature(layer: Any, level: int) -> Signature:
+    """Layers of one signature store the same places: same kind of layer, same stages behind them."""
+    kind = type(layer).__name__.removeprefix("Pruned")
+    return kind, getattr(layer, "sliding_window", None), getattr(layer, "max_cache_len", None), level
+
+
+def state_of(cache: Any) -> CacheState | None:
+    """The state of a pruned cache, None for a stock one. Stages are nested, so that the last layer is pruned if any is."""
+    layers = getattr(cache, "layers", None)
+    return getattr(layers[-1], "pruned_state", None) if layers else None
+
+
+def prune_layer(cache: Any, index: int, level: int, state: CacheState, batch: int) -> Any:
+    """Layer `index` of `cache` as a pruned layer, made one in place if it is not yet."""
+    while len(cache.layers) <= index:  # a DynamicCache without a config grows when it is used
+        cache.layers.append(cache.layer_class_to_replicate())
+    layer = cache.layers[index]
+    if isinstance(layer, PrunedLayer):
+        return layer
+    cls = _pruned_class(type(layer))
+    kind = signature(layer, level)
+    # A new object that shares the contents: the layouts of the two classes differ, so that __class__ cannot be assigned.
+    pruned = cls.__new__(cls)
+    pruned.__dict__.update(layer.__dict__)
+    pruned.pruned_state = state
+    if kind not in state.leaders:
+        state.leaders[kind] = index
+        pruned.pruned_shadow = _shadow_of(layer, batch)
+    cache.layers[index] = pruned
+    return pruned
+
+
+def _shadow_of(layer: Any, batch: int) -> Any:
+    """A layer of the same kind whose keys [b, 1, n, 1] are place + 1 of the entries so far (0 = empty or padding)."""
+    same_kind = isinstance(layer, cache_utils.StaticLayer | cache_utils.DynamicSlidingWindowLayer)
+    shadow = copy.copy(layer) if same_kind else cache_utils.DynamicLayer()
+    if isinstance(getattr(layer, "cumulative_length", None), Tensor):
+        shadow.cumulative_length = layer.cumulative_length.clone()
+    past = int(layer.get_seq_length()) if layer.is_initialized else 0
+    if not past:
+        shadow.keys = shadow.values = None
+        shadow.is_initialized = False
+        return shadow
+    static = isinstance(layer, cache_utils.StaticLayer)
+    stored = min(past, layer.max_cache_len) if static else layer.keys.shape[-2] if layer.is_sliding else past
+    places = torch.zeros(
+        batch, 1, layer.max_cache_len if static else stored, 1, dtype=torch.long, device=layer.keys.device
+    )
+    places[:, :, :stored] = torch.arange(past - stored + 1, past + 1, device=places.device)[:, None]
+    shadow.lazy_initialization(places[:, :, :1], places[:, :, :1, :0])
+    shadow.keys, shadow.values = places, places[..., :0]
+    return shadow

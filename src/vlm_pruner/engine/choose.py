@@ -1,0 +1,109 @@
+"""One stage: ask the method for the survivors of every image, and shorten the chunk to them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from vlm_pruner.engine.prompt import ImageState, Prompt
+from vlm_pruner.engine.rows import Kept, gather_rows
+from vlm_pruner.errors import InvalidSelectionError
+from vlm_pruner.plan import Stage
+from vlm_pruner.types import Selection, VisualTokens
+
+__all__ = ["prune_stage"]
+
+
+def prune_stage(
+    stage: Stage,
+    prompt: Prompt,
+    kept: Kept | None,
+    hidden: Tensor,
+    tokens_of: Callable[[ImageState], VisualTokens],
+) -> tuple[Kept | None, Tensor]:
+    """The survivors after `stage`, and the hidden states [b, k, d] that are left. Unchanged if nothing is to be dropped.
+
+    Raises:
+        InvalidSelectionError: the method returned no proper choice.
+    """
+    chosen = _select(stage, [i for i in prompt.images if i.budget(stage) < i.count], tokens_of)
+    for image, selection in chosen:
+        _record(stage, image, selection)
+    for image in prompt.images:
+        image.counts.append(image.count)
+    if not chosen:
+        return kept, hidden
+    device = hidden.device
+    mask = (prompt.real & ~prompt.visual).to(device, non_blocking=True)
+    width = mask.shape[1]
+    survivors = []
+    for image in prompt.images:
+        slots = image.span.slots.to(device, non_blocking=True)
+        survivors.append(image.span.row * width + (slots if image.index is None else slots[image.index]))
+    mask.view(-1)[torch.cat(survivors)] = True
+    after = Kept.of(mask, prompt.row_lengths())
+    hidden = gather_rows(hidden, after.index if kept is None else kept.columns.gather(1, after.index))
+    return after, _merge(hidden, after, chosen)
+
+
+def _select(
+    stage: Stage, images: list[ImageState], tokens_of: Callable[[ImageState], VisualTokens]
+) -> list[tuple[ImageState, Selection]]:
+    """Images of equal size and budget share one call of the method."""
+    groups: dict[tuple[int, int], list[ImageState]] = {}
+    for image in images:
+        groups.setdefault((image.count, image.budget(stage)), []).append(image)
+    chosen = []
+    for (_, keep), group in groups.items():
+        selections = stage.method.select_batch([tokens_of(i) for i in group], [keep] * len(group))
+        if len(selections) != len(group):
+            raise InvalidSelectionError(
+                f"{stage.method.name} returned {len(selections)} selections for {len(group)} images"
+            )
+        chosen += zip(group, selections, strict=True)
+    for image, selection in chosen:
+        selection.validate(image.count, image.budget(stage))
+    return chosen
+
+
+def _record(stage: Stage, image: ImageState, selection: Selection) -> None:
+    """Carry the choice over from surviving to the image's own coordinates."""
+    before = image.index
+    source = selection.source
+    if before is None:
+        own = selection
+    else:
+        if source is not None or (image.stages and image.stages[-1][2].source is not None):
+            source = _compose(image, before, selection)
+        order = None if selection.order is None else before[selection.order]
+        own = Selection(before[selection.index], order, selection.features, source)
+    image.index, image.count = own.index, len(own)
+    image.stages.append((stage.site, stage.keep, own))
+
+
+def _compose(image: ImageState, before: Tensor, selection: Selection) -> Tensor:
+    """[n] token -> slot among the survivors of this stage, through the slot it had after the stage before."""
+    step = selection.source  # [m]
+    if step is None:
+        step = torch.full_like(before, -1)
+        step[selection.index] = torch.arange(len(selection), device=before.device)
+    first = image.stages[-1][2].source if image.stages else None
+    if first is None:
+        first = torch.full((image.total,), -1, dtype=torch.long, device=before.device)
+        first[before] = torch.arange(len(before), device=before.device)
+    return torch.where(first >= 0, step[first.clamp(min=0)], -1)
+
+
+def _merge(hidden: Tensor, kept: Kept, chosen: list[tuple[ImageState, Selection]]) -> Tensor:
+    """Write merged rows over those of their survivors."""
+    merged = [(image, s) for image, s in chosen if s.features is not None]
+    if not merged:
+        return hidden
+    columns, hidden = kept.columns, hidden.clone()
+    for image, selection in merged:
+        slots = image.span.slots.to(hidden.device, non_blocking=True)[image.index]
+        assert selection.features is not None
+        hidden[image.span.row, columns[image.span.row, slots]] = selection.features.to(hidden.device, hidden.dtype)
+    return hidden

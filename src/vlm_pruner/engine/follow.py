@@ -1,0 +1,163 @@
+"""What a decoder layer is called with, fitted to the rows that are left: mask, rotary tables, positions, cache."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vlm_pruner.engine.cache import PrunedLayer, prune_layer, signature
+from vlm_pruner.engine.forward import Forward
+from vlm_pruner.engine.masks import Places, remap_mask
+from vlm_pruner.engine.rows import gather_rows
+from vlm_pruner.engine.support import Parts
+from vlm_pruner.errors import PrunedCacheError, UnsupportedModelError
+
+__all__ = ["Arguments", "follow", "hidden_of", "with_hidden"]
+
+Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+def hidden_of(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+    """The hidden states [b, q, d] that a decoder layer is called with.
+
+    Raises:
+        UnsupportedModelError: further positional arguments, which there is no rule for.
+    """
+    if len(args) > 1 or (not args and "hidden_states" not in kwargs):
+        raise UnsupportedModelError(
+            f"{type(layer).__name__} is called with {len(args)} positional arguments: only hidden_states has a rule for pruning"
+        )
+    hidden: Tensor = args[0] if args else kwargs["hidden_states"]
+    return hidden
+
+
+def with_hidden(hidden: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
+    """The same call with other hidden states."""
+    return ((hidden,), kwargs) if args else (args, {**kwargs, "hidden_states": hidden})
+
+
+def follow(
+    fwd: Forward, parts: Parts, index: int, level: int, hidden: Tensor, kwargs: dict[str, Any]
+) -> dict[str, Any]:
+    """The keyword arguments of decoder layer `index`, fitted to the rows that are left.
+
+    Args:
+        level: number of stages at or before this layer.
+        hidden: [b, k, d] rows that are left.
+
+    Raises:
+        PrunedCacheError: a cache that was filled in another order.
+        UnsupportedModelError: an argument that follows the sequence, and has no rule.
+    """
+    cache = kwargs.get("past_key_values")
+    layer, places, ragged = None, None, fwd.kept is not None and fwd.kept.valid is not None
+    if cache is not None:
+        layers = cache.layers
+        if fwd.kept is None and (index >= len(layers) or not isinstance(layers[index], PrunedLayer)):
+            return kwargs  # an earlier turn dropped nothing up to here
+        layer, places = _enter_cache(fwd, cache, index, level, hidden)
+        ragged = ragged or layer.pruned_state.ragged
+    elif fwd.kept is not None:
+        own = _query_places(fwd, 0, hidden)
+        places = Places(own, own)
+    if places is None:
+        return kwargs
+    kwargs = dict(kwargs)
+    if "attention_mask" in kwargs:
+        mask = kwargs["attention_mask"]
+        tag = (level, None if layer is None else signature(layer, level))
+        known, made = fwd.memo.get(mask, tag)
+        if not known:
+            causal = getattr(getattr(parts.layers[index], "self_attn", None), "is_causal", True)
+            made = remap_mask(mask, places, fwd.kept, ragged, causal, hidden, parts.backend)
+            fwd.memo.put(mask, tag, made)
+        kwargs["attention_mask"] = made
+    if fwd.kept is not None:
+        _follow_queries(fwd, parts, level, kwargs)
+    return kwargs
+
+
+def _enter_cache(fwd: Forward, cache: Any, index: int, level: int, hidden: Tensor) -> tuple[Any, Places]:
+    """Announce the new entries to the layer's cache, and say which places it will hold."""
+    assert fwd.state is not None
+    layer = prune_layer(cache, index, level, fwd.state, hidden.shape[0])
+    past = layer.get_seq_length()
+    kind = signature(layer, level)
+    if kind not in fwd.places:
+        if layer.pruned_shadow is None:
+            raise PrunedCacheError(
+                f"decoder layer {index} of a pruned cache ran before layer {fwd.state.leaders.get(kind)}"
+            )
+        offset = layer.get_mask_sizes(fwd.length)[1]
+        query = _query_places(fwd, past, hidden)
+        entries = query[:, None, :, None]
+        key, _ = layer.pruned_shadow.update(entries, entries[..., :0])
+        fwd.places[kind] = Places(query, key[:, 0, :, 0], offset)
+        if fwd.kept is not None and fwd.kept.valid is not None:
+            fwd.state.ragged = True
+    layer.pruned_armed = True
+    if fwd.kept is not None:
+        layer.pruned_dropped += fwd.length - hidden.shape[1]
+        if not isinstance(past, Tensor):  # preallocated layers cannot be cropped anyway
+            assert fwd.prompt is not None
+            layer.pruned_floor = past + fwd.length - fwd.prompt.tail
+    return layer, fwd.places[kind]
+
+
+def _query_places(fwd: Forward, past: int | Tensor, hidden: Tensor) -> Tensor:
+    """[b, k] place + 1 in the unpruned sequence of every row that is left, 0 for padding."""
+    if isinstance(past, Tensor):
+        past = past.to(hidden.device)
+    if fwd.kept is None:
+        return (torch.arange(1, fwd.length + 1, device=hidden.device) + past).expand(hidden.shape[0], -1)
+    place = fwd.kept.index.to(hidden.device) + 1 + past
+    return place if fwd.kept.valid is None else torch.where(fwd.kept.valid.to(hidden.device), place, 0)
+
+
+def _follow_queries(fwd: Forward, parts: Parts, level: int, kwargs: dict[str, Any]) -> None:
+    """Cut the arguments that have one entry per query down to the surviving ones."""
+    for name, value in list(kwargs.items()):
+        if name in ("attention_mask", "past_key_values", "hidden_states") or value is None:
+            continue
+        if name == "position_embeddings":
+            kwargs[name] = _once(fwd, value, ("rotary", level), _cut_rotary)
+        elif name == "position_ids":
+            # Only flash attention reads them here, to guess packed sequences: gaps would look like packing.
+            if "flash" in parts.backend:
+                kwargs[name] = None
+            else:
+                kwargs[name] = _once(fwd, value, ("positions", level), _cut_positions)
+        elif isinstance(value, Tensor) and value.dim() > 0 and fwd.length in value.shape:
+            raise UnsupportedModelError(
+                f"{parts.name}: decoder layer argument {name!r} of shape {tuple(value.shape)} has no rule for pruning"
+            )
+
+
+def _once(fwd: Forward, value: Any, tag: Any, make: Callable[[Forward, Any], Any]) -> Any:
+    key = value[0] if isinstance(value, tuple) else value  # accelerate rebuilds tuples, tensors stay the same objects
+    known, made = fwd.memo.get(key, tag)
+    return made if known else fwd.memo.put(key, tag, make(fwd, value))
+
+
+def _cut_rotary(fwd: Forward, rotary: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """(cos, sin), each [b or 1, q, head_dim] -> [b, k, head_dim], renumbered first where the plan says so."""
+    assert fwd.kept is not None
+    if fwd.state is not None and fwd.state.positions == "repacked":
+        known, rotary = fwd.memo.get(rotary[0], "repacked")
+        if not known:
+            raise UnsupportedModelError("positions cannot be repacked: the rotary tables are not those of rotary_emb")
+    for table in rotary:
+        if table.dim() != 3 or table.shape[1] != fwd.length:
+            raise UnsupportedModelError(f"rotary tables of shape {tuple(table.shape)} have no rule for pruning")
+    return tuple(gather_rows(table, fwd.kept.index) for table in rotary)
+
+
+def _cut_positions(fwd: Forward, positions: Tensor) -> Tensor:
+    """[..., b or 1, q] -> [..., b, k]."""
+    assert fwd.kept is not None
+    index = fwd.kept.index
+    flat = positions.reshape(-1, *positions.shape[-2:])
+    return torch.stack([gather_rows(p, index) for p in flat]).reshape(*positions.shape[:-2], *index.shape)

@@ -1,0 +1,74 @@
+"""The state of one forward pass. What outlives the pass is in the cache; what outlives the cache is in the session."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from vlm_pruner.adapters.base import Encoded, Modality
+from vlm_pruner.engine.cache import CacheState, Signature
+from vlm_pruner.engine.clock import Mark
+from vlm_pruner.engine.masks import Places
+from vlm_pruner.engine.prompt import Prompt
+from vlm_pruner.engine.rows import Kept
+
+if TYPE_CHECKING:
+    from vlm_pruner.engine.signals import LayerTap
+
+__all__ = ["Forward", "Memo"]
+
+
+class Memo:
+    """What was already made of an object in this forward: all pruned layers get the same masks and rotary tables.
+
+    Objects are compared with `is`. A dictionary over `id()` would make a compiled decode step recompile at every step.
+    """
+
+    def __init__(self) -> None:
+        self._entries: list[tuple[Any, Any, Any]] = []
+
+    def get(self, thing: Any, tag: Any) -> tuple[bool, Any]:
+        for known, its_tag, made in self._entries:
+            if known is thing and its_tag == tag:
+                return True, made
+        return False, None
+
+    def put(self, thing: Any, tag: Any, made: Any) -> Any:
+        self._entries.append((thing, tag, made))
+        return made
+
+
+@dataclass
+class Forward:
+    """One call of the model between its base pre-hook and post-hook."""
+
+    arguments: dict[str, Any]
+    prompt: Prompt | None  # set if this forward carries images
+    state: CacheState | None  # of the cache it goes on from, or makes
+    encoded: dict[Modality, Encoded] = field(default_factory=dict)
+    first: bool = False  # nothing was in the cache
+    length: int = 0  # q, places of the chunk
+    kept: Kept | None = None  # None = all q places
+    tap: LayerTap | None = None  # the layer before the next stage
+    memo: Memo = field(default_factory=Memo)
+    places: dict[Signature, Places] = field(default_factory=dict)
+    entered: Tensor | None = None  # [b, q, d] input embeddings, if a method wants the words
+    rotary: list[tuple[Any, tuple[Any, ...], dict[str, Any]]] = field(default_factory=list)  # (output, args, kwargs)
+    shift: Tensor | None = None  # [b, 1] places closed up by repacking, all turns together
+    started: Mark | None = None
+    selecting: list[tuple[Mark, Mark]] = field(default_factory=list)
+    lengths: list[list[int]] = field(default_factory=list)  # tokens left in every row, after each stage
+
+    @property
+    def input(self) -> Tensor:
+        """Token ids [b, q] or embeddings [b, q, d] of the chunk."""
+        ids = self.arguments.get("input_ids")
+        given: Tensor = self.arguments["inputs_embeds"] if ids is None else ids
+        return given
+
+    @property
+    def device(self) -> torch.device:
+        return self.input.device

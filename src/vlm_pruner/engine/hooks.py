@@ -1,0 +1,228 @@
+"""The hooks that turn a stock model into a pruning one, and their complete removal.
+
+outer model       refuses what cannot be pruned; reads what generate() has encoded
+base model        opens and closes the state of a forward
+get_*_features    wrapped on the instance: notes the grids, which generate() drops after encoding
+decoder           clocks prefill and decode steps
+layer site - 1    keys and attention rows for the method of the stage
+layers >= site    drop rows; make masks, rotary tables and cache follow
+rotary_emb        repacked positions only
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vlm_pruner.adapters.base import Encoded, Modality
+from vlm_pruner.engine.cache import state_of
+from vlm_pruner.engine.clock import mark
+from vlm_pruner.engine.forward import Forward
+from vlm_pruner.engine.layers import LayerHooks, Local
+from vlm_pruner.engine.prompt import read_prompt
+from vlm_pruner.engine.records import Recorder
+from vlm_pruner.engine.signals import ATTENTION, FROM_LAYER_BEFORE
+from vlm_pruner.engine.support import Parts, check_backend
+from vlm_pruner.engine.vision import VisionTap
+from vlm_pruner.errors import PrunedCacheError, UnsupportedModelError
+from vlm_pruner.plan import PrunePlan
+from vlm_pruner.types import Signal
+
+__all__ = ["Hooks"]
+
+_MODALITIES: tuple[Modality, ...] = ("image", "video")
+_PIXELS = ("pixel_values", "pixel_values_videos", "pixel_values_images")
+_PACKED = ("cu_seq_lens_q", "cu_seq_lens_k", "cu_seqlens_q", "cu_seqlens_k")
+_NOTE = "_vlm_pruner_encoded"  # rides on the output that generate() hands from encoding to prefill
+
+
+class Hooks:
+    """All hooks of one plan on one model. `remove` leaves the model as it was found."""
+
+    def __init__(self, parts: Parts, plan: PrunePlan, recorder: Recorder) -> None:
+        self.parts, self.plan, self.recorder = parts, plan, recorder
+        self.local = Local()
+        self.inner = LayerHooks(parts, plan, self.local)
+        self.needs = frozenset[Signal]().union(*(stage.method.needs for stage in plan.stages))
+        self._undo = ExitStack()
+
+    def install(self) -> None:
+        try:
+            self._install()
+        except BaseException:
+            self.remove()
+            raise
+
+    def remove(self) -> None:
+        self._undo.close()
+        self.local.__dict__.clear()
+
+    def _install(self) -> None:
+        parts, inner = self.parts, self.inner
+        if parts.model is not parts.base:
+            self._hook(parts.model.register_forward_pre_hook(self._outer_pre, with_kwargs=True))
+        self._hook(parts.base.register_forward_pre_hook(self._base_pre, with_kwargs=True))
+        self._hook(parts.base.register_forward_hook(self._base_post, always_call=True))
+        self._hook(parts.text.register_forward_pre_hook(self._text_pre))
+        self._hook(parts.text.register_forward_hook(self._text_post))
+        if Signal.WORDS in self.needs:
+            self._hook(parts.layers[0].register_forward_pre_hook(inner.words_pre, with_kwargs=True))
+        for index, layer in enumerate(parts.layers):
+            level = sum(site <= index for site in inner.sites)
+            if level:
+                pre = functools.partial(inner.layer_pre, index, level)
+                self._hook(layer.register_forward_pre_hook(pre, with_kwargs=True))
+        for stage in self.plan.stages:
+            if stage.site and stage.method.needs & FROM_LAYER_BEFORE:
+                self._install_tap(stage.site - 1, stage.method.needs)
+        if self.plan.positions == "repacked":
+            self._install_rotary()
+        for modality in _MODALITIES:
+            name = f"get_{modality}_features"
+            if hasattr(parts.base, name):
+                self._wrap(parts.base, name, functools.partial(self._features, modality))
+        if hasattr(parts.text, "_deepstack_process"):
+            self._wrap(parts.text, "_deepstack_process", inner.deepstack)
+
+    def _install_tap(self, index: int, needs: frozenset[Signal]) -> None:
+        """After the layer's own pre-hook, so that the tap sees masks and tables already cut."""
+        layer: Any = self.parts.layers[index]
+        pre = functools.partial(self.inner.tap_pre, index)
+        self._hook(layer.register_forward_pre_hook(pre, with_kwargs=True))
+        if needs & ATTENTION and hasattr(layer.self_attn, "q_proj"):
+            post = functools.partial(self.inner.query_post, layer)
+            self._hook(layer.self_attn.q_proj.register_forward_hook(post))
+
+    def _install_rotary(self) -> None:
+        rotary = getattr(self.parts.text, "rotary_emb", None)
+        if rotary is None:
+            raise UnsupportedModelError(
+                f"{self.parts.name}: positions cannot be repacked, the decoder has no rotary_emb"
+            )
+        self._hook(rotary.register_forward_pre_hook(self.inner.rotary_pre, with_kwargs=True))
+        self._hook(rotary.register_forward_hook(self.inner.rotary_post, with_kwargs=True))
+
+    def _hook(self, handle: Any) -> None:
+        self._undo.callback(handle.remove)
+
+    def _wrap(self, owner: nn.Module, name: str, wrapper: Callable[[Any], Any]) -> None:
+        """Put a wrapper of the method on the instance; once it is gone, what was there before shows again."""
+        before = vars(owner).get(name)
+        object.__setattr__(owner, name, wrapper(getattr(owner, name)))
+        if before is None:
+            self._undo.callback(object.__delattr__, owner, name)
+        else:
+            self._undo.callback(object.__setattr__, owner, name, before)
+
+    def _features(self, modality: Modality, original: Any) -> Any:
+        """`get_*_features` with a note on its output: what it was given, how long each picture is, signals of the tower."""
+        signature = inspect.signature(original)
+
+        @functools.wraps(original)  # generate() reads the signature
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
+            with VisionTap(self.parts, self.needs) as vision:
+                output = original(*args, **kwargs)
+            bound = signature.bind(*args, **kwargs).arguments
+            given = {**bound, **bound.pop("kwargs", {})}
+            pixels = next((v for k, v in given.items() if k.startswith("pixel_values") and v is not None), None)
+            shape = tuple(pixels.shape) if isinstance(pixels, Tensor) else ()
+            rest = {k: v for k, v in given.items() if not k.startswith("pixel_values")}
+            features = getattr(output, "pooler_output", output)
+            note = Encoded(rest, shape, _lengths(features), vision.signals())
+            if hasattr(output, "pooler_output"):
+                object.__setattr__(output, _NOTE, note)
+            if self.local.forward is not None:
+                self.local.forward.encoded[modality] = note
+            return output
+
+        return wrapper
+
+    def _outer_pre(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        arguments = _bind(module, args, kwargs)
+        if arguments.get("labels") is not None:
+            raise UnsupportedModelError(
+                "labels: the pruned sequence is shorter than they are, so that no loss can be computed inside a pruner"
+            )
+        self.local.logits_to_keep = arguments.get("logits_to_keep", 0)
+        # Read here: accelerate wraps the inner `forward` and rebuilds this output without our note.
+        self.local.encoded = _notes(arguments)
+
+    def _base_pre(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        arguments = _bind(module, args, kwargs)
+        cache = arguments.get("past_key_values")
+        state = state_of(cache)
+        sites, positions = self.inner.sites, self.plan.positions
+        if state is not None and (state.sites, state.positions) != (sites, positions):
+            raise PrunedCacheError(
+                f"this cache was pruned at decoder layers {list(state.sites)} with positions {state.positions}, but the plan "
+                f"here prunes at layers {list(sites)} with positions {positions}"
+            )
+        notes = {**_notes(arguments), **{k: v for k, v in (self.local.encoded or {}).items() if v is not None}}
+        prompt = None
+        if notes or any(arguments.get(name) is not None for name in _PIXELS):
+            prompt = read_prompt(self.parts.adapter, self.parts.base, arguments)
+        if prompt is not None:
+            check_backend(self.parts)
+            self._check_call(arguments, prompt.visual)
+        forward = Forward(arguments, prompt, state, {m: note for m, note in notes.items() if note is not None})
+        forward.first = state is None and (cache is None or not cache.layers or not cache.layers[0].is_initialized)
+        self.local.forward = forward
+
+    def _check_call(self, arguments: dict[str, Any], visual: Tensor) -> None:
+        for name in _PACKED:
+            if arguments.get(name) is not None:
+                raise UnsupportedModelError(
+                    f"{name}: packed sequences cannot be pruned; pass the rows as a padded batch"
+                )
+        last = self.local.logits_to_keep
+        if isinstance(last, Tensor):
+            raise UnsupportedModelError(
+                "logits_to_keep as a tensor names places of the unpruned sequence; pass a number"
+            )
+        if last > 1 and bool(visual[:, -last:].any()):
+            raise UnsupportedModelError(
+                f"logits_to_keep={last} reaches into the visual tokens, some of which are dropped"
+            )
+
+    def _base_post(self, module: nn.Module, args: Any, output: Any) -> None:
+        self.local.forward = None
+        self.local.logits_to_keep = 0
+        self.local.encoded = None
+
+    def _text_pre(self, module: nn.Module, args: Any) -> None:
+        forward = self.local.forward
+        if forward is not None and not torch.compiler.is_compiling():
+            forward.started = mark(forward.device)
+
+    def _text_post(self, module: nn.Module, args: Any, output: Any) -> None:
+        forward = self.local.forward
+        if forward is not None and not torch.compiler.is_compiling():
+            self.recorder.note(forward, mark(forward.device))
+
+
+def _bind(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """All arguments by name."""
+    if not args:
+        return kwargs
+    return {**dict(zip(inspect.signature(module.forward).parameters, args, strict=False)), **kwargs}
+
+
+def _notes(arguments: dict[str, Any]) -> dict[Modality, Encoded | None]:
+    """The note on everything that was encoded before this forward; None where there is none."""
+    outputs = arguments.get("mm_encoder_outputs") or {}
+    return {m: getattr(outputs[m], _NOTE, None) for m in _MODALITIES if outputs.get(m) is not None}
+
+
+def _lengths(features: Any) -> list[int] | None:
+    """Tokens of each picture, where features come one by one or in a block [pictures, tokens, d]."""
+    if isinstance(features, list | tuple):
+        return [f.numel() // f.shape[-1] for f in features]
+    if isinstance(features, Tensor):
+        return [features.shape[-2]] * (features.shape[0] if features.dim() == 3 else 1)
+    return None

@@ -1,0 +1,169 @@
+"""Hooks on the decoder and its layers: stages, taps for the signals of methods, rotary tables, DeepStack."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vlm_pruner.engine.cache import CacheState, PrunedLayer
+from vlm_pruner.engine.choose import prune_stage
+from vlm_pruner.engine.clock import mark
+from vlm_pruner.engine.follow import Arguments, follow, hidden_of, with_hidden
+from vlm_pruner.engine.forward import Forward
+from vlm_pruner.engine.positions import repack
+from vlm_pruner.engine.prompt import Prompt
+from vlm_pruner.engine.signals import LayerTap, tokens_reader
+from vlm_pruner.engine.support import Parts
+from vlm_pruner.errors import MissingSignalError
+from vlm_pruner.plan import PrunePlan, Stage
+
+__all__ = ["LayerHooks", "Local"]
+
+
+class Local(threading.local):
+    """What the hooks of one thread share: threads may run the same model at the same time."""
+
+    forward: Forward | None = None
+    logits_to_keep: Any = 0
+    encoded: dict[Any, Any] | None = None  # notes of generate's encoding step, between outer and base pre-hook
+    quiet: bool = False  # the engine itself calls rotary_emb
+
+
+class LayerHooks:
+    """The hooks of one plan below the base model."""
+
+    def __init__(self, parts: Parts, plan: PrunePlan, local: Local) -> None:
+        self.parts, self.plan, self.local = parts, plan, local
+        self.stage_at = {stage.site: stage for stage in plan.stages}
+        self.sites = tuple(self.stage_at)
+
+    def layer_pre(
+        self, index: int, level: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Arguments | None:
+        """In front of decoder layer `index`, at or behind `level` stages."""
+        fwd = self.local.forward
+        if fwd is None or (fwd.prompt is None and fwd.state is None):
+            return None  # nothing was ever pruned
+        hidden = hidden_of(module, args, kwargs)
+        if index == self.sites[0]:
+            fwd.length = hidden.shape[1]
+        if fwd.prompt is not None and index in self.stage_at:
+            hidden = self._prune(fwd, fwd.prompt, self.stage_at[index], hidden)
+        if fwd.kept is None and fwd.state is None:
+            return None
+        kwargs = follow(fwd, self.parts, index, level, hidden, kwargs)
+        if index == 0 and fwd.shift is not None and kwargs.get("past_key_values") is not None:
+            kwargs["past_key_values"].layers[0].pruned_shift = fwd.shift
+        return with_hidden(hidden, args, kwargs)
+
+    def _prune(self, fwd: Forward, prompt: Prompt, stage: Stage, hidden: Tensor) -> Tensor:
+        start = mark(hidden.device)
+        if not prompt.images:
+            prompt.locate(self.parts.adapter, self.parts.config, fwd.encoded, self.plan)
+        reader = tokens_reader(stage.method.needs, stage.layer, fwd, hidden, fwd.tap)
+        with torch.no_grad():
+            try:
+                fwd.kept, hidden = prune_stage(stage, prompt, fwd.kept, hidden, reader)
+            except MissingSignalError as error:
+                raise MissingSignalError(f"{error} of this {self.parts.name} model") from error
+        fwd.tap = None
+        if fwd.kept is not None and fwd.state is None:
+            fwd.state = CacheState(self.sites, self.plan.positions)
+        if fwd.kept is not None and self.plan.positions == "repacked" and stage.layer is None:
+            self._repack(fwd, prompt, hidden)
+        fwd.lengths.append(prompt.row_lengths())
+        fwd.selecting.append((start, mark(hidden.device)))
+        return hidden
+
+    # Signals of the layer before
+
+    def tap_pre(self, index: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments | None:
+        """Around the layer before a stage: note what it reads, and its keys."""
+        fwd = self.local.forward
+        if fwd is None or fwd.prompt is None:
+            return None
+        rotary = kwargs.get("position_embeddings")
+        fwd.tap = LayerTap(module, hidden_of(module, args, kwargs), kwargs.get("attention_mask"), rotary)
+        return args, {**kwargs, "past_key_values": fwd.tap.recorder(kwargs.get("past_key_values"), index)}
+
+    def query_post(self, layer: nn.Module, module: nn.Module, args: Any, output: Tensor) -> None:
+        """Behind the query projection of a tapped layer."""
+        fwd = self.local.forward
+        if fwd is not None and fwd.tap is not None and fwd.tap.layer is layer:
+            fwd.tap.queries = output
+
+    def words_pre(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """In front of layer 0, before anything is dropped: the input embeddings."""
+        fwd = self.local.forward
+        if fwd is not None and fwd.prompt is not None:
+            fwd.entered = hidden_of(module, args, kwargs)
+
+    # Repacked positions
+
+    def rotary_pre(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments | None:
+        """Positions of tokens behind a repacked image: closed up by what was dropped in earlier forwards."""
+        fwd = self.local.forward
+        if fwd is None or self.local.quiet or fwd.state is None:
+            return None
+        first = fwd.arguments["past_key_values"].layers[0]
+        if not isinstance(first, PrunedLayer) or first.pruned_shift is None:
+            return None
+        return _with_positions(args, kwargs, _positions(args, kwargs) - first.pruned_shift)
+
+    def rotary_post(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        """Note the tables of a prefill and what they were made of, to make them again after selection."""
+        fwd = self.local.forward
+        if fwd is not None and fwd.prompt is not None and not self.local.quiet:
+            fwd.rotary.append((output, args, kwargs))
+
+    def _repack(self, fwd: Forward, prompt: Prompt, hidden: Tensor) -> None:
+        assert fwd.kept is not None
+        rotary = self.parts.text.rotary_emb
+        for output, args, kwargs in fwd.rotary:
+            positions, shift = repack(_positions(args, kwargs), fwd.kept.mask, prompt)
+            args, kwargs = _with_positions(args, kwargs, positions)
+            self.local.quiet = True
+            try:
+                fwd.memo.put(output[0], "repacked", rotary(*args, **kwargs))
+            finally:
+                self.local.quiet = False
+            cache = fwd.arguments.get("past_key_values")
+            before = getattr(cache.layers[0], "pruned_shift", None) if cache is not None and cache.layers else None
+            fwd.shift = shift if before is None else shift + before
+
+    # DeepStack
+
+    def deepstack(self, original: Any) -> Any:
+        """Qwen3-VL adds vision features between its first layers, at all visual places: to those that are left."""
+
+        @functools.wraps(original)
+        def wrapper(hidden_states: Tensor, visual_pos_masks: Tensor, visual_embeds: Tensor) -> Tensor:
+            fwd = self.local.forward
+            if fwd is None or fwd.kept is None:  # lengths would not tell: a ragged batch may be as long as before
+                result: Tensor = original(hidden_states, visual_pos_masks, visual_embeds)
+                return result
+            index = fwd.kept.index.to(visual_pos_masks.device)
+            number = (visual_pos_masks.flatten().cumsum(0) - 1).view_as(visual_pos_masks)  # row of visual_embeds
+            visual = visual_pos_masks.gather(1, index)
+            if fwd.kept.valid is not None:
+                visual = visual & fwd.kept.valid.to(visual.device)
+            embeds = visual_embeds[number.gather(1, index)[visual].to(visual_embeds.device)]
+            result = original(hidden_states, visual, embeds)
+            return result
+
+        return wrapper
+
+
+def _positions(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+    positions: Tensor = kwargs["position_ids"] if "position_ids" in kwargs else args[1]
+    return positions
+
+
+def _with_positions(args: tuple[Any, ...], kwargs: dict[str, Any], positions: Tensor) -> Arguments:
+    if "position_ids" in kwargs:
+        return args, {**kwargs, "position_ids": positions}
+    return (args[0], positions, *args[2:]), kwargs

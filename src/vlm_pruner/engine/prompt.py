@@ -1,0 +1,117 @@
+"""What stands in a prompt: text, padding, and the tokens of every image. Known on the host after one read of the device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vlm_pruner.adapters.base import Adapter, Encoded, Modality, VisualSpan, deal_out
+from vlm_pruner.budget import Keep, keep_count
+from vlm_pruner.errors import UnsupportedModelError
+from vlm_pruner.plan import PrunePlan, Stage
+from vlm_pruner.types import Selection
+
+__all__ = ["ImageState", "Prompt", "read_prompt"]
+
+
+@dataclass
+class ImageState:
+    """One image on its way through the stages."""
+
+    span: VisualSpan
+    note: str = ""  # why it is left alone
+    index: Tensor | None = None  # [m] survivors in the image's own coordinates, on the device; None = all
+    count: int = 0
+    stages: list[tuple[int, Keep, Selection]] = field(default_factory=list)
+    counts: list[int] = field(default_factory=list)  # survivors after every stage of the plan so far
+
+    @property
+    def total(self) -> int:
+        return self.span.layout.tokens
+
+    def budget(self, stage: Stage) -> int:
+        """Tokens that `stage` leaves of this image."""
+        return self.count if self.note else min(self.count, keep_count(self.total, stage.keep))
+
+
+@dataclass
+class Prompt:
+    """The chunk of q places that a forward with images prefills, in every row of the batch."""
+
+    places: dict[Modality, Tensor]  # [b, q] bool on the host, placeholders by modality
+    real: Tensor  # [b, q] bool on the host, False at padding
+    images: list[ImageState] = field(default_factory=list)
+
+    @property
+    def visual(self) -> Tensor:
+        """[b, q] bool on the host."""
+        return torch.stack(list(self.places.values())).any(0)
+
+    @property
+    def tail(self) -> int:
+        """Places behind the last visual token of any row: what may be cropped again (assisted decoding)."""
+        last = self.visual.any(0).nonzero()
+        return int(self.real.shape[1] - 1 - last[-1]) if len(last) else self.real.shape[1]
+
+    def text_after(self, span: VisualSpan) -> Tensor:
+        """[t] places of the text behind an image, on the host."""
+        text = self.real[span.row] & ~self.visual[span.row]
+        text[: int(span.slots[-1]) + 1] = False
+        return text.nonzero().flatten()
+
+    def row_lengths(self) -> list[int]:
+        """Tokens of every row that are still there."""
+        lengths: list[int] = (self.real & ~self.visual).sum(1).tolist()
+        for image in self.images:
+            lengths[image.span.row] += image.count
+        return lengths
+
+    def locate(self, adapter: Adapter, config: Any, encoded: dict[Modality, Encoded], plan: PrunePlan) -> None:
+        """Fill `images` from what was encoded.
+
+        Raises:
+            UnsupportedModelError: placeholders that nothing known was encoded for.
+        """
+        for modality, places in self.places.items():
+            if modality not in encoded:
+                if bool(places.any()):
+                    raise UnsupportedModelError(
+                        f"the {modality} features of this prompt were computed elsewhere, so that the places of its tokens are "
+                        f"unknown: encode the {modality}s inside the pruner (and without prefill_chunk_size)"
+                    )
+                continue
+            layouts = getattr(adapter, f"{modality}_layouts")(config, encoded[modality])
+            self.images += [ImageState(s) for s in deal_out(layouts, places, modality)]
+        self.images.sort(key=lambda image: (image.span.row, int(image.span.slots[0])))
+        for image in self.images:
+            image.count = image.total
+            image.note = _left_alone(image.total, plan)
+
+
+def _left_alone(total: int, plan: PrunePlan) -> str:
+    if total < plan.min_visual_tokens:
+        return f"left alone: {total} tokens are fewer than min_visual_tokens={plan.min_visual_tokens}"
+    largest = max((s.keep for s in plan.stages if isinstance(s.keep, int)), default=0)
+    return f"left alone: {total} tokens are fewer than keep={largest}" if total < largest else ""
+
+
+def read_prompt(adapter: Adapter, base: nn.Module, arguments: dict[str, Any]) -> Prompt | None:
+    """The prompt of a forward, None if no placeholder stands in it. The engine's one read of the device per prefill."""
+    ids, embeds = arguments.get("input_ids"), arguments.get("inputs_embeds")
+    tokens = adapter.placeholders(base.config)
+    if ids is not None:
+        masks = [ids == token for token in tokens.values()]
+    else:
+        table = base.get_input_embeddings()
+        rows = [table(torch.tensor(token, device=embeds.device)) for token in tokens.values()]
+        masks = [(embeds == row).all(-1) for row in rows]
+    attention = arguments.get("attention_mask")
+    padded = isinstance(attention, Tensor) and attention.dim() == 2
+    real = attention[:, -masks[0].shape[1] :].bool() if padded else torch.ones_like(masks[0])
+    host = torch.stack([*masks, real.to(masks[0].device)]).cpu()
+    if not bool(host[:-1].any()):
+        return None
+    return Prompt(dict(zip(tokens, host, strict=False)), host[-1])

@@ -1,0 +1,165 @@
+"""What happened in the forwards of a session, and the report made of it."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from vlm_pruner.budget import Keep, layer_average
+from vlm_pruner.engine.clock import Mark, elapsed_ms
+from vlm_pruner.engine.forward import Forward
+from vlm_pruner.engine.prompt import ImageState
+from vlm_pruner.engine.support import Parts
+from vlm_pruner.errors import UnsupportedModelError
+from vlm_pruner.flops import DecoderShape, kv_bytes, prefill_flops
+from vlm_pruner.plan import PrunePlan
+from vlm_pruner.report import ImageReport, PruneReport
+from vlm_pruner.types import Selection
+
+__all__ = ["ImageRecord", "Recorder"]
+
+
+@dataclass(frozen=True)
+class ImageRecord:
+    """One image of the last prefill: all that a picture of the pruning needs."""
+
+    row: int
+    index: int  # number of the image in its row
+    modality: str
+    grid: tuple[int, int, int]  # (t, h, w) of the plane in which the tokens lie
+    position: Tensor  # [n, 3] float32 (t, y, x) of every token in that plane
+    stages: tuple[tuple[int, Keep, Selection], ...]  # (layer, keep, choice in the image's own coordinates)
+    counts: tuple[int, ...]  # tokens left after each stage of the plan
+    total: int
+    kept: int
+    note: str
+
+    @property
+    def selection(self) -> Selection | None:
+        """The last choice; None if the image was left alone or all of it kept."""
+        return self.stages[-1][2] if self.stages else None
+
+
+@dataclass
+class _Prefill:
+    images: list[ImageRecord]
+    rows: list[int]  # tokens of every row before pruning, padding left out
+    lengths: list[list[int]]  # tokens of every row after each stage
+    started: Mark
+    ended: Mark
+    selecting: list[tuple[Mark, Mark]]
+    itemsize: int
+    notes: tuple[str, ...]
+
+
+class Recorder:
+    """Keeps the last prefill and the decode steps after it. Safe to be fed by several threads."""
+
+    def __init__(self, parts: Parts, plan: PrunePlan) -> None:
+        self._parts, self._plan = parts, plan
+        self._lock = threading.Lock()
+        self._prefill: _Prefill | None = None
+        self._steps: list[tuple[Mark, Mark]] = []
+        self._decoded, self._decode_ms = 0, 0.0
+
+    def note(self, fwd: Forward, ended: Mark) -> None:
+        """The language model has run once."""
+        if fwd.started is None:
+            return
+        if fwd.prompt is None and not fwd.first:
+            with self._lock:
+                self._decoded += 1
+                self._steps.append((fwd.started, ended))
+                if len(self._steps) >= 64:  # the first of them are long done, so that reading them waits for little
+                    self._drain()
+            return
+        prefill = self._read(fwd, fwd.started, ended)
+        with self._lock:
+            self._prefill, self._steps, self._decoded, self._decode_ms = prefill, [], 0, 0.0
+
+    def _drain(self) -> None:
+        self._decode_ms += sum(elapsed_ms(*step) for step in self._steps)
+        self._steps.clear()
+
+    def _read(self, fwd: Forward, started: Mark, ended: Mark) -> _Prefill:
+        itemsize = self._parts.dtype.itemsize
+        if fwd.prompt is None:
+            batch, length = fwd.input.shape[:2]
+            notes = ("no image in the prompt: nothing to prune",)
+            return _Prefill([], [length] * batch, [], started, ended, [], itemsize, notes)
+        rows = fwd.prompt.real.sum(1).tolist()
+        images = [_record(i) for i in fwd.prompt.images]
+        alone = sorted(set(range(len(rows))) - {image.row for image in images})
+        notes = (f"rows without an image, left alone: {', '.join(map(str, alone))}",) if alone else ()
+        return _Prefill(images, rows, fwd.lengths, started, ended, fwd.selecting, itemsize, notes)
+
+    @property
+    def images(self) -> list[ImageRecord]:
+        with self._lock:
+            return [] if self._prefill is None else list(self._prefill.images)
+
+    def report(self) -> PruneReport:
+        """The report of the last prefill; waits for the device if it is still at work on it."""
+        with self._lock:
+            self._drain()
+            prefill, decoded, decode_ms = self._prefill, self._decoded, self._decode_ms
+        if prefill is None:
+            return PruneReport((), self._plan)
+        selecting = sum(elapsed_ms(*pair) for pair in prefill.selecting)
+        return PruneReport(
+            images=tuple(self._image(i) for i in prefill.images),
+            plan=self._plan,
+            selection_ms=selecting if prefill.images else None,
+            prefill_ms=elapsed_ms(prefill.started, prefill.ended),
+            decode_ms_per_token=decode_ms / decoded if decoded else None,
+            decoded_tokens=decoded,
+            notes=prefill.notes,
+            **self._cost(prefill),
+        )
+
+    def _image(self, record: ImageRecord) -> ImageReport:
+        average = layer_average(self._per_layer(record.total, record.counts))
+        own = (record.row, record.index, record.modality, record.grid, record.total, record.kept)
+        return ImageReport(*own, average, record.note, record.selection)
+
+    def _per_layer(self, total: int, counts: tuple[int, ...] | list[int]) -> list[int]:
+        """Tokens that enter each decoder layer."""
+        left = [total, *counts]
+        levels = [sum(s.site <= i for s in self._plan.stages) for i in range(len(self._parts.layers))]
+        return [left[min(level, len(counts))] for level in levels]
+
+    def _cost(self, prefill: _Prefill) -> dict[str, int]:
+        try:
+            shape = DecoderShape.from_config(self._parts.text_config)
+        except UnsupportedModelError:
+            return {}
+        full = [self._per_layer(n, []) for n in prefill.rows]
+        pruned = [self._per_layer(n, [stage[r] for stage in prefill.lengths]) for r, n in enumerate(prefill.rows)]
+        return {
+            "flops_full": sum(prefill_flops(shape, lengths) for lengths in full),
+            "flops_pruned": sum(prefill_flops(shape, lengths) for lengths in pruned),
+            "kv_bytes_full": sum(kv_bytes(shape, lengths, prefill.itemsize) for lengths in full),
+            "kv_bytes_pruned": sum(kv_bytes(shape, lengths, prefill.itemsize) for lengths in pruned),
+        }
+
+
+def _record(image: ImageState) -> ImageRecord:
+    layout = image.span.layout
+    position = layout.position
+    if position is None:
+        position = torch.cartesian_prod(*(torch.arange(side, dtype=torch.float32) for side in layout.grid))
+    return ImageRecord(
+        row=image.span.row,
+        index=image.span.index,
+        modality=image.span.modality,
+        grid=layout.grid,
+        position=position,
+        stages=tuple(image.stages),
+        counts=tuple(image.counts),
+        total=image.total,
+        kept=image.count,
+        note=image.note,
+    )

@@ -1,0 +1,191 @@
+"""What a method may read, taken from the layer before its stage: keys, earlier rows, single rows of attention.
+
+Nothing is computed that no method asked for. Attention is recomputed for the rows in question alone, softmax(q K^T) over
+all keys that the row can see, so that it is there under every attention backend and no n x n map ever exists.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vlm_pruner.engine.forward import Forward
+from vlm_pruner.engine.masks import visible_rows
+from vlm_pruner.engine.prompt import ImageState
+from vlm_pruner.types import Signal, VisualTokens
+
+__all__ = ["FROM_LAYER_BEFORE", "LayerTap", "tokens_reader"]
+
+ATTENTION = frozenset({Signal.LAST_QUERY_ATTENTION, Signal.TEXT_ATTENTION})
+FROM_LAYER_BEFORE = ATTENTION | {Signal.KEYS, Signal.TEXT_KEYS, Signal.PREVIOUS_FEATURES}
+
+
+class _KeyRecorder:
+    """Stands in for `past_key_values` in one layer call and sees the keys on their way to the cache: after RoPE and key
+    norm, for every family, with any cache and with none."""
+
+    def __init__(self, cache: Any, tap: LayerTap) -> None:
+        self._cache, self._tap = cache, tap
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        self._tap.keys = self._tap.all_keys = key_states
+        if self._cache is None:
+            return key_states, value_states
+        keys, values = self._cache.update(key_states, value_states, *args, **kwargs)
+        self._tap.all_keys = keys
+        return keys, values
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._cache, name)
+
+
+@dataclass
+class LayerTap:
+    """What one call of the decoder layer before a stage was given and computed."""
+
+    layer: nn.Module
+    hidden: Tensor  # [b, q, d] rows that entered it
+    mask: Any = None
+    rotary: tuple[Tensor, Tensor] | None = None  # (cos, sin), each [b or 1, q, head_dim]
+    past: int | None = None  # entries in a preallocated cache before this chunk
+    keys: Tensor | None = None  # [b, kv_heads, q, head_dim] of this chunk
+    all_keys: Tensor | None = None  # [b, kv_heads, k, head_dim] with those from the cache
+    queries: Tensor | None = field(default=None)  # [b, q, heads * head_dim] as projected
+
+    def recorder(self, cache: Any, index: int) -> Any:
+        """What the layer is to use in place of its cache."""
+        layers = getattr(cache, "layers", [])
+        if index < len(layers) and hasattr(layers[index], "max_cache_len"):
+            self.past = int(layers[index].get_seq_length()) - getattr(layers[index], "pruned_dropped", 0)
+        return _KeyRecorder(cache, self)
+
+    def attention(self, row: int, queries: Tensor) -> Tensor | None:
+        """[heads, t, k] float32 attention of the queries at columns [t] of a row; None if it cannot be recomputed."""
+        attn: Any = self.layer.self_attn
+        if self.queries is None or self.all_keys is None or self.rotary is None:
+            return None
+        keys = self.all_keys[row]  # [kv_heads, k, head_dim]
+        q = self.queries[row].index_select(0, queries.to(self.queries.device))  # [t, heads * head_dim]
+        q = q.view(len(queries), -1, keys.shape[-1])
+        if hasattr(attn, "q_norm"):
+            q = attn.q_norm(q)
+        q = _rotate(q.transpose(0, 1), self.rotary, row, queries)  # [heads, t, head_dim]
+        groups = q.shape[0] // keys.shape[0]
+        scaling = getattr(attn, "scaling", keys.shape[-1] ** -0.5)
+        grouped = q.reshape(keys.shape[0], groups * len(queries), -1)
+        scores = (grouped.float() @ keys.float().transpose(1, 2) * scaling).view(q.shape[0], len(queries), -1)
+        cap = getattr(attn, "attn_logit_softcapping", None)
+        if cap is not None:
+            scores = torch.tanh(scores / cap) * cap
+        causal = getattr(attn, "is_causal", True)
+        chunk = self.hidden.shape[1]
+        return (scores + visible_rows(self.mask, row, queries, keys.shape[1], chunk, self.past, causal)).softmax(-1)
+
+    def own_columns(self, attention: Tensor) -> Tensor:
+        """[heads, t, q] the part over the keys of this chunk."""
+        chunk = self.hidden.shape[1]
+        first = attention.shape[-1] - chunk if self.past is None else self.past
+        return attention[..., first : first + chunk]
+
+
+def _rotate(q: Tensor, rotary: tuple[Tensor, Tensor], row: int, queries: Tensor) -> Tensor:
+    """RoPE on [heads, t, head_dim], on the leading channels only where the table is narrower than a head."""
+    cos, sin = (table[row % table.shape[0]].index_select(0, queries.to(table.device)) for table in rotary)
+    width = cos.shape[-1]
+    turned, rest = q[..., :width], q[..., width:]
+    half = torch.cat([-turned[..., width // 2 :], turned[..., : width // 2]], -1)
+    return torch.cat([turned * cos + half * sin, rest], -1)
+
+
+def tokens_reader(
+    needs: frozenset[Signal], layer: int | None, fwd: Forward, hidden: Tensor, tap: LayerTap | None
+) -> Callable[[ImageState], VisualTokens]:
+    """A function that gathers, for one image, its rows and the signals in `needs`; what does not exist stays None."""
+    prompt, kept = fwd.prompt, fwd.kept
+    assert prompt is not None
+    all_columns = None if kept is None else kept.columns
+
+    def column(row: int, places: Tensor) -> Tensor:
+        places = places.to(hidden.device, non_blocking=True)
+        return places if all_columns is None else all_columns[row, places]
+
+    def read(image: ImageState) -> VisualTokens:
+        span, layout = image.span, image.span.layout
+        row = span.row
+        slots = span.slots.to(hidden.device, non_blocking=True)
+        own = column(row, slots if image.index is None else slots[image.index])
+        position = layout.position
+        if position is not None:
+            position = position.to(hidden.device, non_blocking=True)
+        if image.index is not None:
+            position = (position if position is not None else _raster(layout.grid, hidden.device))[image.index]
+        filled: dict[str, Any] = {}
+        if needs & {Signal.TEXT, Signal.TEXT_KEYS, Signal.WORDS, Signal.TEXT_ATTENTION}:
+            places = prompt.text_after(span)
+            filled |= _text(needs, row, own, column(row, places), places, fwd, hidden, tap)
+        if tap is not None:
+            filled |= _layer_before(needs, row, own, column(row, _last(prompt.real[row])), tap)
+        encoded = fwd.encoded.get(span.modality)
+        if encoded is not None and encoded.vision is not None:
+            filled["vision"] = encoded.vision.of(span, image.index)
+        return VisualTokens(
+            features=hidden[row].index_select(0, own),
+            grid=layout.grid if position is None else None,
+            position=position,
+            layer=layer,
+            **filled,
+        )
+
+    return read
+
+
+def _last(real: Tensor) -> Tensor:
+    """[1] the last place of a row that is not padding."""
+    return real.nonzero()[-1]
+
+
+def _raster(grid: tuple[int, int, int], device: torch.device) -> Tensor:
+    axes = [torch.arange(side, device=device, dtype=torch.float32) for side in grid]
+    return torch.cartesian_prod(*axes)
+
+
+def _text(
+    needs: frozenset[Signal],
+    row: int,
+    own: Tensor,
+    text: Tensor,
+    places: Tensor,
+    fwd: Forward,
+    hidden: Tensor,
+    tap: LayerTap | None,
+) -> dict[str, Any]:
+    """Signals of the text behind an image: `text` are its columns in what is left, `places` those in the whole chunk."""
+    filled: dict[str, Any] = {}
+    if Signal.TEXT in needs:
+        filled["text"] = hidden[row].index_select(0, text)
+    if Signal.WORDS in needs and fwd.entered is not None:
+        filled["words"] = fwd.entered[row].index_select(0, places.to(fwd.entered.device))
+    if tap is not None and tap.keys is not None and Signal.TEXT_KEYS in needs:
+        filled["text_keys"] = tap.keys[row].index_select(1, text.to(tap.keys.device))
+    if tap is not None and len(text) and Signal.TEXT_ATTENTION in needs:
+        rows = tap.attention(row, text)
+        if rows is not None:
+            filled["text_attention"] = tap.own_columns(rows).index_select(-1, own)
+    return filled
+
+
+def _layer_before(needs: frozenset[Signal], row: int, own: Tensor, last: Tensor, tap: LayerTap) -> dict[str, Any]:
+    filled: dict[str, Any] = {}
+    if Signal.KEYS in needs and tap.keys is not None:
+        filled["keys"] = tap.keys[row].index_select(1, own.to(tap.keys.device))
+    if Signal.PREVIOUS_FEATURES in needs:
+        filled["previous"] = tap.hidden[row].index_select(0, own.to(tap.hidden.device))
+    if Signal.LAST_QUERY_ATTENTION in needs:
+        rows = tap.attention(row, last)
+        if rows is not None:
+            filled["attention"] = tap.own_columns(rows)[:, 0].index_select(-1, own)
+    return filled

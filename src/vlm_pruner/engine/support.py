@@ -1,0 +1,120 @@
+"""Which models can be pruned, and where their parts are. A model that cannot be is refused here, before anything runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from vlm_pruner.adapters import Adapter, adapter_for
+from vlm_pruner.errors import PlanError, UnsupportedModelError
+from vlm_pruner.plan import PrunePlan
+
+__all__ = ["Parts", "check_backend", "check_budget", "take_apart"]
+
+_ATTENTION = {"full_attention", "sliding_attention"}
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The modules of a vision-language model that the engine works on."""
+
+    model: nn.Module  # with its head
+    base: nn.Module  # the model without its head
+    text: nn.Module  # the decoder
+    layers: nn.ModuleList
+    adapter: Adapter
+
+    @property
+    def config(self) -> Any:
+        return self.base.config
+
+    @property
+    def text_config(self) -> Any:
+        return self.text.config
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(self.text.parameters()).dtype
+
+    @property
+    def backend(self) -> str:
+        return getattr(self.text_config, "_attn_implementation", None) or "eager"
+
+    @property
+    def name(self) -> str:
+        return str(self.config.model_type)
+
+
+def take_apart(model: nn.Module) -> Parts:
+    """The parts of `model`.
+
+    Raises:
+        UnsupportedModelError: visual tokens do not stand in the decoder's sequence, no adapter, or attention whose cache
+            cannot hold a shorter sequence.
+    """
+    config = getattr(model, "config", None)
+    if not isinstance(model, nn.Module) or config is None or not hasattr(model, "base_model"):
+        raise UnsupportedModelError(f"expected a transformers model, got {type(model).__name__}")
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model  # a PEFT wrapper
+    config, base = inner.config, inner.base_model
+    kind = config.model_type
+    text_config = config.get_text_config()
+    if kind == "mllama" or getattr(text_config, "cross_attention_layers", None):
+        raise UnsupportedModelError(
+            f"{kind} reads its image through cross-attention: there are no visual tokens in the decoder's sequence to prune"
+        )
+    if getattr(config, "is_encoder_decoder", False):
+        raise UnsupportedModelError(f"{kind} is an encoder-decoder model: only decoder-only models can be pruned")
+    if getattr(config, "vision_config", None) is None:
+        raise UnsupportedModelError(f"{kind} takes no images: there are no visual tokens to prune")
+    _check_attention(kind, text_config)
+    adapter = adapter_for(kind)
+    text = base.get_decoder()
+    if not isinstance(getattr(text, "layers", None), nn.ModuleList):
+        raise UnsupportedModelError(f"{kind}: the decoder {type(text).__name__} has no list of layers")
+    return Parts(inner, base, text, text.layers, adapter)
+
+
+def _check_attention(kind: str, text_config: Any) -> None:
+    if getattr(text_config, "kv_sharing_modes", None) or getattr(text_config, "num_kv_shared_layers", 0):
+        raise UnsupportedModelError(f"{kind}: decoder layers that share keys and values cannot be pruned")
+    types = set(getattr(text_config, "layer_types", None) or ["full_attention"])
+    if types - _ATTENTION:
+        raise UnsupportedModelError(
+            f"{kind}: layers of type {', '.join(sorted(types - _ATTENTION))} cannot be pruned (linear and chunked attention "
+            f"depend on the places that would go); known are {', '.join(sorted(_ATTENTION))}"
+        )
+
+
+def check_backend(parts: Parts) -> None:
+    """Raise where an attention backend counts compact places although the window means original ones.
+
+    Raises:
+        UnsupportedModelError: flash attention with sliding windows.
+    """
+    types = getattr(parts.text_config, "layer_types", None)
+    sliding = "sliding_attention" in types if types else bool(getattr(parts.text_config, "sliding_window", None))
+    if types is None and getattr(parts.text_config, "use_sliding_window", True) is False:
+        sliding = False
+    if sliding and "flash" in parts.backend:
+        raise UnsupportedModelError(
+            f"{parts.name}: {parts.backend} counts a sliding window in what is left of the sequence, not in its original "
+            'places; load the model with attn_implementation="sdpa" or "eager"'
+        )
+
+
+def check_budget(plan: PrunePlan, parts: Parts) -> None:
+    """Raise where a fixed-size family has fewer tokens than the plan asks for.
+
+    Raises:
+        PlanError: an int `keep` above the number of tokens of every image.
+    """
+    total = parts.adapter.fixed_tokens(parts.config)
+    for stage in plan.stages:
+        if total is not None and isinstance(stage.keep, int) and stage.keep > total:
+            raise PlanError(
+                f"keep={stage.keep} asks for more tokens than an image has: {total} in this {parts.name} model"
+            )

@@ -1,0 +1,208 @@
+"""What is pruned, where and how much: a plan is data, and survives a round trip through JSON."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from numbers import Integral
+from typing import Any, Literal, get_args
+
+from vlm_pruner.budget import Keep, check_keep
+from vlm_pruner.errors import PlanError, unknown_name
+from vlm_pruner.methods.base import PruningMethod, create
+
+__all__ = ["PLAN_VERSION", "Positions", "PrunePlan", "Stage"]
+
+PLAN_VERSION = 1
+
+Positions = Literal["kept", "repacked"]
+"""`kept`: a survivor keeps its place in the unpruned sequence. `repacked`: the sequence is renumbered without the dropped."""
+
+
+def _check_layer(layer: object) -> int | None:
+    if layer is None:
+        return None
+    if isinstance(layer, bool) or not isinstance(layer, Integral):
+        raise PlanError(
+            f"layer={layer!r} is not a decoder layer: a whole number, or None for before the language model"
+        )
+    if layer < 0:
+        raise PlanError(f"layer={int(layer)} is negative: decoder layers count from 0 (0 = before the language model)")
+    return int(layer) or None
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One pruning step: `method` keeps `keep` of each image's tokens at the input of decoder layer `layer`.
+
+    A float `keep` is a share of the tokens that the image had at first, whatever earlier stages left of them.
+    Layer 0 and None are one and the same place, before the language model, and stored as None.
+
+    Raises:
+        PlanError: unknown method, invalid keep or layer.
+    """
+
+    method: PruningMethod
+    keep: Keep
+    layer: int | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "method", create(self.method))
+        object.__setattr__(self, "keep", check_keep(self.keep))
+        object.__setattr__(self, "layer", _check_layer(self.layer))
+
+    @property
+    def site(self) -> int:
+        """Index of the decoder layer in front of which the stage acts."""
+        return self.layer or 0
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "method": self.method.name,
+            "params": self.method.params(),
+            "keep": self.keep,
+            "layer": self.layer,
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Stage:
+        _check_keys("stage", data, {"method", "keep"}, {"params", "layer"})
+        return cls(create(data["method"], **data.get("params", {})), data["keep"], data.get("layer"))
+
+
+@dataclass(frozen=True)
+class PrunePlan:
+    """The stages of one pruning, in the order of their layers.
+
+    Images of fewer than `min_visual_tokens` tokens are left alone, and the report says so.
+
+    Raises:
+        PlanError: no stage, stages out of order, a budget that grows, or repacked positions without a stage before the
+            language model.
+    """
+
+    stages: tuple[Stage, ...]
+    min_visual_tokens: int = 16
+    positions: Positions = "kept"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "stages", tuple(self.stages))
+        if not self.stages:
+            raise PlanError("a plan needs at least one stage")
+        for before, after in zip(self.stages, self.stages[1:], strict=False):
+            if after.site <= before.site:
+                raise PlanError(f"stages must be at ascending layers, got {[s.site for s in self.stages]}")
+            if type(after.keep) is type(before.keep) and after.keep > before.keep:
+                raise PlanError(
+                    f"layer {after.site} cannot keep {after.keep} where layer {before.site} kept {before.keep}"
+                )
+        if self.positions not in get_args(Positions):
+            raise PlanError(unknown_name("positions", self.positions, get_args(Positions)))
+        if self.positions == "repacked" and self.stages[0].layer is not None:
+            raise PlanError(
+                f"positions can only be repacked before the language model, not at layer {self.stages[0].layer}: "
+                "the keys of earlier layers already carry the original positions"
+            )
+        if isinstance(self.min_visual_tokens, bool) or not isinstance(self.min_visual_tokens, int):
+            raise PlanError(f"min_visual_tokens={self.min_visual_tokens!r} is not a whole number")
+
+    @classmethod
+    def of(
+        cls,
+        method: PrunePlan | PruningMethod | str,
+        keep: Keep | None = None,
+        layer: int | None = None,
+        *,
+        num_layers: int,
+        positions: Positions = "kept",
+        **params: Any,
+    ) -> PrunePlan:
+        """The plan that `prune(model, method, keep=, layer=)` means on a model of `num_layers` decoder layers.
+
+        `layer=None` leaves the choice to the method; 0 is before the language model.
+
+        Raises:
+            PlanError: no budget, anything beside a finished plan, or a layer the model does not have.
+        """
+        if isinstance(method, PrunePlan):
+            if keep is not None or layer is not None or params:
+                raise PlanError(
+                    "a plan already says how much, where and how: keep, layer and parameters belong in its stages"
+                )
+            return method.check(num_layers)
+        chosen = create(method, **params)
+        if keep is None and chosen.name != "none":
+            raise PlanError(f"how many tokens should {chosen.name} keep? keep=64 (per image) or keep=0.111 (a share)")
+        stages = [Stage(*s) for s in chosen.stages(1.0 if keep is None else check_keep(keep), num_layers)]
+        if layer is not None:
+            if len(stages) != 1:
+                raise PlanError(
+                    f"{chosen.name} prunes at layers {[s.site for s in stages]} of its own; "
+                    "leave layer out, or write a PrunePlan"
+                )
+            stages = [Stage(stages[0].method, stages[0].keep, layer)]
+        return cls(tuple(stages), positions=positions).check(num_layers)
+
+    def check(self, num_layers: int) -> PrunePlan:
+        """Itself, if a model of `num_layers` decoder layers can carry it out.
+
+        Raises:
+            PlanError: a stage at a layer that does not exist.
+        """
+        for stage in self.stages:
+            if stage.site >= num_layers:
+                raise PlanError(
+                    f"layer {stage.site} does not exist: the model has {num_layers} layers (0 to {num_layers - 1})"
+                )
+        return self
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "version": PLAN_VERSION,
+            "stages": [s.to_dict() for s in self.stages],
+            "min_visual_tokens": self.min_visual_tokens,
+            "positions": self.positions,
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> PrunePlan:
+        """Inverse of `to_dict`.
+
+        Raises:
+            PlanError: another version, a missing key, or one that is not known.
+        """
+        _check_keys("plan", data, {"version", "stages"}, {f.name for f in fields(cls)})
+        if data["version"] != PLAN_VERSION:
+            raise PlanError(
+                f"plan version {data['version']!r} cannot be read; this library reads version {PLAN_VERSION}"
+            )
+        rest = {k: v for k, v in data.items() if k not in ("version", "stages")}
+        return cls(tuple(Stage.from_dict(s) for s in data["stages"]), **rest)
+
+    def to_json(self) -> str:
+        return json.dumps(self.to_dict(), indent=2)
+
+    @classmethod
+    def from_json(cls, text: str) -> PrunePlan:
+        try:
+            data = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise PlanError(f"not a plan: {error}") from error
+        return cls.from_dict(data)
+
+    def fingerprint(self) -> str:
+        """Twelve hex digits that name this plan in results: equal plans, equal names."""
+        canonical = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+
+
+def _check_keys(what: str, data: object, required: set[str], optional: set[str]) -> None:
+    if not isinstance(data, Mapping):
+        raise PlanError(f"a {what} is an object with {sorted(required)}, got {type(data).__name__}")
+    for key in data:
+        if key not in required | optional:
+            raise PlanError(unknown_name(f"key of a {what}", key, required | optional))
+    if missing := required - data.keys():
+        raise PlanError(f"a {what} needs {sorted(missing)}")

@@ -1,0 +1,111 @@
+"""What a pruning did: per image what was kept, and what it saved. Numbers are measured or counted, never estimated."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from vlm_pruner.plan import PrunePlan
+from vlm_pruner.types import Selection
+
+__all__ = ["ImageReport", "PruneReport"]
+
+
+@dataclass(frozen=True)
+class ImageReport:
+    """One image or video of the last prefill."""
+
+    row: int
+    index: int  # number of the image in its row
+    modality: str
+    grid: tuple[int, int, int]  # (t, h, w) of the plane in which its tokens lie
+    total: int
+    kept: int  # after the last stage
+    layer_average: float  # mean over all decoder layers of the tokens that enter one
+    note: str = ""  # why it was left alone
+    selection: Selection | None = field(default=None, repr=False, compare=False)  # of the last stage
+
+    def to_dict(self) -> dict[str, Any]:
+        own = {k: getattr(self, k) for k in ("row", "index", "modality", "total", "kept", "layer_average", "note")}
+        index = None if self.selection is None else self.selection.index.tolist()
+        return {**own, "grid": list(self.grid), "index": index}
+
+
+@dataclass(frozen=True)
+class PruneReport:
+    """The last prefill of a session and the decode steps since.
+
+    Times are of the language model alone: the vision tower sees every patch with or without pruning. `*_full` is what the
+    same prompt costs without pruning, by the formulas of `vlm_pruner.flops`, summed over the rows of the batch.
+    """
+
+    images: tuple[ImageReport, ...]
+    plan: PrunePlan
+    selection_ms: float | None = None  # all stages together
+    prefill_ms: float | None = None  # selection included
+    decode_ms_per_token: float | None = None
+    decoded_tokens: int = 0  # decode steps, each one token of every row
+    flops_full: int | None = None  # of the prefill
+    flops_pruned: int | None = None
+    kv_bytes_full: int | None = None  # after the prefill
+    kv_bytes_pruned: int | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def total(self) -> int:
+        """Visual tokens of all images."""
+        return sum(image.total for image in self.images)
+
+    @property
+    def kept(self) -> int:
+        """Visual tokens that are left of all images after the last stage."""
+        return sum(image.kept for image in self.images)
+
+    def __str__(self) -> str:
+        if not self.images:
+            return "; ".join(self.notes) or "nothing was run yet"
+        parts = [f"{self.kept}/{self.total} tokens kept"]
+        if self.selection_ms is not None:
+            parts.append(f"select {self.selection_ms:.1f} ms")
+        if self.prefill_ms is not None:
+            parts.append(f"prefill {self.prefill_ms:.0f} ms")
+        if self.decode_ms_per_token is not None:
+            parts.append(f"decode {self.decode_ms_per_token:.1f} ms/token")
+        if self.flops_full and self.flops_pruned is not None:
+            parts.append(f"FLOPs {self.flops_pruned / self.flops_full:.0%}")
+        if self.kv_bytes_full is not None and self.kv_bytes_pruned is not None:
+            parts.append(f"KV {_megabytes(self.kv_bytes_full)} -> {_megabytes(self.kv_bytes_pruned)} MB")
+        return " · ".join([*parts, *self.notes])
+
+    def table(self) -> str:
+        """One line per image, in aligned columns, then the totals."""
+        head = ("row", "image", "grid", "total", "kept", "layer average", "")
+        rows = [head]
+        for i in self.images:
+            grid = "x".join(str(side) for side in i.grid)
+            place = (str(i.row), f"{i.modality} {i.index}", grid, str(i.total), str(i.kept))
+            rows.append((*place, f"{i.layer_average:.1f}", i.note))
+        widths = [max(len(row[c]) for row in rows) for c in range(len(head))]
+        lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+        return "\n".join([*(lines if self.images else []), str(self)])
+
+    def to_dict(self) -> dict[str, Any]:
+        plain = ("selection_ms", "prefill_ms", "decode_ms_per_token", "decoded_tokens")
+        cost = ("flops_full", "flops_pruned", "kv_bytes_full", "kv_bytes_pruned")
+        return {
+            "images": [image.to_dict() for image in self.images],
+            "plan": self.plan.to_dict(),
+            "fingerprint": self.plan.fingerprint(),
+            "total": self.total,
+            "kept": self.kept,
+            **{name: getattr(self, name) for name in plain + cost},
+            "notes": list(self.notes),
+        }
+
+    def to_json(self) -> str:
+        return json.dumps(self.to_dict(), indent=2)
+
+
+def _megabytes(count: int) -> str:
+    return f"{count / 1e6:.1f}" if count >= 1e5 else f"{count / 1e6:.3f}"
