@@ -1,0 +1,27 @@
+"""Pictures of what a method kept, drawn from a `Selection`, the geometry of its tokens and the image alone.
+
+Pillow is enough, but for the two plots, which need matplotlib (extra `viz`).
+"""
+
+from vlm_pruner.viz.compare import Choice, side_by_side
+from vlm_pruner.viz.geometry import Layout, Panel, Window, image_window
+from vlm_pruner.viz.growth import growth_frames, save_growth
+from vlm_pruner.viz.merges import merge_map
+from vlm_pruner.viz.overlay import overlay
+from vlm_pruner.viz.plots import Curve, budget_plot, time_plot
+
+__all__ = [
+    "Choice",
+    "Curve",
+    "Layout",
+    "Panel",
+    "Window",
+    "budget_plot",
+    "growth_frames",
+    "image_window",
+    "merge_map",
+    "overlay",
+    "save_growth",
+    "side_by_side",
+    "time_plot",
+]

@@ -1,0 +1,150 @@
+"""Kept tokens bright, dropped ones dimmed, in the image's own geometry, with the order of selection."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from PIL import Image, ImageDraw, ImageOps
+
+from vlm_pruner.errors import InvalidSelectionError
+from vlm_pruner.types import Selection
+from vlm_pruner.viz.canvas import order_legend, pill, sheet
+from vlm_pruner.viz.geometry import Layout
+from vlm_pruner.viz.palette import RGB, font, ink_on, order_colour
+
+__all__ = ["cuts", "dimmed", "label_size", "mark_window", "overlay", "overlay_panels", "pixel_box", "scaled"]
+
+
+def overlay(
+    image: Image.Image | Sequence[Image.Image],
+    layout: Layout,
+    selection: Selection,
+    *,
+    title: str = "Which visual tokens stay",
+    subtitle: str = "",
+    numbers: bool = True,
+    width: int = 960,
+) -> Image.Image:
+    """The picture of one selection: every panel of the layout (frames of a video as a strip), a title and a legend.
+
+    Args:
+        image: the image as the user gave it, or the frames of a video.
+        layout: where the n tokens lie on it.
+        selection: which of them stay; its `order`, where there is one, gives colours and numbers.
+        width: of the whole picture in pixels; it is readable down to 600.
+
+    Raises:
+        InvalidSelectionError: the selection points past the tokens of the layout.
+    """
+    columns = min(len(layout.panels), 4 if layout.panels[-1].frame else 2)
+    panels = overlay_panels(image, layout, selection, width=width // columns, numbers=numbers)
+    return sheet(
+        panels,
+        title=title,
+        subtitle=subtitle,
+        captions=[p.name for p in layout.panels],
+        legend=order_legend(len(selection), len(layout), ordered=selection.order is not None, cut=cuts(image, layout)),
+        columns=columns,
+        width=width,
+    )
+
+
+def overlay_panels(
+    image: Image.Image | Sequence[Image.Image],
+    layout: Layout,
+    selection: Selection,
+    *,
+    width: int,
+    numbers: bool = True,
+    scale_to: int | None = None,
+) -> list[Image.Image]:
+    """One bare picture of `width` pixels for every panel of the layout, without title and legend.
+
+    The colour scale ends at rank `scale_to`, the number of kept tokens unless a part of a selection is drawn.
+
+    Raises:
+        InvalidSelectionError: the selection points past the tokens of the layout.
+    """
+    if int(selection.index[-1]) >= len(layout):
+        raise InvalidSelectionError(
+            f"token {int(selection.index[-1])} is kept but the picture has {len(layout)} tokens"
+        )
+    frames = [image] if isinstance(image, Image.Image) else list(image)
+    order = (selection.index if selection.order is None else selection.order).tolist()
+    rank = {token: i for i, token in enumerate(order)}
+    last = scale_to or len(rank)
+    colours = {t: order_colour(i, last) if selection.order is not None else (255, 255, 255) for t, i in rank.items()}
+    labels = {t: str(i + 1) for t, i in rank.items()} if numbers and selection.order is not None else {}
+    return [
+        _panel(frames[panel.frame % len(frames)], layout, number, colours, labels, width)
+        for number, panel in enumerate(layout.panels)
+    ]
+
+
+def _panel(
+    image: Image.Image, layout: Layout, number: int, colours: dict[int, RGB], labels: dict[int, str], width: int
+) -> Image.Image:
+    picture, scale = scaled(image, width)
+    boxes = {t: pixel_box(layout, t, scale, picture.size) for t in colours if int(layout.panel[t]) == number}
+    mask = Image.new("L", picture.size, 0)
+    stencil = ImageDraw.Draw(mask)
+    for box in boxes.values():
+        stencil.rectangle(box, fill=255)
+    page = Image.composite(picture, dimmed(picture), mask)
+    draw = ImageDraw.Draw(page)
+    side = layout.window.width / layout.panels[number].columns * scale
+    size = label_size(side, len(colours)) if labels else 0
+    for token, box in boxes.items():
+        draw.rectangle(box, outline=colours[token], width=max(1, round(side / 16)))
+        if size:
+            pill(draw, box[:2], labels[token], size, colours[token], ink_on(colours[token]))
+    mark_window(page, layout, scale)
+    return page
+
+
+def scaled(image: Image.Image, width: int) -> tuple[Image.Image, float]:
+    """The image as RGB at `width` pixels, upright images at most as high as wide, and the factor to get there."""
+    scale = min(width / image.width, width / image.height) if image.height > 2 * image.width else width / image.width
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    return image.convert("RGB").resize(size, Image.Resampling.LANCZOS), scale
+
+
+def dimmed(picture: Image.Image) -> Image.Image:
+    """What is dropped: grey and dark, but still recognisable."""
+    return ImageOps.grayscale(picture).point(lambda v: 26 + v * 0.38).convert("RGB")
+
+
+def label_size(side: float, kept: int) -> int:
+    """Font size of the numbers for cells of `side` pixels, 0 where they would not be readable."""
+    digits = font(100).getlength("8") / 100 * len(str(kept)) + 0.45
+    size = int(min(side * 0.44, side * 0.92 / digits))
+    return size if size >= 9 else 0
+
+
+def mark_window(page: Image.Image, layout: Layout, scale: float) -> None:
+    """Strike out, in place, the part of the image that the processor cuts off: the model never saw it."""
+    left, top, right, bottom = (round(v * scale) for v in layout.window)
+    wide, high = page.size
+    for x0, y0, x1, y1 in ((0, 0, left, high), (right, 0, wide, high), (0, 0, wide, top), (0, bottom, wide, high)):
+        if x1 <= x0 or y1 <= y0:
+            continue
+        part = page.crop((x0, y0, x1, y1))
+        draw = ImageDraw.Draw(part)
+        for start in range(-part.height, part.width, 10):
+            draw.line((start, part.height, start + part.height, 0), fill=(12, 14, 17), width=3)
+        page.paste(part, (x0, y0))
+
+
+def cuts(image: Image.Image | Sequence[Image.Image], layout: Layout) -> bool:
+    """Does the processor cut off some of the image, so that the picture has a struck-out part?"""
+    first = image if isinstance(image, Image.Image) else image[0]
+    window = layout.window
+    return window.left >= 1 or window.top >= 1 or window.right <= first.width - 1 or window.bottom <= first.height - 1
+
+
+def pixel_box(layout: Layout, token: int, scale: float, size: tuple[int, int]) -> tuple[float, float, float, float]:
+    """Corners of a token's cell on a picture of `size`, inclusive; cells of padding outside shrink to its edge."""
+    box = [v * scale for v in layout.boxes[token].tolist()]
+    left, right = (min(max(v, 0.0), size[0] - 1.0) for v in (box[0], box[2] - 1))
+    top, bottom = (min(max(v, 0.0), size[1] - 1.0) for v in (box[1], box[3] - 1))
+    return round(left), round(top), round(max(left, right)), round(max(top, bottom))

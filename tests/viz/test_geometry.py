@@ -1,0 +1,145 @@
+"""Token rectangles against what the processors really show: images whose colour says where a pixel is."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
+from vlm_pruner.errors import InvalidSelectionError
+from vlm_pruner.viz import Layout, Window, image_window
+
+SIZES = [(336, 336), (600, 400), (400, 600), (1000, 300), (97, 211), (120, 90)]
+RAW = {"do_rescale": False, "do_normalize": False}
+
+
+def coded(size: tuple[int, int]) -> Image.Image:
+    """Red grows from left to right, green from top to bottom, both from 0 to 255."""
+    width, height = size
+    x, y = np.meshgrid(np.linspace(0, 255, width), np.linspace(0, 255, height))
+    return Image.fromarray(np.stack([x, y, np.full_like(x, 255)], -1).round().astype("uint8"))
+
+
+def seen(pixels: np.ndarray, size: tuple[int, int], patch: int) -> torch.Tensor:
+    """[n, 2] original (x, y) at the middle of every patch of [3, H, W] coded pixels; NaN on padding."""
+    channels, height, width = pixels.shape
+    grid = torch.as_tensor(np.asarray(pixels, dtype="float32")).view(
+        channels, height // patch, patch, width // patch, patch
+    )
+    mean = grid.mean((2, 4)).flatten(1)  # [3, n]
+    place = mean[:2].T / 255 * torch.tensor([size[0] - 1.0, size[1] - 1.0])
+    return torch.where((mean[2] > 254.5)[:, None], place, torch.nan)
+
+
+def assert_within_a_patch(layout: Layout, places: torch.Tensor) -> None:
+    """The middle of each rectangle is at most one patch from where the pixels came from."""
+    middle = (layout.boxes[:, :2] + layout.boxes[:, 2:]) / 2
+    patch = layout.boxes[:, 2:] - layout.boxes[:, :2]
+    there = ~places[:, 0].isnan()
+    assert there.any()
+    assert (((middle - places).abs() <= patch + 1)[there]).all()
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_clip_shows_the_centre_of_an_oblong_image(size):
+    processor = CLIPImageProcessorPil(
+        size={"shortest_edge": 112}, crop_size={"height": 112, "width": 112}, resample=2, **RAW
+    )
+    pixels = processor(coded(size), return_tensors="np")["pixel_values"][0]
+    layout = Layout.of(size, (1, 8, 8), window=image_window(processor, size))
+    assert_within_a_patch(layout, seen(pixels, size, 14))
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_padding_to_a_square_reaches_beyond_the_image(size):
+    processor = LlavaImageProcessorPil(
+        do_pad=True, size={"shortest_edge": 112}, crop_size={"height": 112, "width": 112}, resample=2, **RAW
+    )
+    pixels = processor(coded(size), return_tensors="np")["pixel_values"][0]
+    window = image_window(processor, size)
+    assert window.width == window.height == max(size)
+    assert_within_a_patch(Layout.of(size, (1, 8, 8), window=window), seen(pixels, size, 14))
+
+
+@pytest.mark.parametrize("size", [(336, 336), (600, 400), (400, 600), (120, 90)])
+def test_merged_grids_cover_the_whole_image(size):
+    processor = Qwen2VLImageProcessorPil(resample=2, **RAW)
+    out = processor(coded(size), return_tensors="np")
+    t, h, w = (int(v) for v in out["image_grid_thw"][0])
+    tokens = out["pixel_values"].reshape(t * h * w // 4, 4, 3, -1)[..., :196]  # four patches a token, first frame
+    mean = torch.as_tensor(tokens).float().mean((1, 3))  # [n, 3]
+    places = mean[:, :2] / 255 * torch.tensor([size[0] - 1.0, size[1] - 1.0])
+    layout = Layout.of(size, (t, h // 2, w // 2), window=image_window(processor, size))
+    assert_within_a_patch(layout, places)
+
+
+def test_a_processor_is_found_inside_the_whole_one_and_none_is_the_whole_image():
+    inner = SimpleNamespace(do_center_crop=True, size={"shortest_edge": 100}, crop_size={"height": 100, "width": 100})
+    assert image_window(SimpleNamespace(image_processor=inner), (300, 100)) == Window(100, 0, 200, 100)
+    assert image_window(None, (30, 20)) == Window(0, 0, 30, 20)
+    squeezed = SimpleNamespace(do_center_crop=False, size={"height": 10, "width": 10})
+    assert image_window(squeezed, (30, 20)) == Window(0, 0, 30, 20)
+
+
+def test_boxes_of_a_grid_tile_the_window():
+    layout = Layout.of((60, 40), (1, 2, 3))
+    assert layout.boxes[0].tolist() == [0, 0, 20, 20]
+    assert layout.boxes[5].tolist() == [40, 20, 60, 40]
+    area = (layout.boxes[:, 2:] - layout.boxes[:, :2]).prod(1).sum()
+    assert area == 60 * 40
+
+
+def test_every_frame_of_a_video_is_a_panel():
+    layout = Layout.of((60, 40), (3, 2, 2))
+    assert [p.name for p in layout.panels] == ["frame 1", "frame 2", "frame 3"]
+    assert [p.frame for p in layout.panels] == [0, 1, 2]
+    assert layout.panel.tolist() == [0] * 4 + [1] * 4 + [2] * 4
+
+
+def plane(h: int, w: int) -> torch.Tensor:
+    return torch.cartesian_prod(torch.arange(1), torch.arange(h), torch.arange(w)).float()
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(8, 12), (12, 12), (4, 4), (3, 12), (5, 7)])
+def test_overview_and_tiles_are_told_apart(rows, columns):
+    """Also where centres of overview cells fall on whole numbers (factors 1 and 3)."""
+    side = 4
+    overview = (plane(side, side) + 0.5) * torch.tensor([1, rows / side, columns / side]) - 0.5
+    overview[:, 0] = 0
+    detail = [
+        torch.cat([plane(rows, columns)[y * columns : (y + 1) * columns], torch.tensor([[0, y, columns - 0.5]])])
+        for y in range(rows)
+    ]
+    layout = Layout.of((120, 80), (1, rows, columns), torch.cat([overview, *detail]))
+    assert [p.name for p in layout.panels] == ["overview", "detail"]
+    assert layout.panel[:16].tolist() == [0] * 16
+    assert layout.boxes[0].tolist() == [0, 0, 30, 20]
+    tail = layout.panel[16:].view(rows, columns + 1)
+    assert (tail[:, :columns] == 1).all()
+    assert (tail[:, columns] == -1).all()  # newlines have no place
+    last = layout.boxes[16 + rows * (columns + 1) - 2]
+    assert torch.allclose(last, torch.tensor([120 - 120 / columns, 80 - 80 / rows, 120.0, 80.0]))
+
+
+def test_a_token_for_the_whole_picture_has_no_place():
+    position = torch.cat([torch.tensor([[0, 0.5, 1.5]]), plane(2, 4)])
+    layout = Layout.of((40, 20), (1, 2, 4), position)
+    assert layout.panel.tolist() == [-1] + [0] * 8
+    assert layout.boxes[0].isnan().all()
+
+
+def test_geometry_that_does_not_fit_is_refused():
+    with pytest.raises(InvalidSelectionError, match=r"needs the grid \(t, h, w\)"):
+        Layout.of((4, 4))
+    with pytest.raises(InvalidSelectionError, match="describes 4 tokens but there are 5"):
+        Layout.of((4, 4), (1, 2, 2), total=5)
+    with pytest.raises(InvalidSelectionError, match="positions reach"):
+        Layout.of((4, 4), (1, 2, 2), plane(3, 3))
+    with pytest.raises(InvalidSelectionError, match="none of the 2 tokens has a place"):
+        Layout.of((4, 4), (1, 2, 2), torch.full((2, 3), -1.0))

@@ -1,0 +1,37 @@
+"""The two plots: axes with names and units, a band for each interval."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from vlm_pruner.errors import BackendUnavailableError
+from vlm_pruner.viz import Curve, budget_plot, time_plot
+
+
+def test_budget_plot_names_its_axes_and_draws_bands(tmp_path):
+    pytest.importorskip("matplotlib")
+    curves = [Curve("A", [32, 64], [50, 60], [45, 55], [55, 65]), Curve("B", [32, 64], [10, 20])]
+    figure = budget_plot(curves, full=80, chance=10, title="Codes")
+    (axes,) = figure.axes
+    assert axes.get_xlabel() == "visual tokens kept of 576 (log scale)"
+    assert axes.get_ylabel() == "accuracy, %"
+    assert len(axes.collections) == 1
+    assert [t.get_text() for t in axes.get_legend().get_texts()] == ["A", "B"]
+    figure.savefig(tmp_path / "b.png")
+
+
+def test_time_plot_stacks_the_parts_of_every_run(tmp_path):
+    pytest.importorskip("matplotlib")
+    figure = time_plot({"full": {"prefill": 100.0, "decode": 50.0}, "pruned": {"prefill": 30.0, "decode": 40.0}})
+    (axes,) = figure.axes
+    assert axes.get_xlabel() == "milliseconds"
+    assert [p.get_x() + p.get_width() for p in axes.patches[2:]] == [150.0, 70.0]
+    figure.savefig(tmp_path / "t.png")
+
+
+def test_without_matplotlib_the_way_to_get_it_is_said(monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(BackendUnavailableError, match=r"pip install 'vlm-pruner\[viz\]'"):
+        budget_plot([])
