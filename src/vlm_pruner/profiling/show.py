@@ -1,0 +1,142 @@
+"""A profile as a table and as a plot."""
+
+from __future__ import annotations
+
+from math import isnan
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vlm_pruner.errors import BackendUnavailableError
+
+if TYPE_CHECKING:
+    from vlm_pruner.profiling.result import ProfileResult, Variant
+
+__all__ = ["plot", "table"]
+
+COLOURS = {  # Okabe and Ito's palette: told apart by colour-blind readers and in print
+    "encoder": "#0072B2",
+    "projector": "#56B4E9",
+    "prefill, ideal": "#009E73",
+    "selection": "#D55E00",
+    "prefill, rest": "#E69F00",
+    "other": "#999999",
+}
+
+
+def table(result: ProfileResult) -> str:
+    """Lines of text: one column per variant, with the ratio to the unpruned run where one makes sense."""
+    machine = result.machine
+    where = machine.get("gpu") or f"{machine['processor']}, threads {machine['threads']}"
+    repeats = len(result.unpruned.samples["prefill"])
+    head = [
+        f"{result.model} · {sum(result.image_tokens)} image + {result.text_tokens} text tokens · "
+        f"{result.shape.layers} layers · {result.method}",
+        f"{where} · torch {machine['torch']} · medians of {repeats} interleaved runs",
+        "",
+    ]
+    rows = [["", *(v.name for v in result.variants)], *_time_rows(result), *_size_rows(result)]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    body = [
+        row[0].ljust(widths[0]) + "".join("  " + cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))
+        for row in rows
+    ]
+    ends = [_break_even(result, v) for v in result.variants[1:]]
+    return "\n".join([*head, *(line.rstrip() for line in body), "", *ends, *result.notes])
+
+
+def _time_rows(result: ProfileResult) -> list[list[str]]:
+    base, pruned = result.unpruned, result.variants[1:]
+
+    def measured(label: str, span: str, *, ratio: bool = False) -> list[str]:
+        cells = [_ms(v.ms(span)) for v in result.variants]
+        if ratio:
+            cells[1:] = [
+                f"{cell} ({base.ms(span) / v.ms(span):.2f}x)" for cell, v in zip(cells[1:], pruned, strict=True)
+            ]
+        return [label, *cells]
+
+    return [
+        measured("encoder", "encoder"),
+        measured("projector", "projector"),
+        measured("prefill", "prefill", ratio=True),
+        ["  ideal by FLOPs", "", *(_ms(result.ideal_prefill_ms(v)) for v in pruned)],
+        ["  selection", "", *(_ms(v.ms("selection")) for v in pruned)],
+        ["  rest", "", *(_ms(result.rest_ms(v)) for v in pruned)],
+        measured("first token", "first_token", ratio=True),
+        ["  ideal", "", *(_ms(result.ideal_first_token_ms(v)) for v in pruned)],
+        measured("decode per token", "decode"),
+        measured(f"{result.new_tokens} tokens", "total", ratio=True),
+    ]
+
+
+def _size_rows(result: ProfileResult) -> list[list[str]]:
+    variants = result.variants
+    rows = [
+        ["prefill FLOPs", *(_giga(result.flops(v)) for v in variants)],
+        ["KV cache", *(_mega(v.kv_bytes) for v in variants)],
+        ["  predicted", *(_mega(result.kv_predicted(v)) for v in variants)],
+        ["peak memory", *(_mega(v.peak_bytes) for v in variants)],
+    ]
+    if result.vision_flops is not None:
+        rows.insert(0, ["vision FLOPs", *(_giga(result.vision_flops) for _ in variants)])
+    return rows
+
+
+def _break_even(result: ProfileResult, variant: Variant) -> str:
+    fewest, most = result.pays_from(variant), result.pays_up_to(variant)
+    total = sum(result.image_tokens)
+    small = "never pays on this model" if fewest is None else f"pays for images of {fewest} tokens and more"
+    large = "no budget pays" if most is None else f"any budget up to {most} pays"
+    return f"{variant.name}: {small}; of {total} image tokens, {large}."
+
+
+def _ms(value: float) -> str:
+    return "not measured" if isnan(value) else f"{value:.2f} ms"
+
+
+def _giga(flops: int) -> str:
+    return f"{flops / 1e9:,.2f} G"
+
+
+def _mega(size: int) -> str:
+    return f"{size / 1e6:,.2f} MB"
+
+
+def first_token_parts(result: ProfileResult, variant: Variant) -> dict[str, float]:
+    """Milliseconds of the time to first token by what they were spent on; they sum to the measured median."""
+    vision = {span: value for span in ("encoder", "projector") if not isnan(value := variant.ms(span))}
+    selection = 0.0 if isnan(variant.ms("selection")) else variant.ms("selection")
+    parts = vision | {
+        "prefill, ideal": result.ideal_prefill_ms(variant),
+        "selection": selection,
+        "prefill, rest": result.rest_ms(variant),
+    }
+    return parts | {"other": variant.ms("first_token") - sum(parts.values())}
+
+
+def plot(result: ProfileResult, path: str | Path) -> None:
+    """Stacked bars of `first_token_parts`, one per variant.
+
+    Raises:
+        BackendUnavailableError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise BackendUnavailableError("plotting needs matplotlib: pip install 'vlm-pruner[viz]'") from error
+    figure = Figure(figsize=(8, 1.2 + 0.5 * len(result.variants)), layout="constrained")
+    axes: Any = figure.add_subplot()
+    names = [variant.name for variant in result.variants]
+    left = [0.0] * len(names)
+    parts = [first_token_parts(result, variant) for variant in result.variants]
+    for part, colour in COLOURS.items():
+        # Noise can push a difference of medians below zero; a bar cannot show that, the table does.
+        widths = [max(0.0, found.get(part, 0.0)) for found in parts]
+        if any(widths):
+            axes.barh(names, widths, left=left, color=colour, label=part)
+        left = [a + b for a, b in zip(left, widths, strict=True)]
+    axes.invert_yaxis()
+    axes.set_xlabel("time to first token, ms")
+    axes.set_title(f"{result.model}, {sum(result.image_tokens)} image tokens, {result.method}", fontsize=10)
+    axes.legend(ncols=3, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.25))
+    figure.savefig(path, dpi=120)

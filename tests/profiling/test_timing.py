@@ -1,0 +1,100 @@
+"""Clocks, probes and peak memory."""
+
+from __future__ import annotations
+
+import time
+from math import isnan
+
+import pytest
+import torch
+from torch import nn
+
+from vlm_pruner.profiling.timing import Clock, Probe, describe_machine, interleave, median, peak_bytes
+
+CPU = torch.device("cpu")
+
+
+class Sleep(nn.Module):
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self.seconds = seconds
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        time.sleep(self.seconds)
+        return x
+
+
+def test_probe_times_every_call_and_leaves_no_hook() -> None:
+    inner, outer = Sleep(0.01), nn.Sequential()
+    outer.append(inner)
+    inner.register_forward_pre_hook(lambda *_: time.sleep(0.01))
+    with Probe({"inner": inner, "outer": outer}, CPU) as probe:
+        outer(torch.zeros(1))
+        outer(torch.zeros(1))
+    times = probe.times()
+    assert [len(times["inner"]), len(times["outer"])] == [2, 2]
+    assert min(times["inner"]) >= 20, "hooks that were there before are part of the call"
+    assert times["outer"][0] >= times["inner"][0]
+    assert probe.until("outer", 1) >= times["outer"][0] + times["outer"][1]
+    assert not outer._forward_pre_hooks
+    assert not outer._forward_hooks
+    assert len(inner._forward_pre_hooks) == 1
+
+
+def test_probe_leaves_no_hook_after_an_error() -> None:
+    module = nn.Linear(2, 2)
+    with pytest.raises(RuntimeError), Probe({"module": module}, CPU):
+        module(torch.zeros(3))
+    assert not module._forward_pre_hooks
+    assert not module._forward_hooks
+
+
+def test_interleave_runs_in_turns_and_drops_the_warm_up() -> None:
+    calls: list[str] = []
+    counts = {"a": 0, "b": 0}
+
+    def run(name: str) -> int:
+        calls.append(name)
+        counts[name] += 1
+        return counts[name]
+
+    found = interleave({"a": lambda: run("a"), "b": lambda: run("b")}, repeats=3, warmup=1)
+    assert calls == ["a", "b", "b", "a", "a", "b", "b", "a"]
+    assert found == {"a": [2, 3, 4], "b": [2, 3, 4]}
+
+
+def test_median_of_nothing_is_nan() -> None:
+    assert median([3.0, 1.0, 2.0]) == 2.0
+    assert isnan(median([]))
+
+
+def test_peak_bytes_counts_temporaries_and_not_what_was_there() -> None:
+    x = torch.ones(1000, 250)
+
+    def work() -> torch.Tensor:
+        return (x + 1) * 2  # the sum lives beside the product
+
+    work()
+    assert 2 * x.nbytes <= peak_bytes(work, CPU) <= 2 * x.nbytes + 64, "the numbers 1 and 2 are tensors too"
+    assert peak_bytes(lambda: x.mul_(x), CPU) == 0
+
+
+def test_peak_bytes_writes_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    peak_bytes(lambda: torch.ones(3), CPU)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_clock_counts_milliseconds() -> None:
+    clock = Clock(CPU)
+    start = clock.mark()
+    time.sleep(0.01)
+    assert 10 <= clock.ms(start, clock.mark()) < 1000
+
+
+def test_machine_names_what_a_figure_depends_on() -> None:
+    machine = describe_machine(CPU)
+    assert machine["device"] == "cpu"
+    assert machine["torch"] == torch.__version__
+    assert machine["threads"] == torch.get_num_threads()
+    assert machine["processor"]
+    assert "gpu" not in machine
