@@ -1,0 +1,33 @@
+"""DivPrune: the most diverse tokens, by max-min cosine distance."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+import torch
+
+from vlm_pruner.methods.base import PruningMethod
+from vlm_pruner.ops import spread
+from vlm_pruner.types import Selection, VisualTokens
+
+__all__ = ["DivPrune"]
+
+
+@final
+@dataclass(frozen=True)
+class DivPrune(PruningMethod):
+    """Max-min diversity of the features: every token added is the one farthest from those chosen before.
+
+    Deviates from the released code: float32 whatever the dtype; a chosen token cannot be chosen again; a zero row has
+    cosine 0 with everything instead of NaN; original positions are kept, not repacked.
+    """
+
+    name: ClassVar[str] = "divprune"
+    title: ClassVar[str] = "DivPrune"
+    source: ClassVar[str] = "arXiv:2503.02175, Alg. 1"
+
+    @torch.no_grad()
+    def select(self, tokens: VisualTokens, keep: int) -> Selection:
+        order = spread(tokens.features, keep)
+        return Selection(index=order.sort().values, order=order)

@@ -1,0 +1,145 @@
+"""VLM-Pruner: pivots in key space, growth from near to far, dropped tokens folded into survivors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+import torch
+from torch import Tensor
+
+from vlm_pruner.errors import PlanError
+from vlm_pruner.methods.base import PruningMethod, require
+from vlm_pruner.ops import GrowthRule, declared_sync, farthest_points, grow, merge, screen
+from vlm_pruner.types import Selection, Signal, VisualTokens
+
+__all__ = ["VLMPruner"]
+
+
+@final
+@dataclass(frozen=True)
+class VLMPruner(PruningMethod):
+    """Centrifugal token selection with buffering for spatial sparsity, then similarity-weighted aggregation.
+
+    Args:
+        pivots: tokens that the growth starts from, mutually distant in the key space of the layer before.
+        channels: feature channels of largest variance in which similarity is measured.
+        spatial_weight: how much a distance of one grid diagonal to the kept tokens inflates a similarity.
+        threshold: modulated similarity below which a token enters in the first pass.
+        threshold_step: what the threshold rises by from pass to pass.
+        token_batch: tokens judged together, against the kept set but not against one another.
+        self_weight: share of a survivor's own row when dropped tokens are folded into it.
+        merge: fold dropped tokens into the survivors; without it survivors keep their rows.
+        fill: raise the threshold until the budget is met; False stops after a pass that adds nothing, as the released
+            code does, and may then return fewer tokens.
+        temporal_scale: distance between consecutive frames of a video in units of one token's width.
+
+    Deviates from the released code: arithmetic is float32 whatever the dtype; ties go to the lower index; fewer tokens
+    than `pivots` can be asked for; the grid is the true one. A token without a place (newlines) counts as near to
+    every token and brings nothing nearer, so similarity alone decides about it.
+
+    Raises:
+        PlanError: a parameter outside its range.
+    """
+
+    name: ClassVar[str] = "vlm-pruner"
+    title: ClassVar[str] = "VLM-Pruner"
+    source: ClassVar[str] = "arXiv:2512.02700, Alg. 1"
+    needs: ClassVar[frozenset[Signal]] = frozenset({Signal.KEYS})
+    default_layer: ClassVar[int | None] = 2
+
+    pivots: int = 4
+    channels: int = 256
+    spatial_weight: float = 0.5
+    threshold: float = 0.8
+    threshold_step: float = 0.1
+    token_batch: int = 16
+    self_weight: float = 0.3
+    merge: bool = True
+    fill: bool = True
+    temporal_scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        for field in ("pivots", "channels"):
+            if getattr(self, field) < 1:
+                raise PlanError(f"{field}={getattr(self, field)} must be at least 1")
+        if not 0 <= self.self_weight <= 1:
+            raise PlanError(f"self_weight={self.self_weight} must lie in [0, 1]")
+        if not self.temporal_scale >= 0:
+            raise PlanError(f"temporal_scale={self.temporal_scale} must be >= 0")
+        self._rule()
+
+    def select(self, tokens: VisualTokens, keep: int) -> Selection:
+        return self._select_equal([tokens], keep)[0]
+
+    def select_batch(self, tokens: Sequence[VisualTokens], keep: Sequence[int]) -> list[Selection]:
+        """Images of equal shape and budget go through the ops together."""
+        groups: dict[tuple[object, ...], list[int]] = {}
+        for i, (t, k) in enumerate(zip(tokens, keep, strict=True)):
+            require(self, t, Signal.KEYS)
+            shapes = (t.features.shape, t.features.dtype, None if t.keys is None else t.keys.shape, t.device)
+            groups.setdefault((k, _is_flat(t), *shapes), []).append(i)
+        found: dict[int, Selection] = {}
+        for (count, *_), rows in groups.items():
+            assert isinstance(count, int)
+            found.update(zip(rows, self._select_equal([tokens[i] for i in rows], count), strict=True))
+        return [found[i] for i in range(len(tokens))]
+
+    def _rule(self) -> GrowthRule:
+        return GrowthRule(self.spatial_weight, self.threshold, self.threshold_step, self.token_batch, self.fill)
+
+    @torch.no_grad()
+    def _select_equal(self, tokens: Sequence[VisualTokens], keep: int) -> list[Selection]:
+        """Selections of images that agree in shape, dtype and device."""
+        for t in tokens:
+            require(self, t, Signal.KEYS)
+        features = [t.features for t in tokens]
+        keys = [t.keys for t in tokens if t.keys is not None]
+        pivots = farthest_points(keys, min(self.pivots, keep))  # [B, p]
+        place, diagonal = zip(*(geometry(t, self.temporal_scale) for t in tokens), strict=True)
+        unit = screen(features, self.channels)  # [B, n, q]
+        grown = grow(unit, torch.stack(place), torch.stack(diagonal), pivots, keep, self._rule())
+        if self.fill:
+            return self._finish(features, *grown)
+        with declared_sync():  # the count depends on the data: image by image
+            counts = (grown.order >= 0).sum(1).tolist()
+        parts = zip(features, grown.order, grown.owner, grown.similarity, counts, strict=True)
+        return [self._finish([f], o[None, :count], w[None], s[None])[0] for f, o, w, s, count in parts]
+
+    def _finish(self, features: list[Tensor], order: Tensor, owner: Tensor, similarity: Tensor) -> list[Selection]:
+        """Sort the kept tokens `order` [B, k] and fold the others into their owners."""
+        index, position = order.sort(1)
+        slot = position.argsort(1)  # [B, k] place in `index` of each place in `order`
+        source = slot.gather(1, owner).scatter_(1, order, slot)  # [B, n]; a kept token represents itself
+        merged: list[Tensor | None] = [None] * len(features)
+        if self.merge:
+            merged[:] = merge(features, index, source, similarity, self.self_weight)
+        return [Selection(*parts) for parts in zip(index, order, merged, source, strict=True)]
+
+
+def _is_flat(tokens: VisualTokens) -> bool:
+    """Is this a still image, so that two coordinates place a token?"""
+    return tokens.position is None and (tokens.grid is None or tokens.grid[0] == 1)
+
+
+def geometry(tokens: VisualTokens, temporal_scale: float) -> tuple[Tensor, Tensor]:
+    """([n, 2 or 3] coordinates in token widths, [] the diagonal of the image or video that they lie in).
+
+    The diagonal is that of the grid, sqrt(h^2 + w^2), and of a video sqrt(h^2 + w^2 + (temporal_scale (t - 1))^2).
+    Given positions span a box of their own: h and w reach one token beyond the largest. Tokens without a place are NaN.
+    """
+    place = tokens.coordinates()  # [n, 3]
+    if tokens.position is None:
+        t, h, w = tokens.grid if tokens.grid is not None else (1, 1, len(tokens))
+        diagonal = math.hypot(h, w, temporal_scale * (t - 1))
+        if t == 1:
+            return place[:, 1:], torch.full((), diagonal, device=tokens.device)
+    place = place.masked_fill((place < 0).any(1, keepdim=True), torch.nan)
+    frame, y, x = place.unbind(1)
+    place = torch.stack([frame * temporal_scale, y, x], 1)
+    if tokens.position is None:
+        return place, torch.full((), diagonal, device=tokens.device)
+    last = place.nan_to_num(nan=0.0).amax(0)
+    return place, (last[0].square() + (last[1] + 1).square() + (last[2] + 1).square()).sqrt()

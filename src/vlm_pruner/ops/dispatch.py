@@ -1,0 +1,84 @@
+"""Which implementation of an op runs: `naive` (the definition), `torch` (vectorised) or `triton` (GPU kernels).
+
+By default CUDA tensors go to Triton where it can run and everything else to torch. The choice can be forced for one
+call (`backend="torch"`) or for a block (`with use_backend("naive"):`). What was picked, and why a faster one was not,
+is logged once per op.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from types import ModuleType
+
+from torch import Tensor
+
+from vlm_pruner.errors import BackendUnavailableError, PlanError, unknown_name
+
+__all__ = ["BACKENDS", "implementation", "refusal", "use_backend"]
+
+BACKENDS = ("naive", "torch", "triton")
+_forced: ContextVar[str | None] = ContextVar("vlm_pruner_backend", default=None)
+_log = logging.getLogger("vlm_pruner.ops")
+
+
+@contextmanager
+def use_backend(name: str | None) -> Iterator[None]:
+    """Force every op inside the block onto one backend; None gives the choice back to the dispatcher.
+
+    Raises:
+        PlanError: unknown name.
+    """
+    token = _forced.set(_known(name))
+    try:
+        yield
+    finally:
+        _forced.reset(token)
+
+
+def implementation(op: str, tensor: Tensor, backend: str | None = None) -> ModuleType:
+    """The module that runs `op` on `tensor`.
+
+    Raises:
+        BackendUnavailableError: the backend asked for cannot run on this tensor.
+        PlanError: unknown backend.
+    """
+    asked = _known(backend) or _forced.get()
+    if asked is None:
+        why_not = refusal(op, "triton", tensor)
+        asked = "triton" if why_not is None and tensor.is_cuda else "torch"
+        _say(op, asked, tensor.device.type, None if asked == "triton" else why_not)
+    elif (why_not := refusal(op, asked, tensor)) is not None:
+        raise BackendUnavailableError(f"{op} cannot run on {asked}: {why_not}; use one of {', '.join(BACKENDS[:2])}")
+    return importlib.import_module(f"vlm_pruner.ops.{op}.{asked}")
+
+
+def refusal(op: str, backend: str, tensor: Tensor) -> str | None:
+    """Why `backend` cannot run `op` on `tensor`, or None if it can."""
+    if importlib.util.find_spec(f"vlm_pruner.ops.{op}.{backend}") is None:
+        return f"there is no {backend} implementation"
+    if backend != "triton":
+        return None
+    if importlib.util.find_spec("triton") is None:
+        return "triton is not installed"
+    if not tensor.is_cuda and os.environ.get("TRITON_INTERPRET") != "1":
+        return f"the tensor is on {tensor.device.type}, triton needs CUDA"
+    return None
+
+
+def _known(name: str | None) -> str | None:
+    if name is not None and name not in BACKENDS:
+        raise PlanError(unknown_name("backend", name, BACKENDS))
+    return name
+
+
+@functools.cache
+def _say(op: str, picked: str, device: str, why_not: str | None) -> None:
+    """Cached, so that each choice is logged once."""
+    _log.info("%s on %s runs on %s%s", op, device, picked, f" (not triton: {why_not})" if why_not else "")
