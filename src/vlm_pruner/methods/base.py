@@ -16,6 +16,8 @@ from collections.abc import Sequence
 from importlib.metadata import entry_points
 from typing import Any, ClassVar
 
+import torch
+
 from vlm_pruner.budget import Keep
 from vlm_pruner.errors import MissingSignalError, PlanError, unknown_name
 from vlm_pruner.types import Selection, Signal, VisualTokens
@@ -33,6 +35,13 @@ class PruningMethod(ABC):
     wants: ClassVar[frozenset[Signal]] = frozenset()  # used where available: one of several substitutes, or optional
     default_layer: ClassVar[int | None] = None  # None = before the language model; 2 = input of decoder layer 2
     question_aware: ClassVar[bool] = False  # may the same image keep other tokens for another question?
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """A choice has no gradient: whatever a method computes runs without one."""
+        super().__init_subclass__(**kwargs)
+        for verb in ("select", "select_batch"):
+            if verb in vars(cls):
+                setattr(cls, verb, torch.no_grad()(vars(cls)[verb]))
 
     @abstractmethod
     def select(self, tokens: VisualTokens, keep: int) -> Selection:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, final
 
-import torch
-
 from vlm_pruner.methods.base import PruningMethod
 from vlm_pruner.ops import spread
 from vlm_pruner.types import Selection, VisualTokens
@@ -27,7 +25,6 @@ class DivPrune(PruningMethod):
     title: ClassVar[str] = "DivPrune"
     source: ClassVar[str] = "arXiv:2503.02175, Alg. 1"
 
-    @torch.no_grad()
     def select(self, tokens: VisualTokens, keep: int) -> Selection:
         order = spread(tokens.features, keep)
         return Selection(index=order.sort().values, order=order)

@@ -30,7 +30,6 @@ class GridPrune(PruningMethod):
     title: ClassVar[str] = "Uniform grid"
     source: ClassVar[str] = "baseline"
 
-    @torch.no_grad()
     def select(self, tokens: VisualTokens, keep: int) -> Selection:
         if tokens.position is not None:
             order = _spread_out(tokens.coordinates(), keep)

@@ -90,7 +90,6 @@ class VLMPruner(PruningMethod):
     def _rule(self) -> GrowthRule:
         return GrowthRule(self.spatial_weight, self.threshold, self.threshold_step, self.token_batch, self.fill)
 
-    @torch.no_grad()
     def _select_equal(self, tokens: Sequence[VisualTokens], keep: int) -> list[Selection]:
         """Selections of images that agree in shape, dtype and device."""
         for t in tokens:

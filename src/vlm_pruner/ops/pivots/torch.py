@@ -25,7 +25,7 @@ def farthest_points(keys: Sequence[Tensor], count: int) -> Tensor:
 
 
 def _one(keys: Tensor, count: int) -> Tensor:
-    chosen = [torch.cat([part.abs().sum(-1).sum(0) for part in _chunks(keys)]).argmax()]
+    chosen = [torch.cat([part.float().abs().sum(-1).sum(0) for part in _chunks(keys)]).argmax()]
     if count == 1:
         return torch.stack(chosen)
     scale = _rows(keys, chosen[0][None]).abs().amax().clamp(min=torch.finfo(torch.float32).tiny)  # []
@@ -41,7 +41,7 @@ def _one(keys: Tensor, count: int) -> Tensor:
     for _ in range(count - 1):
         pivot = (_rows(keys, chosen[-1][None]) / scale).view(keys.shape[0], 1, -1)  # [heads, 1, head_dim]
         dot = torch.cat([torch.bmm(pivot, part.transpose(1, 2)).sum((0, 1)) for part in scaled()])
-        apart = torch.sub(square + square[chosen[-1]], dot, alpha=2)
+        apart = torch.sub(square + square.index_select(0, chosen[-1][None]), dot, alpha=2)
         apart.nan_to_num_(nan=0.0).clamp_(min=0)
         nearest = nearest.minimum(apart).index_fill_(0, chosen[-1], -torch.inf)
         chosen.append(_farthest(keys, nearest, chosen, scale))
@@ -55,7 +55,8 @@ def _farthest(keys: Tensor, nearest: Tensor, chosen: list[Tensor], scale: Tensor
     rows = _rows(keys, proposed) / scale
     pivots = _rows(keys, torch.stack(chosen)) / scale
     apart = (rows[:, None] - pivots).square_().sum(-1).amin(1)
-    return proposed[apart.masked_fill_(nearest[proposed] < 0, -1.0).argmax()]
+    best = apart.masked_fill_(nearest[proposed] < 0, -1.0).argmax()[None]
+    return proposed.index_select(0, best)[0]
 
 
 def _rows(keys: Tensor, index: Tensor) -> Tensor:
