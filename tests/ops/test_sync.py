@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-
 from tests.support.sync import UndeclaredReadError, no_undeclared_reads
+
 from vlm_pruner.ops import declared_sync
 
 
