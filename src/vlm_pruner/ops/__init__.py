@@ -1,6 +1,7 @@
 """Hot-path primitives of the methods, one folder each: `naive.py` defines, `torch.py` and `triton.py` are fast."""
 
 from vlm_pruner.ops.dispatch import BACKENDS, use_backend
+from vlm_pruner.ops.facility import facility
 from vlm_pruner.ops.growth import GrowthRule, grow
 from vlm_pruner.ops.maxmin import spread
 from vlm_pruner.ops.merge import merge
@@ -12,6 +13,7 @@ __all__ = [
     "BACKENDS",
     "GrowthRule",
     "declared_sync",
+    "facility",
     "farthest_points",
     "grow",
     "merge",

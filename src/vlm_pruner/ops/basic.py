@@ -1,0 +1,52 @@
+"""Small pieces that most methods share: float32, stable in ties, and no value ever leaves the device."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+__all__ = ["chosen", "minmax", "normalise", "others", "pool", "ranking", "top"]
+
+
+def normalise(x: Tensor) -> Tensor:
+    """Rows of `x` [..., d] at unit length in float32; a zero row stays zero, and no finite row overflows."""
+    x = x.float()
+    x = x / x.abs().amax(-1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
+    unit: Tensor = x / x.norm(dim=-1, keepdim=True).clamp_min(1e-6)
+    return unit
+
+
+def ranking(score: Tensor) -> Tensor:
+    """Indices of `score` [n] from the largest on; ties go to the lower index."""
+    return torch.argsort(score, descending=True, stable=True)
+
+
+def top(score: Tensor, k: int) -> Tensor:
+    """The first `k` of `ranking(score)`."""
+    return ranking(score)[:k]
+
+
+def minmax(x: Tensor, eps: float = 0.0) -> Tensor:
+    """`x` moved and scaled to [0, 1] (`eps` is added to both parts of the fraction); a constant `x` gives ones."""
+    low, high = x.min(), x.max()
+    span = high - low + eps
+    return torch.where(high > low, (x - low + eps) / torch.where(span > 0, span, 1.0), 1.0)
+
+
+def chosen(index: Tensor, n: int) -> Tensor:
+    """[n] bool, true at `index`."""
+    return torch.zeros(n, dtype=torch.bool, device=index.device).index_fill(0, index, True)
+
+
+def others(index: Tensor, n: int) -> Tensor:
+    """[n - k] the tokens that are not among the k different ones of `index`, ascending."""
+    return torch.argsort(chosen(index, n).int(), stable=True)[: n - index.shape[0]]
+
+
+def pool(rows: Tensor, slot: Tensor, k: int, weight: Tensor | None = None) -> Tensor:
+    """[k, d] float32 sum of the `rows` [n, d] of each slot, times `weight` [n]; a slot of -1 takes no part.
+
+    One product with a [k, n] matrix, since scattered additions are not deterministic on a GPU.
+    """
+    share = (slot[None] == torch.arange(k, device=slot.device)[:, None]).float()  # [k, n]
+    return (share if weight is None else share * weight[None]) @ rows.float()

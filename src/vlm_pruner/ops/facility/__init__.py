@@ -1,0 +1,32 @@
+"""Weighted facility location: greedily pick candidates that cover rows best."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from vlm_pruner.ops.dispatch import implementation
+
+__all__ = ["facility"]
+
+
+def facility(
+    cover: Tensor,
+    keep: int,
+    row_weight: Tensor | None = None,
+    candidate_weight: Tensor | None = None,
+    *,
+    backend: str | None = None,
+) -> Tensor:
+    """[keep] int64 candidates in order of selection, each maximising what it adds to the coverage of all rows.
+
+    The gain of candidate i is `candidate_weight[i] * sum_r row_weight[r] * max(0, cover[i, r] - reached[r])`, where
+    `reached` starts at 0. Ties go to the lower index. O(keep n m) time, no memory beyond the [n, m] given.
+
+    Args:
+        cover: [n, m] float32, how well candidate i covers row r.
+        keep: 1 <= keep <= n.
+        row_weight: [m], all ones if left out.
+        candidate_weight: [n], all ones if left out.
+    """
+    module = implementation("facility", cover, backend)
+    return module.facility(cover, keep, row_weight, candidate_weight)  # type: ignore[no-any-return]

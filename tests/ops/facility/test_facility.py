@@ -1,0 +1,28 @@
+"""The running-maximum form against the definition."""
+
+import pytest
+import torch
+
+from vlm_pruner.ops.facility import facility
+
+
+@pytest.mark.parametrize(("n", "m", "keep"), [(1, 1, 1), (7, 3, 7), (13, 13, 5), (63, 40, 12)])
+@pytest.mark.parametrize("weights", ["none", "rows", "candidates", "both"])
+def test_equals_the_definition(n, m, keep, weights):
+    generator = torch.Generator().manual_seed(n * m)
+    cover = torch.randn(n, m, generator=generator)
+    rows = torch.rand(m, generator=generator) if weights in ("rows", "both") else None
+    candidates = torch.rand(n, generator=generator) if weights in ("candidates", "both") else None
+    expected = facility(cover, keep, rows, candidates, backend="naive")
+    assert facility(cover, keep, rows, candidates, backend="torch").tolist() == expected.tolist()
+
+
+def test_two_steps_by_hand():
+    cover = torch.tensor([[0.9, 0.0, 0.5], [0.8, 0.7, 0.0], [0.0, 0.0, 1.0]])
+    assert facility(cover, 2).tolist() == [1, 2]  # gains 1.4, 1.5, 1.0; then 0.6, -, 1.0
+    assert facility(cover, 2, row_weight=torch.tensor([0.0, 0.0, 1.0])).tolist() == [2, 0]
+    assert facility(cover, 2, candidate_weight=torch.tensor([2.0, 1.0, 1.0])).tolist() == [0, 1]
+
+
+def test_ties_go_to_the_lower_index_and_nothing_is_taken_twice():
+    assert facility(torch.zeros(4, 3), 4).tolist() == [0, 1, 2, 3]
