@@ -57,18 +57,27 @@ LONG_FUNCTIONS: dict[str, str] = {}  # "path:function" -> why
 
 PUBLIC = {  # beside these, only method classes are exported
     "BackendUnavailableError",
+    "Handle",
+    "ImageRecord",
+    "ImageReport",
     "InvalidSelectionError",
     "MissingSignalError",
     "PlanError",
+    "PrunePlan",
+    "PruneReport",
     "PrunedCacheError",
     "PruningMethod",
     "Selection",
+    "Session",
     "Signal",
+    "Stage",
     "UnsupportedModelError",
     "VisionSignals",
     "VisualTokens",
     "VlmPrunerError",
+    "attach",
     "keep_count",
+    "prune",
 }
 
 

@@ -18,7 +18,7 @@ __all__ = ["PLAN_VERSION", "Positions", "PrunePlan", "Stage"]
 PLAN_VERSION = 1
 
 Positions = Literal["kept", "repacked"]
-"""`kept`: a survivor keeps its place in the unpruned sequence. `repacked`: the sequence is renumbered without the dropped."""
+"""`kept`: a survivor keeps its place in the unpruned sequence. `repacked`: renumbered without the dropped tokens."""
 
 
 def _check_layer(layer: object) -> int | None:

@@ -36,8 +36,8 @@ class ImageReport:
 class PruneReport:
     """The last prefill of a session and the decode steps since.
 
-    Times are of the language model alone: the vision tower sees every patch with or without pruning. `*_full` is what the
-    same prompt costs without pruning, by the formulas of `vlm_pruner.flops`, summed over the rows of the batch.
+    Times are of the language model alone: the vision tower sees every patch with or without pruning. `*_full` is what
+    the same prompt costs without pruning, by the formulas of `vlm_pruner.flops`, summed over the rows of the batch.
     """
 
     images: tuple[ImageReport, ...]

@@ -76,12 +76,13 @@ class Adapter(ABC):
     def placeholders(self, config: Any) -> dict[Modality, int]:
         """Token id that stands for visual tokens, by modality."""
         found: dict[Modality, int] = {}
-        for modality in ("image", "video"):
+        modalities: tuple[Modality, ...] = ("image", "video")
+        for modality in modalities:
             token = getattr(config, f"{modality}_token_id", None)
             if token is None:
                 token = getattr(config, f"{modality}_token_index", None)
             if token is not None:
-                found[modality] = token  # type: ignore[index]
+                found[modality] = token
         return found
 
     @abstractmethod

@@ -9,7 +9,7 @@ candidate, on the right edge of its row (x = w - 1/2, where cell centres are who
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -23,7 +23,7 @@ __all__ = ["LlavaNext", "LlavaOnevision", "anyres", "unpadded"]
 class LlavaNext(Adapter):
     """Base view, then the unpadded rows of the tiled view, each closed by a newline."""
 
-    model_types = ("llava_next", "llava_next_video")
+    model_types: ClassVar[tuple[str, ...]] = ("llava_next", "llava_next_video")
 
     def image_layouts(self, config: Any, encoded: Encoded) -> list[Layout]:
         vision = config.vision_config
@@ -52,8 +52,8 @@ class LlavaNext(Adapter):
 
 
 class LlavaOnevision(LlavaNext):
-    """As LLaVA-NeXT, but very large pictures are interpolated down to a token limit, several pictures in a row are sent as
-    overviews only, and a video is pooled frames with one newline at its very end."""
+    """As LLaVA-NeXT, but very large pictures are interpolated down to a token limit, several pictures in a row are sent
+    as overviews only, and a video is pooled frames with one newline at its very end."""
 
     model_types = ("llava_onevision",)
 
@@ -81,7 +81,7 @@ Window = tuple[int, int, int, int]
 
 
 def unpadded(padded: tuple[int, int], picture: tuple[int, int]) -> Window:
-    """The part of a `padded` (rows, columns) view that shows a picture of (height, width), rounded as the model does."""
+    """What of a `padded` (rows, columns) view shows a picture of (height, width), rounded as the models do."""
     rows, columns = padded
     height, width = picture
     if width / height > columns / rows:

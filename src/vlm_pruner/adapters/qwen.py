@@ -12,7 +12,7 @@ __all__ = ["QwenVL"]
 
 
 class QwenVL(Adapter):
-    """`grid_thw` counts patches; the tokens are the merged ones, so that height and width are divided by the merge size.
+    """`grid_thw` counts patches; tokens are merged ones, so that height and width are divided by the merge size.
 
     The raster order holds although the tower works in windows (Qwen2.5-VL): it puts the tokens back before it ends.
     """

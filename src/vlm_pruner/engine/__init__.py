@@ -1,4 +1,4 @@
-"""Pruning inside stock transformers models: hooks, cache layers, masks, signals. The only room that touches nn.Module."""
+"""Pruning inside stock transformers models: hooks, cache layers, masks, signals. No other room touches nn.Module."""
 
 from vlm_pruner.engine.records import ImageRecord
 from vlm_pruner.engine.session import Handle, Session, attach, prune

@@ -1,10 +1,10 @@
 """Cache layers that hold fewer entries than they report.
 
-From the first pruned decoder layer on, a cache layer stores the survivors only, yet tells everybody who asks (`generate`,
-mask creation, positions, the next turn) the length of the unpruned sequence. Which place of that sequence a stored entry
-came from is kept in a *shadow*: a layer of the same class whose "keys" are place numbers, so that truncation, rolling,
-cropping and reordering happen to both alike, by construction. All that must outlive a forward lives here, in the cache:
-copies, interleaved conversations and a new session in the second turn just work.
+From the first pruned decoder layer on, a cache layer stores the survivors only, yet tells everybody who asks
+(`generate`, mask creation, positions, the next turn) the length of the unpruned sequence. Which place of that sequence
+a stored entry came from is kept in a *shadow*: a layer of the same class whose "keys" are place numbers, so that
+truncation, rolling, cropping and reordering happen to both alike, by construction. All that must outlive a forward
+lives here, in the cache: copies, interleaved conversations and a new session in the second turn just work.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ class PrunedLayer:
     pruned_shadow: Any = None  # only on the leader of a signature
     pruned_shift: Tensor | None = None  # [b, 1] places closed up by repacking, on the leader of layer 0
     pruned_dropped: int = 0  # unpruned length minus stored length
-    # Unpruned length up to the last pruned token, below which nothing may be cropped. Constant while decoding: a counter
-    # that changed every step would make a compiled decode step recompile every step.
+    # Unpruned length up to the last pruned token, below which nothing may be cropped. Constant while decoding: a
+    # counter that changed every step would make a compiled decode step recompile every step.
     pruned_floor: int = 0
     pruned_armed: bool = False  # set by the layer hook, for one update
 
@@ -67,8 +67,9 @@ class PrunedLayer:
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> Any:
         if not self.pruned_armed:
             raise PrunedCacheError(
-                f"this cache was pruned at decoder layers {list(self.pruned_state.sites)}: the model can only go on from it "
-                "inside vp.prune(...) or vp.attach(...) with the same layers, which fit its attention masks to what is stored"
+                f"this cache was pruned at decoder layers {list(self.pruned_state.sites)}: the model can only go on "
+                "from it inside vp.prune(...) or vp.attach(...) with the same layers, which fit its attention masks to "
+                "what is stored"
             )
         self.pruned_armed = False
         return super().update(key_states, value_states, *args, **kwargs)  # type: ignore[misc]
@@ -98,8 +99,8 @@ class PrunedLayer:
         left = self.get_seq_length() - abs(int(tokens_to_remove))
         if left < self.pruned_floor:
             raise PrunedCacheError(
-                f"cannot crop a pruned cache to {left} tokens: up to token {self.pruned_floor} it holds a pruned image, "
-                "and no longer what was dropped there"
+                f"cannot crop a pruned cache to {left} tokens: up to token {self.pruned_floor} it holds a pruned "
+                "image, and no longer what was dropped there"
             )
         super().crop(tokens_to_remove)  # type: ignore[misc]
         if self.pruned_shadow is not None:
@@ -123,13 +124,13 @@ _STOCK = (
 _CLASSES: dict[type, type] = {}
 
 
-def _pruned_class(stock: type) -> type:
+def _pruned_class(stock: type) -> type[Any]:
     if stock not in _CLASSES:
         quantized = getattr(cache_utils, "QuantizedLayer", None)
         if stock not in _STOCK and not (quantized and issubclass(stock, quantized)):
             raise UnsupportedModelError(
-                f"cache layers of type {stock.__name__} cannot be pruned; known are {', '.join(c.__name__ for c in _STOCK)} "
-                "and the quantized layers"
+                f"cache layers of type {stock.__name__} cannot be pruned; known are "
+                f"{', '.join(c.__name__ for c in _STOCK)} and the quantized layers"
             )
         _CLASSES[stock] = type(f"Pruned{stock.__name__}", (PrunedLayer, stock), {})
     return _CLASSES[stock]
@@ -142,7 +143,7 @@ def signature(layer: Any, level: int) -> Signature:
 
 
 def state_of(cache: Any) -> CacheState | None:
-    """The state of a pruned cache, None for a stock one. Stages are nested, so that the last layer is pruned if any is."""
+    """The state of a pruned cache, None for a stock one. Stages are nested: the last layer is pruned if any is."""
     layers = getattr(cache, "layers", None)
     return getattr(layers[-1], "pruned_state", None) if layers else None
 
@@ -156,8 +157,8 @@ def prune_layer(cache: Any, index: int, level: int, state: CacheState, batch: in
         return layer
     cls = _pruned_class(type(layer))
     kind = signature(layer, level)
-    # A new object that shares the contents: the layouts of the two classes differ, so that __class__ cannot be assigned.
-    pruned = cls.__new__(cls)
+    # A new object that shares the contents: the layouts of the classes differ, so that __class__ cannot be assigned.
+    pruned = object.__new__(cls)
     pruned.__dict__.update(layer.__dict__)
     pruned.pruned_state = state
     if kind not in state.leaders:

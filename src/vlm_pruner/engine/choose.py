@@ -10,6 +10,7 @@ from torch import Tensor
 from vlm_pruner.engine.prompt import ImageState, Prompt
 from vlm_pruner.engine.rows import Kept, gather_rows
 from vlm_pruner.errors import InvalidSelectionError
+from vlm_pruner.methods.base import require
 from vlm_pruner.plan import Stage
 from vlm_pruner.types import Selection, VisualTokens
 
@@ -23,9 +24,10 @@ def prune_stage(
     hidden: Tensor,
     tokens_of: Callable[[ImageState], VisualTokens],
 ) -> tuple[Kept | None, Tensor]:
-    """The survivors after `stage`, and the hidden states [b, k, d] that are left. Unchanged if nothing is to be dropped.
+    """The survivors after `stage` and the hidden states [b, k, d] that are left; unchanged if nothing is to be dropped.
 
     Raises:
+        MissingSignalError: the model does not have what the method needs.
         InvalidSelectionError: the method returned no proper choice.
     """
     chosen = _select(stage, [i for i in prompt.images if i.budget(stage) < i.count], tokens_of)
@@ -55,9 +57,12 @@ def _select(
     groups: dict[tuple[int, int], list[ImageState]] = {}
     for image in images:
         groups.setdefault((image.count, image.budget(stage)), []).append(image)
-    chosen = []
+    chosen: list[tuple[ImageState, Selection]] = []
     for (_, keep), group in groups.items():
-        selections = stage.method.select_batch([tokens_of(i) for i in group], [keep] * len(group))
+        tokens = [tokens_of(image) for image in group]
+        for one in tokens:
+            require(stage.method, one, *sorted(stage.method.needs))
+        selections = stage.method.select_batch(tokens, [keep] * len(group))
         if len(selections) != len(group):
             raise InvalidSelectionError(
                 f"{stage.method.name} returned {len(selections)} selections for {len(group)} images"

@@ -15,7 +15,7 @@ def mark(device: torch.device) -> Mark:
     """Now: a CUDA event in the current stream, or the host's clock where work is done when the call returns."""
     if device.type != "cuda":
         return time.perf_counter()
-    event = torch.cuda.Event(enable_timing=True)
+    event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
     event.record()
     return event
 

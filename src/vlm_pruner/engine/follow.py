@@ -28,7 +28,7 @@ def hidden_of(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -
     """
     if len(args) > 1 or (not args and "hidden_states" not in kwargs):
         raise UnsupportedModelError(
-            f"{type(layer).__name__} is called with {len(args)} positional arguments: only hidden_states has a rule for pruning"
+            f"{type(layer).__name__} is called with {len(args)} positional arguments: only hidden_states has a rule"
         )
     hidden: Tensor = args[0] if args else kwargs["hidden_states"]
     return hidden

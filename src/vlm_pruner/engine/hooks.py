@@ -27,9 +27,9 @@ from vlm_pruner.engine.forward import Forward
 from vlm_pruner.engine.layers import LayerHooks, Local
 from vlm_pruner.engine.prompt import read_prompt
 from vlm_pruner.engine.records import Recorder
-from vlm_pruner.engine.signals import ATTENTION, FROM_LAYER_BEFORE
 from vlm_pruner.engine.support import Parts, check_backend
 from vlm_pruner.engine.vision import VisionTap
+from vlm_pruner.engine.wants import ATTENTION, ENTERED, FROM_LAYER_BEFORE, reads
 from vlm_pruner.errors import PrunedCacheError, UnsupportedModelError
 from vlm_pruner.plan import PrunePlan
 from vlm_pruner.types import Signal
@@ -49,7 +49,7 @@ class Hooks:
         self.parts, self.plan, self.recorder = parts, plan, recorder
         self.local = Local()
         self.inner = LayerHooks(parts, plan, self.local)
-        self.needs = frozenset[Signal]().union(*(stage.method.needs for stage in plan.stages))
+        self.read = frozenset[Signal]().union(*(reads(stage.method) for stage in plan.stages))
         self._undo = ExitStack()
 
     def install(self) -> None:
@@ -71,16 +71,16 @@ class Hooks:
         self._hook(parts.base.register_forward_hook(self._base_post, always_call=True))
         self._hook(parts.text.register_forward_pre_hook(self._text_pre))
         self._hook(parts.text.register_forward_hook(self._text_post))
-        if Signal.WORDS in self.needs:
-            self._hook(parts.layers[0].register_forward_pre_hook(inner.words_pre, with_kwargs=True))
+        if self.read & ENTERED:
+            self._hook(parts.layers[0].register_forward_pre_hook(inner.entered_pre, with_kwargs=True))
         for index, layer in enumerate(parts.layers):
             level = sum(site <= index for site in inner.sites)
             if level:
                 pre = functools.partial(inner.layer_pre, index, level)
                 self._hook(layer.register_forward_pre_hook(pre, with_kwargs=True))
         for stage in self.plan.stages:
-            if stage.site and stage.method.needs & FROM_LAYER_BEFORE:
-                self._install_tap(stage.site - 1, stage.method.needs)
+            if stage.site and reads(stage.method) & FROM_LAYER_BEFORE:
+                self._install_tap(stage.site - 1, reads(stage.method))
         if self.plan.positions == "repacked":
             self._install_rotary()
         for modality in _MODALITIES:
@@ -90,12 +90,12 @@ class Hooks:
         if hasattr(parts.text, "_deepstack_process"):
             self._wrap(parts.text, "_deepstack_process", inner.deepstack)
 
-    def _install_tap(self, index: int, needs: frozenset[Signal]) -> None:
+    def _install_tap(self, index: int, read: frozenset[Signal]) -> None:
         """After the layer's own pre-hook, so that the tap sees masks and tables already cut."""
         layer: Any = self.parts.layers[index]
         pre = functools.partial(self.inner.tap_pre, index)
         self._hook(layer.register_forward_pre_hook(pre, with_kwargs=True))
-        if needs & ATTENTION and hasattr(layer.self_attn, "q_proj"):
+        if read & ATTENTION and hasattr(layer.self_attn, "q_proj"):
             post = functools.partial(self.inner.query_post, layer)
             self._hook(layer.self_attn.q_proj.register_forward_hook(post))
 
@@ -121,12 +121,12 @@ class Hooks:
             self._undo.callback(object.__setattr__, owner, name, before)
 
     def _features(self, modality: Modality, original: Any) -> Any:
-        """`get_*_features` with a note on its output: what it was given, how long each picture is, signals of the tower."""
+        """`get_*_features` with a note on its output: its arguments, how long each picture is, signals of the tower."""
         signature = inspect.signature(original)
 
         @functools.wraps(original)  # generate() reads the signature
         def wrapper(*args: Any, **kwargs: Any) -> Any:
-            with VisionTap(self.parts, self.needs) as vision:
+            with VisionTap(self.parts, self.read) as vision:
                 output = original(*args, **kwargs)
             bound = signature.bind(*args, **kwargs).arguments
             given = {**bound, **bound.pop("kwargs", {})}
@@ -160,8 +160,8 @@ class Hooks:
         sites, positions = self.inner.sites, self.plan.positions
         if state is not None and (state.sites, state.positions) != (sites, positions):
             raise PrunedCacheError(
-                f"this cache was pruned at decoder layers {list(state.sites)} with positions {state.positions}, but the plan "
-                f"here prunes at layers {list(sites)} with positions {positions}"
+                f"this cache was pruned at decoder layers {list(state.sites)} with positions {state.positions}, but "
+                f"the plan prunes at layers {list(sites)} with positions {positions}"
             )
         notes = {**_notes(arguments), **{k: v for k, v in (self.local.encoded or {}).items() if v is not None}}
         prompt = None

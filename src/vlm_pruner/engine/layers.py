@@ -18,6 +18,7 @@ from vlm_pruner.engine.positions import repack
 from vlm_pruner.engine.prompt import Prompt
 from vlm_pruner.engine.signals import LayerTap, tokens_reader
 from vlm_pruner.engine.support import Parts
+from vlm_pruner.engine.wants import reads
 from vlm_pruner.errors import MissingSignalError
 from vlm_pruner.plan import PrunePlan, Stage
 
@@ -64,7 +65,7 @@ class LayerHooks:
         start = mark(hidden.device)
         if not prompt.images:
             prompt.locate(self.parts.adapter, self.parts.config, fwd.encoded, self.plan)
-        reader = tokens_reader(stage.method.needs, stage.layer, fwd, hidden, fwd.tap)
+        reader = tokens_reader(reads(stage.method), stage.layer, fwd, hidden, fwd.tap)
         with torch.no_grad():
             try:
                 fwd.kept, hidden = prune_stage(stage, prompt, fwd.kept, hidden, reader)
@@ -96,8 +97,8 @@ class LayerHooks:
         if fwd is not None and fwd.tap is not None and fwd.tap.layer is layer:
             fwd.tap.queries = output
 
-    def words_pre(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """In front of layer 0, before anything is dropped: the input embeddings."""
+    def entered_pre(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """In front of layer 0, before anything is dropped: what enters the language model."""
         fwd = self.local.forward
         if fwd is not None and fwd.prompt is not None:
             fwd.entered = hidden_of(module, args, kwargs)
@@ -122,7 +123,7 @@ class LayerHooks:
 
     def _repack(self, fwd: Forward, prompt: Prompt, hidden: Tensor) -> None:
         assert fwd.kept is not None
-        rotary = self.parts.text.rotary_emb
+        rotary: Any = self.parts.text.rotary_emb
         for output, args, kwargs in fwd.rotary:
             positions, shift = repack(_positions(args, kwargs), fwd.kept.mask, prompt)
             args, kwargs = _with_positions(args, kwargs, positions)

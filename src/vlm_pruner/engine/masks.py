@@ -1,8 +1,8 @@
 """The mask rule: what a query may see does not change because other rows went away.
 
-Every stored entry has a place in the unpruned sequence (0 = padding, else place + 1). The mask that the model built for the
-unpruned sequence is read at those places: `pruned[b, q, j] = mask[b, kept_q, place(j) - offset]`, and False where the entry
-is padding or has left the window. One rule, all forms of mask that transformers hands to a decoder layer.
+Every stored entry has a place in the unpruned sequence (0 = padding, else place + 1). The mask that the model built for
+the unpruned sequence is read at those places: `pruned[b, q, j] = mask[b, kept_q, place(j) - offset]`, and False where
+the entry is padding or has left the window. One rule, all forms of mask that transformers hands to a decoder layer.
 """
 
 from __future__ import annotations

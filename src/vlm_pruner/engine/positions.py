@@ -1,10 +1,10 @@
 """Repacked positions: the sequence renumbered as if the dropped tokens had never been there.
 
-One position per token (RoPE): every token moves down by the number of dropped tokens before it, and decoding goes on from
-there. Three per token (M-RoPE): a picture, or one frame of a video, takes as many positions as the longer side of its
-grid. Survivors keep their place inside it; what follows starts behind the last row and column that has a survivor, the
-very rule by which these models number text after a picture. A frame without any survivor takes no position at all. Time
-stays as it is.
+One position per token (RoPE): every token moves down by the number of dropped tokens before it, and decoding goes on
+from there. Three per token (M-RoPE): a picture, or one frame of a video, takes as many positions as the longer side of
+its grid. Survivors keep their place inside it; what follows starts behind the last row and column that has a survivor,
+the very rule by which these models number text after a picture. A frame without any survivor takes no position at all.
+Time stays as it is.
 """
 
 from __future__ import annotations

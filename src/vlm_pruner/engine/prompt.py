@@ -1,4 +1,4 @@
-"""What stands in a prompt: text, padding, and the tokens of every image. Known on the host after one read of the device."""
+"""What stands in a prompt: text, padding, the tokens of every image. Known on the host after one read of the device."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from vlm_pruner.adapters.base import Adapter, Encoded, Modality, VisualSpan, deal_out
 from vlm_pruner.budget import Keep, keep_count
@@ -79,8 +79,8 @@ class Prompt:
             if modality not in encoded:
                 if bool(places.any()):
                     raise UnsupportedModelError(
-                        f"the {modality} features of this prompt were computed elsewhere, so that the places of its tokens are "
-                        f"unknown: encode the {modality}s inside the pruner (and without prefill_chunk_size)"
+                        f"the {modality} features of this prompt were computed elsewhere, so that the places of its "
+                        f"tokens are unknown: encode the {modality}s inside the pruner (and without prefill_chunk_size)"
                     )
                 continue
             layouts = getattr(adapter, f"{modality}_layouts")(config, encoded[modality])
@@ -98,19 +98,20 @@ def _left_alone(total: int, plan: PrunePlan) -> str:
     return f"left alone: {total} tokens are fewer than keep={largest}" if total < largest else ""
 
 
-def read_prompt(adapter: Adapter, base: nn.Module, arguments: dict[str, Any]) -> Prompt | None:
+def read_prompt(adapter: Adapter, base: Any, arguments: dict[str, Any]) -> Prompt | None:
     """The prompt of a forward, None if no placeholder stands in it. The engine's one read of the device per prefill."""
-    ids, embeds = arguments.get("input_ids"), arguments.get("inputs_embeds")
+    ids = arguments.get("input_ids")
     tokens = adapter.placeholders(base.config)
     if ids is not None:
         masks = [ids == token for token in tokens.values()]
     else:
-        table = base.get_input_embeddings()
+        embeds, table = arguments["inputs_embeds"], base.get_input_embeddings()
         rows = [table(torch.tensor(token, device=embeds.device)) for token in tokens.values()]
         masks = [(embeds == row).all(-1) for row in rows]
     attention = arguments.get("attention_mask")
-    padded = isinstance(attention, Tensor) and attention.dim() == 2
-    real = attention[:, -masks[0].shape[1] :].bool() if padded else torch.ones_like(masks[0])
+    real = torch.ones_like(masks[0])
+    if isinstance(attention, Tensor) and attention.dim() == 2:
+        real = attention[:, -real.shape[1] :].bool()
     host = torch.stack([*masks, real.to(masks[0].device)]).cpu()
     if not bool(host[:-1].any()):
         return None

@@ -88,8 +88,8 @@ class Recorder:
         itemsize = self._parts.dtype.itemsize
         if fwd.prompt is None:
             batch, length = fwd.input.shape[:2]
-            notes = ("no image in the prompt: nothing to prune",)
-            return _Prefill([], [length] * batch, [], started, ended, [], itemsize, notes)
+            note = "no image in the prompt: nothing to prune"
+            return _Prefill([], [length] * batch, [], started, ended, [], itemsize, (note,))
         rows = fwd.prompt.real.sum(1).tolist()
         images = [_record(i) for i in fwd.prompt.images]
         alone = sorted(set(range(len(rows))) - {image.row for image in images})

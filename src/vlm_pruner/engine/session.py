@@ -12,7 +12,7 @@ from torch import nn
 from vlm_pruner.budget import Keep
 from vlm_pruner.engine.hooks import Hooks
 from vlm_pruner.engine.records import ImageRecord, Recorder
-from vlm_pruner.engine.support import check_backend, check_budget, take_apart
+from vlm_pruner.engine.support import check_backend, check_stages, take_apart
 from vlm_pruner.errors import UnsupportedModelError
 from vlm_pruner.methods.base import PruningMethod
 from vlm_pruner.plan import Positions, PrunePlan
@@ -52,7 +52,7 @@ class Session:
         with _active_lock:
             if self._parts.base in _active:
                 raise UnsupportedModelError(
-                    f"a pruner is already active on this {self._parts.name} model: leave its block or remove its handle first"
+                    f"a pruner is already active on this {self._parts.name} model: leave its block or remove its handle"
                 )
             _active.add(self._parts.base)
         try:
@@ -116,7 +116,7 @@ def prune(
     """
     parts = take_apart(model)
     plan = PrunePlan.of(method, keep, layer, num_layers=len(parts.layers), positions=positions, **params)
-    check_budget(plan, parts)
+    check_stages(plan, parts)
     check_backend(parts)
     return Session(model, plan, parts)
 

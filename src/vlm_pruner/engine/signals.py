@@ -1,7 +1,7 @@
 """What a method may read, taken from the layer before its stage: keys, earlier rows, single rows of attention.
 
-Nothing is computed that no method asked for. Attention is recomputed for the rows in question alone, softmax(q K^T) over
-all keys that the row can see, so that it is there under every attention backend and no n x n map ever exists.
+Nothing is computed that no method asked for. Attention is recomputed for the rows in question alone, softmax(q K^T)
+over all keys that the row can see, so that it is there under every attention backend and no n x n map ever exists.
 """
 
 from __future__ import annotations
@@ -18,10 +18,7 @@ from vlm_pruner.engine.masks import visible_rows
 from vlm_pruner.engine.prompt import ImageState
 from vlm_pruner.types import Signal, VisualTokens
 
-__all__ = ["FROM_LAYER_BEFORE", "LayerTap", "tokens_reader"]
-
-ATTENTION = frozenset({Signal.LAST_QUERY_ATTENTION, Signal.TEXT_ATTENTION})
-FROM_LAYER_BEFORE = ATTENTION | {Signal.KEYS, Signal.TEXT_KEYS, Signal.PREVIOUS_FEATURES}
+__all__ = ["LayerTap", "tokens_reader"]
 
 
 class _KeyRecorder:
@@ -83,7 +80,8 @@ class LayerTap:
             scores = torch.tanh(scores / cap) * cap
         causal = getattr(attn, "is_causal", True)
         chunk = self.hidden.shape[1]
-        return (scores + visible_rows(self.mask, row, queries, keys.shape[1], chunk, self.past, causal)).softmax(-1)
+        visible = visible_rows(self.mask, row, queries, keys.shape[1], chunk, self.past, causal)
+        return torch.softmax(scores + visible, -1)
 
     def own_columns(self, attention: Tensor) -> Tensor:
         """[heads, t, q] the part over the keys of this chunk."""
@@ -129,6 +127,9 @@ def tokens_reader(
             filled |= _text(needs, row, own, column(row, places), places, fwd, hidden, tap)
         if tap is not None:
             filled |= _layer_before(needs, row, own, column(row, _last(prompt.real[row])), tap)
+        if Signal.EMBEDDINGS in needs and fwd.entered is not None:
+            places = slots if image.index is None else slots[image.index]
+            filled["embeddings"] = fwd.entered[row].index_select(0, places)
         encoded = fwd.encoded.get(span.modality)
         if encoded is not None and encoded.vision is not None:
             filled["vision"] = encoded.vision.of(span, image.index)
@@ -163,7 +164,7 @@ def _text(
     hidden: Tensor,
     tap: LayerTap | None,
 ) -> dict[str, Any]:
-    """Signals of the text behind an image: `text` are its columns in what is left, `places` those in the whole chunk."""
+    """Signals of the text behind an image: `text` are its columns in what is left, `places` those in the chunk."""
     filled: dict[str, Any] = {}
     if Signal.TEXT in needs:
         filled["text"] = hidden[row].index_select(0, text)

@@ -1,4 +1,4 @@
-"""Which models can be pruned, and where their parts are. A model that cannot be is refused here, before anything runs."""
+"""Which models can be pruned, and where their parts are. What cannot be is refused here, before anything runs."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ import torch
 from torch import nn
 
 from vlm_pruner.adapters import Adapter, adapter_for
+from vlm_pruner.engine.wants import FROM_LAYER_BEFORE
 from vlm_pruner.errors import PlanError, UnsupportedModelError
 from vlm_pruner.plan import PrunePlan
 
-__all__ = ["Parts", "check_backend", "check_budget", "take_apart"]
+__all__ = ["Parts", "check_backend", "check_stages", "take_apart"]
 
 _ATTENTION = {"full_attention", "sliding_attention"}
 
@@ -52,19 +53,19 @@ def take_apart(model: nn.Module) -> Parts:
     """The parts of `model`.
 
     Raises:
-        UnsupportedModelError: visual tokens do not stand in the decoder's sequence, no adapter, or attention whose cache
-            cannot hold a shorter sequence.
+        UnsupportedModelError: visual tokens do not stand in the decoder's sequence, no adapter, or attention whose
+            cache cannot hold a shorter sequence.
     """
     config = getattr(model, "config", None)
     if not isinstance(model, nn.Module) or config is None or not hasattr(model, "base_model"):
         raise UnsupportedModelError(f"expected a transformers model, got {type(model).__name__}")
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model  # a PEFT wrapper
+    inner: Any = model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]  # PEFT
     config, base = inner.config, inner.base_model
     kind = config.model_type
     text_config = config.get_text_config()
-    if kind == "mllama" or getattr(text_config, "cross_attention_layers", None):
+    if getattr(text_config, "cross_attention_layers", None):
         raise UnsupportedModelError(
-            f"{kind} reads its image through cross-attention: there are no visual tokens in the decoder's sequence to prune"
+            f"{kind} reads its image through cross-attention: the decoder's sequence has no visual tokens to prune"
         )
     if getattr(config, "is_encoder_decoder", False):
         raise UnsupportedModelError(f"{kind} is an encoder-decoder model: only decoder-only models can be pruned")
@@ -84,8 +85,8 @@ def _check_attention(kind: str, text_config: Any) -> None:
     types = set(getattr(text_config, "layer_types", None) or ["full_attention"])
     if types - _ATTENTION:
         raise UnsupportedModelError(
-            f"{kind}: layers of type {', '.join(sorted(types - _ATTENTION))} cannot be pruned (linear and chunked attention "
-            f"depend on the places that would go); known are {', '.join(sorted(_ATTENTION))}"
+            f"{kind}: layers of type {', '.join(sorted(types - _ATTENTION))} cannot be pruned (linear and chunked "
+            f"attention depend on the places that would go); known are {', '.join(sorted(_ATTENTION))}"
         )
 
 
@@ -101,19 +102,26 @@ def check_backend(parts: Parts) -> None:
         sliding = False
     if sliding and "flash" in parts.backend:
         raise UnsupportedModelError(
-            f"{parts.name}: {parts.backend} counts a sliding window in what is left of the sequence, not in its original "
-            'places; load the model with attn_implementation="sdpa" or "eager"'
+            f"{parts.name}: {parts.backend} counts a sliding window in what is left of the sequence, not in its "
+            'original places; load the model with attn_implementation="sdpa" or "eager"'
         )
 
 
-def check_budget(plan: PrunePlan, parts: Parts) -> None:
-    """Raise where a fixed-size family has fewer tokens than the plan asks for.
+def check_stages(plan: PrunePlan, parts: Parts) -> None:
+    """Raise where the model cannot give a stage what it asks for, as far as that is known beforehand.
 
     Raises:
-        PlanError: an int `keep` above the number of tokens of every image.
+        PlanError: an int `keep` above the number of tokens that every image has, or a method before the language model
+            that reads the layer before it.
     """
     total = parts.adapter.fixed_tokens(parts.config)
     for stage in plan.stages:
+        missing = stage.method.needs & FROM_LAYER_BEFORE
+        if missing and stage.layer is None:
+            raise PlanError(
+                f"{stage.method.name} cannot prune before the language model: it needs {', '.join(sorted(missing))} of the "
+                "decoder layer before; give it a layer of 1 or more"
+            )
         if total is not None and isinstance(stage.keep, int) and stage.keep > total:
             raise PlanError(
                 f"keep={stage.keep} asks for more tokens than an image has: {total} in this {parts.name} model"
