@@ -118,8 +118,9 @@ def check_stages(plan: PrunePlan, parts: Parts) -> None:
     for stage in plan.stages:
         missing = stage.method.needs & FROM_LAYER_BEFORE
         if missing and stage.layer is None:
+            names = ", ".join(sorted(missing))
             raise PlanError(
-                f"{stage.method.name} cannot prune before the language model: it needs {', '.join(sorted(missing))} of the "
+                f"{stage.method.name} cannot prune before the language model: it needs {names} of the "
                 "decoder layer before; give it a layer of 1 or more"
             )
         if total is not None and isinstance(stage.keep, int) and stage.keep > total:

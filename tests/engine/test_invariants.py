@@ -1,0 +1,170 @@
+"""The invariants of pruning, family by family, against the full-length model with the dropped tokens hidden."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+import torch
+from tests.support.families import FAMILIES, LAYERS, tiny
+from tests.support.pruning import close, dropped, forward, generate, largest_difference, plan
+from tests.support.reference import masked
+
+from vlm_pruner import prune
+
+each_family = pytest.mark.parametrize("name", FAMILIES)
+each_attention = pytest.mark.parametrize("attention", ["sdpa", "eager"])
+
+
+@each_attention
+@each_family
+def test_keeping_everything_changes_nothing(name: str, attention: str) -> None:
+    family, model = tiny(name, attention)
+    inputs = family.inputs([family.prompt(1, 1), family.prompt(2, 2)], model.dtype)
+    want, answer = forward(model, inputs).logits, generate(model, inputs)
+    with prune(model, plan((1.0, 0), (1.0, 2))) as session:
+        got, again = forward(model, inputs).logits, generate(model, inputs)
+    assert torch.equal(got, want)
+    assert torch.equal(again.sequences, answer.sequences)
+    assert all(torch.equal(a, b) for a, b in zip(again.logits, answer.logits, strict=True))
+    assert session.report.kept == session.report.total > 0
+
+
+@pytest.mark.parametrize("layer", range(LAYERS))
+@each_attention
+@each_family
+def test_equals_the_full_model_with_the_dropped_tokens_hidden(name: str, attention: str, layer: int) -> None:
+    family, model = tiny(name, attention)
+    prompt = family.prompt(3, 2)
+    inputs = family.inputs([prompt], model.dtype)
+    with prune(model, plan((0.4, layer))) as session:
+        prefill, answer = forward(model, inputs).logits, generate(model, inputs)
+    gone = dropped(session, [prompt])
+    with masked(model, gone):
+        full, reference = forward(model, inputs).logits, generate(model, inputs)
+    kept = ~gone[LAYERS - 1][0]
+    assert torch.equal(answer.sequences, reference.sequences)
+    close(answer.logits, reference.logits, model)  # every decode step
+    close([prefill[0]], [full[0, kept]], model)  # every surviving place of the prefill
+    close([answer.logits[0]], [prefill[:, -1]], model)  # generate and forward are one
+    assert largest_difference(answer.logits, generate(model, inputs).logits) > 1e-3  # the test has teeth
+    _check_lengths(answer.past_key_values, len(prompt.ids) + 3, int(kept.sum()) + 3, layer, family.sliding)
+
+
+def _check_lengths(cache, full: int, pruned: int, layer: int, sliding: bool) -> None:
+    assert cache.get_seq_length() == full
+    assert [int(part.get_seq_length()) for part in cache.layers] == [full] * LAYERS
+    if not sliding:  # a sliding layer stores its window only
+        assert [part.keys.shape[-2] for part in cache.layers] == [full] * layer + [pruned] * (LAYERS - layer)
+
+
+@pytest.mark.parametrize("stages", [((0.6, 0), (0.3, 3)), ((0.7, 1), (0.5, 2), (0.2, 4))], ids=["0-3", "1-2-4"])
+@each_family
+def test_several_stages_equal_a_mask_per_layer(name: str, stages: tuple[tuple[float, int], ...]) -> None:
+    family, model = tiny(name)
+    prompts = [family.prompt(3, 2), family.prompt(4, 1)]
+    inputs = family.inputs(prompts)
+    with prune(model, plan(*stages)) as session:
+        answer = generate(model, inputs)
+    with masked(model, dropped(session, prompts)):
+        reference = generate(model, inputs)
+    assert torch.equal(answer.sequences, reference.sequences)
+    close(answer.logits, reference.logits, model)
+    for record in session.images:
+        sets = [set(selection.index.tolist()) for _, _, selection in record.stages]
+        assert all(after < before for before, after in pairwise(sets))
+
+
+@pytest.mark.parametrize("layer", [0, 2])
+@each_attention
+@each_family
+def test_rows_of_a_padded_batch_equal_the_rows_alone(name: str, attention: str, layer: int) -> None:
+    family, model = tiny(name, attention)
+    prompts = [
+        family.prompt(4, 1, tail=4),
+        family.prompt(5, 2, tail=7),
+        family.prompt(6, 1, tail=11),
+        family.prompt(7, 0),
+    ]
+    with prune(model, plan((0.4, layer))) as session:
+        batch = generate(model, family.inputs(prompts, model.dtype))
+        assert session.report.notes == ("rows without an image, left alone: 3",)
+        for row, prompt in enumerate(prompts):
+            alone = generate(model, family.inputs([prompt], model.dtype))
+            assert torch.equal(batch.sequences[row, -4:], alone.sequences[0, -4:])
+            close([step[row] for step in batch.logits], [step[0] for step in alone.logits], model)
+
+
+@each_family
+def test_every_image_keeps_its_count(name: str) -> None:
+    family, model = tiny(name)
+    prompts = [family.prompt(5, 2), family.prompt(6, 1)]
+    for keep, count in ((0.3, lambda n: -(-3 * n // 10)), (0.001, lambda n: 1), (4, lambda n: 4)):
+        with prune(model, plan((keep, 2))) as session:
+            forward(model, family.inputs(prompts))
+        assert [i.kept for i in session.images] == [count(i.total) for i in session.images]
+        assert [i.total for i in session.images] == [n for p in prompts for n in p.tokens]
+
+
+@pytest.mark.parametrize("layer", [0, 2])
+@each_family
+def test_merged_rows_are_written_into_the_residual_stream(name: str, layer: int) -> None:
+    family, model = tiny(name)
+    prompt = family.prompt(8, 2)
+    inputs = family.inputs([prompt])
+    with prune(model, plan((0.4, layer), merge=True)) as session:
+        answer = generate(model, inputs)
+    choices = [(prompt.places[i.index], i.selection) for i in session.images]
+
+    def write(module, args):
+        if args[0].shape[1] == len(prompt.ids):
+            hidden = args[0].clone()
+            for places, selection in choices:
+                hidden[0, places[selection.index]] = selection.features
+            return (hidden,)
+
+    handle = model.base_model.get_decoder().layers[layer].register_forward_pre_hook(write)
+    with masked(model, dropped(session, [prompt])):
+        reference = generate(model, inputs)
+    handle.remove()
+    close(answer.logits, reference.logits, model)
+
+
+class Stop(Exception):
+    pass
+
+
+@each_family
+def test_the_model_is_as_before_also_after_an_exception(name: str) -> None:
+    family, model = tiny(name)
+    inputs = family.inputs([family.prompt(1, 1)])
+
+    def state() -> dict[str, object]:
+        out: dict[str, object] = {}
+        for path, module in model.named_modules():
+            hooks = [len(v) for k, v in vars(module).items() if "hook" in k and hasattr(v, "__len__")]
+            own = {k for k in vars(module) if k not in ("rope_deltas",)}
+            out[path] = (type(module), module.forward.__func__, hooks, own, [id(b) for b in module.buffers(False)])
+        return out
+
+    before, logits = state(), forward(model, inputs).logits
+    with prune(model, plan((0.4, 0), (0.2, 2))):
+        generate(model, inputs)
+    assert state() == before
+
+    def interrupt() -> None:
+        with prune(model, plan((0.4, 0), (0.2, 2))):
+            handle = model.base_model.get_decoder().layers[3].register_forward_pre_hook(_raise)
+            try:
+                forward(model, inputs)
+            finally:
+                handle.remove()
+
+    with pytest.raises(Stop):
+        interrupt()
+    assert state() == before
+    assert torch.equal(forward(model, inputs).logits, logits)
+
+
+def _raise(module: object, args: object) -> None:
+    raise Stop

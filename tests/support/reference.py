@@ -1,0 +1,85 @@
+"""The independent yardstick: the full-length model, with the dropped tokens hidden from a layer on.
+
+Nothing is shared with the engine. A registered attention function computes softmax attention explicitly and hides, in
+every layer, the columns of the tokens that are dropped by then.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.masking_utils import eager_mask
+
+NAME = "vlm_pruner_test_reference"
+
+
+class _Hidden:
+    """What the attention function hides at the moment."""
+
+    def __init__(self) -> None:
+        self.dropped: dict[int, Tensor] = {}  # layer -> [b, s] bool, s = places decided so far
+        self.modules: set[int] = set()
+        self.total = 0
+
+
+_hidden = _Hidden()
+
+
+def _attention(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **kwargs: Any,
+) -> tuple[Tensor, Tensor]:
+    groups = query.shape[1] // key.shape[1]
+    key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
+    scores = (query @ key.transpose(-1, -2)).double() * (scaling or query.shape[-1] ** -0.5)
+    if kwargs.get("softcap"):
+        scores = torch.tanh(scores / kwargs["softcap"]) * kwargs["softcap"]
+    if attention_mask is not None:
+        scores = scores + attention_mask.double()
+    if id(module) in _hidden.modules:
+        dropped = _hidden.dropped[module.layer_idx]
+        whole = torch.zeros(len(dropped), _hidden.total, dtype=torch.bool)
+        known = min(_hidden.total, dropped.shape[1])
+        whole[:, :known] = dropped[:, :known]
+        whole = whole[:, _hidden.total - key.shape[2] :]  # sliding layers hand over the last columns only
+        whole = whole.repeat_interleave(len(scores) // len(whole), 0)  # beams
+        scores = scores.masked_fill(whole[:, None, None], torch.finfo(torch.float64).min)
+    weights = scores.softmax(-1).to(value.dtype)
+    return (weights @ value).transpose(1, 2).contiguous(), weights
+
+
+AttentionInterface.register(NAME, _attention)
+AttentionMaskInterface.register(NAME, eager_mask)
+
+
+@contextlib.contextmanager
+def masked(model: Any, dropped: dict[int, Tensor]) -> Iterator[None]:
+    """Hide `dropped[layer]` ([b, s] bool over the sequence so far) in every decoder layer; later tokens never are."""
+    text = model.base_model.get_decoder()
+    backend = text.config._attn_implementation
+
+    def count(module: Any, args: Any, kwargs: Any) -> None:
+        hidden = args[0] if args else kwargs["hidden_states"]
+        cache = kwargs.get("past_key_values")
+        _hidden.total = hidden.shape[1] + (int(cache.get_seq_length()) if cache is not None else 0)
+
+    handle = text.layers[0].register_forward_pre_hook(count, with_kwargs=True)
+    _hidden.dropped, _hidden.modules = dropped, {id(layer.self_attn) for layer in text.layers}
+    text.config._attn_implementation = NAME
+    try:
+        yield
+    finally:
+        handle.remove()
+        _hidden.modules = set()
+        text.config._attn_implementation = backend
