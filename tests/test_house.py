@@ -28,7 +28,7 @@ LEVELS = (
     ("plan",),
     ("adapters",),
     ("engine", "report"),
-    ("models", "scenes", "profiling", "viz", "evaluation", "serving", "web"),
+    ("models", "scenes", "profiling", "viz", "asking", "evaluation", "serving", "web"),
     ("cli", "__main__"),
 )
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
@@ -60,6 +60,7 @@ PUBLIC = {  # beside these, only method classes are exported
     "Handle",
     "ImageRecord",
     "ImageReport",
+    "InputError",
     "InvalidSelectionError",
     "MissingSignalError",
     "PlanError",

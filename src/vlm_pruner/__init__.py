@@ -19,6 +19,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "vlm_pruner.errors": (
         "BackendUnavailableError",
+        "InputError",
         "InvalidSelectionError",
         "MissingSignalError",
         "PlanError",

@@ -7,6 +7,7 @@ from difflib import get_close_matches
 
 __all__ = [
     "BackendUnavailableError",
+    "InputError",
     "InvalidSelectionError",
     "MissingSignalError",
     "PlanError",
@@ -19,6 +20,10 @@ __all__ = [
 
 class VlmPrunerError(Exception):
     """Root of all errors of this library."""
+
+
+class InputError(VlmPrunerError, ValueError):
+    """An image, a question or a model that cannot be read."""
 
 
 class PlanError(VlmPrunerError, ValueError):

@@ -3,25 +3,31 @@
 Pillow is enough, but for the two plots, which need matplotlib (extra `viz`).
 """
 
-from vlm_pruner.viz.compare import Choice, side_by_side
+from vlm_pruner.viz.compare import Choice, side_by_side, strip
 from vlm_pruner.viz.geometry import Layout, Panel, Window, image_window
 from vlm_pruner.viz.growth import growth_frames, save_growth
 from vlm_pruner.viz.merges import merge_map
-from vlm_pruner.viz.overlay import overlay
+from vlm_pruner.viz.overlay import overlay, overlay_panels
+from vlm_pruner.viz.page import Entry, data_uri, report_page
 from vlm_pruner.viz.plots import Curve, budget_plot, time_plot
 
 __all__ = [
     "Choice",
     "Curve",
+    "Entry",
     "Layout",
     "Panel",
     "Window",
     "budget_plot",
+    "data_uri",
     "growth_frames",
     "image_window",
     "merge_map",
     "overlay",
+    "overlay_panels",
+    "report_page",
     "save_growth",
     "side_by_side",
+    "strip",
     "time_plot",
 ]

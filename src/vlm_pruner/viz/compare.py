@@ -12,7 +12,7 @@ from vlm_pruner.viz.canvas import order_legend, sheet
 from vlm_pruner.viz.geometry import Layout
 from vlm_pruner.viz.overlay import cuts, overlay_panels
 
-__all__ = ["Choice", "side_by_side"]
+__all__ = ["Choice", "side_by_side", "strip"]
 
 
 class Choice(NamedTuple):
@@ -35,7 +35,7 @@ def side_by_side(
     """One overlay for each choice under a shared title and legend; panels of one choice share a cell of the table."""
     columns = columns or min(len(choices), 3)
     slot = (width - (columns + 1) * (width // 48)) // columns
-    pictures = [_row(overlay_panels(image, layout, c.selection, width=slot, numbers=False)) for c in choices]
+    pictures = [strip(overlay_panels(image, layout, c.selection, width=slot, numbers=False)) for c in choices]
     kept = max(len(c.selection) for c in choices)
     ordered = any(c.selection.order is not None for c in choices)
     return sheet(
@@ -49,7 +49,7 @@ def side_by_side(
     )
 
 
-def _row(panels: Sequence[Image.Image]) -> Image.Image:
+def strip(panels: Sequence[Image.Image]) -> Image.Image:
     """Panels of equal width set side by side."""
     if len(panels) == 1:
         return panels[0]

@@ -1,0 +1,184 @@
+"""One question about one image, with and without pruning: answers, probabilities and times of real forward passes."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+from transformers import LogitsProcessor, LogitsProcessorList
+from transformers.generation.streamers import BaseStreamer
+
+from vlm_pruner.asking.inputs import Loaded, prompt_inputs
+from vlm_pruner.engine import ImageRecord, prune
+from vlm_pruner.plan import PrunePlan
+from vlm_pruner.report import PruneReport
+
+__all__ = ["Answer", "Times", "ask"]
+
+
+@dataclass(frozen=True)
+class Times:
+    """Medians over the timed runs, milliseconds."""
+
+    first_token_ms: float  # vision tower, prefill and first token
+    prefill_ms: float  # of the language model, selection included
+    selection_ms: float | None
+    decode_ms_per_token: float | None  # None where the answer has one token only
+    runs: int
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the model said under one plan."""
+
+    plan: PrunePlan
+    text: str
+    tokens: int  # of the answer, its end mark included
+    probability: float  # that this run gives to its own answer
+    full_probability: float  # that this run gives to the answer with all tokens
+    times: Times
+    report: PruneReport  # of the last timed run
+    images: Sequence[ImageRecord] = field(default=(), repr=False)  # of the same run, for pictures
+
+    @property
+    def name(self) -> str:
+        """ "all tokens", or methods and budgets of the stages."""
+        if all(stage.method.name == "none" for stage in self.plan.stages):
+            return "all tokens"
+        return " + ".join(f"{stage.method.name} {stage.keep}" for stage in self.plan.stages)
+
+
+def ask(
+    loaded: Loaded,
+    image: Image.Image | None,
+    question: str,
+    plans: Sequence[PrunePlan],
+    *,
+    max_new_tokens: int = 32,
+    runs: int = 3,
+    progress: Callable[[str], None] = lambda _: None,
+) -> list[Answer]:
+    """The answer with all tokens, then one for each plan.
+
+    After one warm-up round, the runs of all plans are timed in turn, `runs` times (once where a round takes over five
+    seconds), so that a busy machine hurts all alike. Decoding is greedy.
+
+    Args:
+        plans: finished plans, see `PrunePlan.of`.
+        progress: told what is going on, for a status line.
+
+    Raises:
+        PlanError: a plan that does not fit the model or the image.
+        UnsupportedModelError: a model that cannot be pruned.
+    """
+    inputs = {k: v.to(loaded.model.device) for k, v in prompt_inputs(loaded.processor, question, image).items()}
+    if "pixel_values" in inputs:
+        inputs["pixel_values"] = inputs["pixel_values"].to(loaded.model.dtype)
+    every = [PrunePlan.of("none", num_layers=loaded.layers), *plans]
+    warm = []
+    for number, plan in enumerate(every):
+        progress(f"warming up, {number + 1} of {len(every)}")
+        warm.append(_run(loaded, inputs, plan, max_new_tokens))
+    timed: list[list[_Trial]] = [[] for _ in every]
+    rounds = 1 if sum(sum(trial.milliseconds) for trial in warm) > 5000 else runs
+    for number in range(rounds * len(every)):
+        progress(f"timing, {number + 1} of {rounds * len(every)}")
+        timed[number % len(every)].append(_run(loaded, inputs, every[number % len(every)], max_new_tokens))
+    reference = timed[0][-1].ids
+    answers = []
+    for number, (plan, trials) in enumerate(zip(every, timed, strict=True)):
+        progress(f"probabilities, {number + 1} of {len(every)}")
+        forced = _run(loaded, inputs, plan, len(reference), force=reference)
+        answers.append(_answer(loaded, plan, trials, forced.probability))
+    return answers
+
+
+@dataclass(frozen=True)
+class _Trial:
+    ids: Tensor  # [t] the answer
+    probability: float
+    milliseconds: list[float]  # to the first token, then from token to token
+    report: PruneReport
+    images: Sequence[ImageRecord]
+
+
+class _Clock(BaseStreamer):  # type: ignore[misc]
+    """Notes when every token arrives; `put` is first called with the prompt."""
+
+    def __init__(self) -> None:
+        self.marks = [time.perf_counter()]
+
+    def put(self, value: Tensor) -> None:
+        self.marks.append(time.perf_counter())
+
+    def end(self) -> None:
+        """Nothing is buffered."""
+
+    def gaps(self) -> list[float]:
+        arrivals = [self.marks[0], *self.marks[2:]]
+        return [(b - a) * 1e3 for a, b in pairwise(arrivals)]
+
+
+class _Watch(LogitsProcessor):  # type: ignore[misc]
+    """Adds up the log-probability of the chosen tokens; with `force` it also does the choosing."""
+
+    def __init__(self, force: Tensor | None) -> None:
+        self.force = force
+        self.step = 0
+        self.total = 0.0
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        logs = scores[0].float().log_softmax(-1)
+        token = int(logs.argmax()) if self.force is None else int(self.force[self.step])
+        self.total += float(logs[token])
+        self.step += 1
+        if self.force is None:
+            return scores
+        forced = torch.full_like(scores, float("-inf"))
+        forced[:, token] = 0.0
+        return forced
+
+
+def _run(
+    loaded: Loaded, inputs: dict[str, Any], plan: PrunePlan, max_new_tokens: int, force: Tensor | None = None
+) -> _Trial:
+    """One greedy generation."""
+    clock, watch = _Clock(), _Watch(force)
+    length = inputs["input_ids"].shape[1]
+    with torch.inference_mode(), prune(loaded.model, plan) as session:
+        clock.marks = [time.perf_counter()]
+        ids = loaded.model.generate(
+            **inputs,
+            do_sample=False,
+            max_new_tokens=max_new_tokens,
+            streamer=clock,
+            logits_processor=LogitsProcessorList([watch]),
+        )
+    answer = ids[0, length:].cpu()
+    return _Trial(answer, math.exp(watch.total), clock.gaps(), session.report, tuple(session.images))
+
+
+def _answer(loaded: Loaded, plan: PrunePlan, trials: list[_Trial], full_probability: float) -> Answer:
+    last, reports = trials[-1], [trial.report for trial in trials]
+    times = Times(
+        first_token_ms=statistics.median(trial.milliseconds[0] for trial in trials),
+        prefill_ms=_median(r.prefill_ms for r in reports) or 0.0,
+        selection_ms=_median(r.selection_ms for r in reports),
+        decode_ms_per_token=_median(r.decode_ms_per_token for r in reports),
+        runs=len(trials),
+    )
+    text = loaded.processor.decode(last.ids, skip_special_tokens=True).strip()
+    return Answer(plan, text, len(last.ids), last.probability, full_probability, times, last.report, last.images)
+
+
+def _median(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return statistics.median(known) if known else None

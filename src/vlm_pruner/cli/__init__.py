@@ -1,0 +1,13 @@
+"""The command line: `vlm-pruner`. A command is one module with one function, listed here."""
+
+from vlm_pruner.cli.app import build, main
+from vlm_pruner.cli.ask import ask
+from vlm_pruner.cli.listing import methods, models
+from vlm_pruner.cli.report import report
+
+COMMANDS = (ask, report, methods, models)
+"""Every command; its function's name is the command's name, its docstring the help."""
+
+app = build(COMMANDS)
+
+__all__ = ["COMMANDS", "app", "main"]

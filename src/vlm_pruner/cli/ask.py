@@ -1,0 +1,78 @@
+"""`vlm-pruner ask`: one question, both answers, what it saved, and a picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+
+from vlm_pruner.cli.console import console, print_json, progress, quiet, writable
+from vlm_pruner.cli.options import Device, Dtype, Image, Json, Layer, Model, Question, Tokens, parse_keep
+
+if TYPE_CHECKING:
+    import PIL.Image
+
+    from vlm_pruner.asking import Answer, Loaded
+
+__all__ = ["ask"]
+
+
+def ask(
+    image: Image,
+    question: Question,
+    model: Model = "embedded",
+    method: Annotated[str, typer.Option("--method", help="See `vlm-pruner methods`.")] = "vlm-pruner",
+    keep: Annotated[str, typer.Option("--keep", help="Tokens per image (64) or a share (0.111).")] = "64",
+    layer: Layer = None,
+    overlay: Annotated[
+        Path | None, typer.Option("--overlay", help="Write the picture of the kept tokens here.")
+    ] = None,
+    json: Json = False,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    max_new_tokens: Tokens = 32,
+) -> None:
+    """Ask a model about an image, with all visual tokens and with few of them."""
+    from vlm_pruner import asking
+    from vlm_pruner.cli.show import answers_table, as_json
+    from vlm_pruner.methods import method_class
+    from vlm_pruner.plan import PrunePlan
+
+    budget = parse_keep(keep)
+    method_class(method)
+    picture = None if image == "none" else asking.open_image(image)
+    if overlay is not None:
+        writable(overlay)
+    with progress(f"loading {model}") as say:
+        quiet()
+        loaded = asking.open_model(model, device=device, dtype=dtype)
+        plan = PrunePlan.of(method, budget, layer, num_layers=loaded.layers)
+        answers = asking.ask(loaded, picture, question, [plan], max_new_tokens=max_new_tokens, progress=say)
+        say("drawing")
+        drawn = _draw(loaded, picture, question, answers[1], overlay)
+    if json:
+        print_json(as_json(loaded, question, answers, drawn))
+        return
+    out = console()
+    out.print(f"[bold]question[/]    {escape(question)}")
+    out.print(f"[bold]all tokens[/]  {escape(answers[0].text)}")
+    out.print(f"[bold]pruned[/]      {escape(answers[1].text)}\n")
+    out.print(answers_table(answers))
+    out.print(f"\n{answers[1].report}", markup=False)
+    out.print(f"Times are medians of {answers[0].times.runs} runs, taken in turn after a warm-up.", style="dim")
+    if drawn is not None:
+        out.print(f"overlay: {drawn}", markup=False)
+
+
+def _draw(
+    loaded: Loaded, picture: PIL.Image.Image | None, question: str, answer: Answer, path: Path | None
+) -> Path | None:
+    """Write the overlay where there is something to see; the path if it was written."""
+    from vlm_pruner.asking.pictures import answer_overlay
+
+    if path is None or picture is None or answer.images[0].selection is None:
+        return None
+    answer_overlay(loaded, picture, question, answer).save(path, optimize=True)
+    return path

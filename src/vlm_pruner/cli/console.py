@@ -1,0 +1,65 @@
+"""Where output goes: results to stdout, everything else to stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from vlm_pruner.errors import InputError
+
+__all__ = ["complain", "console", "print_json", "progress", "quiet", "writable"]
+
+
+def console() -> Console:
+    """The console of results; made anew so that it writes to today's stdout."""
+    return Console(highlight=False)
+
+
+def complain(message: str) -> None:
+    """One line on stderr."""
+    Console(stderr=True, highlight=False, soft_wrap=True, markup=False).print(f"error: {' '.join(message.split())}")
+
+
+def print_json(data: Any) -> None:
+    """`data` on stdout and nothing else."""
+    sys.stdout.write(json.dumps(data, indent=2, ensure_ascii=False) + "\n")
+
+
+@contextmanager
+def progress(doing: str) -> Iterator[Callable[[str], None]]:
+    """A status line with a spinner on stderr, if a person is watching; yields the function that changes its text."""
+    screen = Console(stderr=True, highlight=False, markup=False)
+    if not screen.is_terminal:
+        yield lambda _: None
+        return
+    with screen.status(doing) as status:
+        yield status.update
+
+
+def quiet() -> None:
+    """Let the status line speak alone: no weight-loading bars, no warnings that a user can do nothing about."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+
+
+def writable(path: Path) -> Path:
+    """`path`, its folder made.
+
+    Raises:
+        InputError: it is a folder, or its folder cannot be made.
+    """
+    if path.is_dir():
+        raise InputError(f"{str(path)!r} is a folder; name a file in it")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot write {str(path)!r}: {error.strerror}") from error
+    return path

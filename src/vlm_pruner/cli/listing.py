@@ -1,0 +1,74 @@
+"""`vlm-pruner methods` and `vlm-pruner models`: lists made from the registries."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from rich.table import Table
+
+from vlm_pruner.cli.console import console, print_json
+from vlm_pruner.cli.options import Json
+
+__all__ = ["first_sentence", "methods", "models"]
+
+
+def methods(json: Json = False) -> None:
+    """List the pruning methods: names, papers, where they prune and what they need."""
+    from vlm_pruner.methods import registry
+
+    known = list(registry().values())
+    if json:
+        print_json(
+            [
+                {
+                    "name": cls.name,
+                    "title": cls.title,
+                    "source": cls.source,
+                    "layer": cls.default_layer,
+                    "question_aware": cls.question_aware,
+                    "needs": sorted(signal.value for signal in cls.needs),
+                    "summary": first_sentence(cls),
+                }
+                for cls in known
+            ]
+        )
+        return
+    table = _table("name", "method", "source", "prunes before", "reads the question", "needs")
+    for cls in known:
+        layer = "the language model" if cls.default_layer is None else f"layer {cls.default_layer}"
+        needs = ", ".join(sorted(signal.value for signal in cls.needs)) or "-"
+        table.add_row(cls.name, cls.title, cls.source, layer, "yes" if cls.question_aware else "no", needs)
+    console().print(table)
+
+
+def models(json: Json = False) -> None:
+    """List the models: the embedded one, and the families that can be pruned."""
+    from vlm_pruner.adapters import families
+    from vlm_pruner.asking import EMBEDDED
+
+    kinds: dict[type, list[str]] = {}
+    for name, adapter in families().items():
+        kinds.setdefault(adapter, []).append(name)
+    rows = [([EMBEDDED], "Inside the package: small, trained from scratch, nothing to download.")]
+    rows += [(names, first_sentence(adapter)) for adapter, names in kinds.items()]
+    if json:
+        print_json([{"names": names, "summary": summary} for names, summary in rows])
+        return
+    table = _table("model, or model_type of a checkpoint", "")
+    for names, summary in rows:
+        table.add_row("\n".join(names), summary)
+    console().print(table)
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for number, column in enumerate(columns):
+        table.add_column(column, no_wrap=number == 0, overflow="fold")
+    return table
+
+
+def first_sentence(thing: Any) -> str:
+    """The first sentence of a docstring, on one line."""
+    text = " ".join((inspect.getdoc(thing) or "").split())
+    return text.split(". ")[0].rstrip(".") + "." if text else ""

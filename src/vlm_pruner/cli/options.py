@@ -1,0 +1,50 @@
+"""Options that several commands share, and how their text becomes a value."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from vlm_pruner.budget import Keep, check_keep
+from vlm_pruner.errors import InputError
+
+__all__ = ["Device", "Dtype", "Image", "Json", "Layer", "Model", "Question", "Tokens", "parse_keep", "parse_list"]
+
+Image = Annotated[str, typer.Argument(help="Image file; 'none' asks without an image.", show_default=False)]
+Question = Annotated[str, typer.Argument(help="The question about it.", show_default=False)]
+Model = Annotated[str, typer.Option("--model", help="'embedded', a checkpoint folder, or a hub id.")]
+Layer = Annotated[
+    int | None, typer.Option("--layer", help="Decoder layer to prune before; 0 is before the language model.")
+]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, ...")]
+Dtype = Annotated[str, typer.Option("--dtype", help="auto, float32, bfloat16 or float16.")]
+Tokens = Annotated[int, typer.Option("--max-new-tokens", min=1, help="Longest answer.")]
+Json = Annotated[bool, typer.Option("--json", help="Print machine-readable JSON and nothing else.")]
+
+
+def parse_keep(text: str) -> Keep:
+    """ "64" is tokens per image, "0.111" a share of them.
+
+    Raises:
+        PlanError: not a number, or one that keeps nothing or more than all.
+    """
+    for kind in (int, float):
+        try:
+            return check_keep(kind(text))
+        except ValueError as error:
+            if not str(error).startswith(("invalid literal", "could not convert")):
+                raise
+    return check_keep(text)
+
+
+def parse_list(text: str) -> list[str]:
+    """The parts of "a,b,c", blanks around them dropped.
+
+    Raises:
+        InputError: there are none.
+    """
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if not parts:
+        raise InputError(f"expected names or numbers with commas between, got {text!r}")
+    return parts

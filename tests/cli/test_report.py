@@ -1,0 +1,80 @@
+"""The HTML report: one file, nothing fetched, everything said."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+
+import pytest
+from PIL import Image
+from tests.support.tiny import checkpoint
+from typer.testing import CliRunner
+
+from vlm_pruner.cli import app
+
+
+class Links(HTMLParser):
+    """Collects every address that a browser would follow or load by itself."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.addresses: list[str] = []
+        self.open: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.addresses += [v or "" for k, v in attrs if k in ("src", "href", "srcset", "action", "data")]
+        if tag not in ("meta", "link", "img"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory) -> str:
+    folder = tmp_path_factory.mktemp("report")
+    Image.radial_gradient("L").resize((500, 400)).convert("RGB").save(folder / "cup.png")
+    words = [
+        "report",
+        folder / "cup.png",
+        "what is <b>this</b> ?",
+        "--model",
+        checkpoint(),
+        "--methods",
+        "random, none",
+    ]
+    words += ["--keep", "192,0.111", "--max-new-tokens", 3, "-o", folder / "new" / "r.html"]
+    result = CliRunner().invoke(app, [str(w) for w in words])
+    assert result.exit_code == 0, result.output
+    return (folder / "new" / "r.html").read_text(encoding="utf-8")
+
+
+def test_nothing_is_loaded_from_anywhere(page):
+    links = Links(page)
+    assert links.open == []  # every element is closed
+    assert links.addresses
+    assert all(a.startswith("data:") for a in links.addresses)
+    assert not re.search(r"https?://|@import|url\(|<script", page)
+
+
+def test_every_run_has_its_card_picture_plan_and_row(page):
+    assert page.count("<article") == 4
+    assert page.count('alt="Tokens kept by Random') == 2
+    assert page.count("&quot;version&quot;: 1") == 2
+    for text in ("Random, 192 tokens", "Random, 11.1 % of the tokens", "192/576", "64/576", "prefill, ms"):
+        assert text in page
+
+
+def test_text_from_outside_is_escaped(page):
+    assert "<b>this</b>" not in page
+    assert "what is &lt;b&gt;this&lt;/b&gt; ?" in page
+
+
+def test_it_fits_phones_prints_and_knows_dark_mode(page):
+    for rule in ("width=device-width", "@media print", "prefers-color-scheme: dark", "min-width: 760px"):
+        assert rule in page
+
+
+def test_the_file_is_small(page):
+    assert len(page) < 400_000
