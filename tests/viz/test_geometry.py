@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,8 +11,12 @@ import torch
 from PIL import Image
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
+from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil
+from transformers.models.llava_onevision.image_processing_pil_llava_onevision import LlavaOnevisionImageProcessorPil
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
+from vlm_pruner.adapters.base import Encoded
+from vlm_pruner.adapters.llava_next import LlavaNext, LlavaOnevision
 from vlm_pruner.errors import InvalidSelectionError
 from vlm_pruner.viz import Layout, Window, image_window
 
@@ -77,6 +82,40 @@ def test_merged_grids_cover_the_whole_image(size):
     places = mean[:, :2] / 255 * torch.tensor([size[0] - 1.0, size[1] - 1.0])
     layout = Layout.of(size, (t, h // 2, w // 2), window=image_window(processor, size))
     assert_within_a_patch(layout, places)
+
+
+TILES = [[112, 224], [224, 112], [224, 224], [336, 112], [112, 336]]
+
+
+@pytest.mark.parametrize("size", [(336, 336), (600, 400), (400, 600), (1000, 300), (97, 211), (150, 149)])
+@pytest.mark.parametrize("family", ["next", "onevision"])
+def test_tiles_and_overview_cover_the_whole_image(family, size):
+    """Real tiling, real layout: every token's rectangle against the pixels of the patch that stands behind it."""
+    if family == "next":
+        sizes = {"size": {"shortest_edge": 112}, "crop_size": {"height": 112, "width": 112}}
+        processor = LlavaNextImageProcessorPil(image_grid_pinpoints=TILES, resample=2, **sizes, **RAW)
+        adapter = LlavaNext()
+    else:
+        sizes = {"size": {"height": 112, "width": 112}}
+        processor = LlavaOnevisionImageProcessorPil(image_grid_pinpoints=TILES, resample=2, **sizes, **RAW)
+        adapter = LlavaOnevision()
+    out = processor(coded(size), return_tensors="np")
+    pixels = out["pixel_values"][0]  # [tiles, 3, 112, 112], the overview first
+    behind = torch.cat([seen(tile, size, 14) for tile in pixels])  # [patches, 2]
+    config = SimpleNamespace(
+        vision_config=SimpleNamespace(image_size=112, patch_size=14),
+        image_grid_pinpoints=TILES,
+        vision_aspect_ratio="anyres_max_2",  # so small that large pictures are interpolated
+    )
+    (tokens,) = adapter.image_layouts(config, Encoded({"image_sizes": out["image_sizes"]}, pixels.shape, None))
+    layout = Layout.of(size, tokens.grid, tokens.position, window=image_window(processor, size), total=tokens.tokens)
+    placed = layout.panel >= 0
+    assert [p.name for p in layout.panels] == ["overview", "detail"]
+    assert torch.equal(placed, tokens.patch >= 0)  # newlines alone have no place
+    assert_within_a_patch(
+        replace(layout, boxes=layout.boxes[placed], panel=layout.panel[placed], cell=layout.cell[placed]),
+        behind[tokens.patch[placed]],
+    )
 
 
 def test_a_processor_is_found_inside_the_whole_one_and_none_is_the_whole_image():
