@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -103,6 +104,10 @@ class Selection:
 
     def __len__(self) -> int:
         return self.index.shape[0]
+
+    def _repr_html_(self) -> str:
+        # A notebook asked: the drawing room is above this one, and is looked up by name only now.
+        return str(importlib.import_module("vlm_pruner.viz.notebook").selection_html(self))
 
     def validate(self, total: int, keep: int | None = None) -> Selection:
         """Itself, if it is a proper selection out of `total` tokens.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import threading
 import weakref
 from types import TracebackType
@@ -42,6 +43,10 @@ class Session:
     def images(self) -> list[ImageRecord]:
         """The images of the last prefill with the choices made among their tokens."""
         return self._recorder.images
+
+    def _repr_html_(self) -> str:
+        # A notebook asked: the drawing room is above this one, and is looked up by name only now.
+        return str(importlib.import_module("vlm_pruner.viz.notebook").session_html(str(self.report), self.images))
 
     def start(self) -> None:
         """Install the hooks.

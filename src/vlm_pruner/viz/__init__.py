@@ -7,6 +7,7 @@ from vlm_pruner.viz.compare import Choice, side_by_side, strip
 from vlm_pruner.viz.geometry import Layout, Panel, Window, image_window
 from vlm_pruner.viz.growth import growth_frames, save_growth
 from vlm_pruner.viz.merges import merge_map
+from vlm_pruner.viz.notebook import selection_html, session_html
 from vlm_pruner.viz.overlay import overlay, overlay_panels
 from vlm_pruner.viz.page import Entry, data_uri, report_page
 from vlm_pruner.viz.plots import Curve, budget_plot, time_plot
@@ -27,6 +28,8 @@ __all__ = [
     "overlay_panels",
     "report_page",
     "save_growth",
+    "selection_html",
+    "session_html",
     "side_by_side",
     "strip",
     "time_plot",

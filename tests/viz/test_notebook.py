@@ -1,0 +1,44 @@
+"""What notebooks show of a selection and a session."""
+
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ET
+from types import SimpleNamespace
+
+import torch
+
+from vlm_pruner.types import Selection
+from vlm_pruner.viz.notebook import selection_html, session_html
+from vlm_pruner.viz.palette import order_colour
+
+
+def plane(h: int, w: int) -> torch.Tensor:
+    return torch.cartesian_prod(torch.arange(1), torch.arange(h), torch.arange(w)).float()
+
+
+def test_a_selection_shows_its_tokens_in_the_colours_of_their_order():
+    order = torch.tensor([7, 2])
+    html = selection_html(Selection(order.sort().values, order, source=torch.tensor([0, 0, 0, 1, 1, 1, 1, 1, 1, -1])))
+    marks = ET.fromstring(html).findall(".//rect")
+    assert [float(m.get("x")) for m in marks] == [420.0, 120.0]
+    assert marks[0].get("fill") == "#{:02x}{:02x}{:02x}".format(*order_colour(0, 2))
+    assert "2 of 10 tokens kept, 7 merged into them" in html
+
+
+def test_a_session_maps_every_image_and_says_why_one_was_left_alone():
+    pruned = SimpleNamespace(
+        grid=(1, 2, 3), position=plane(2, 3), total=6, kept=1, note="", selection=Selection(torch.tensor([4]))
+    )
+    alone = SimpleNamespace(
+        grid=(1, 1, 2), position=plane(1, 2), total=2, kept=2, note="left alone: <too> few", selection=None
+    )
+    html = session_html("7/8 tokens & more", [pruned, alone])
+    (cell,) = ET.fromstring(html).findall(".//rect")
+    assert [cell.get(k) for k in ("x", "y", "width", "height")] == ["9.0", "9.0", "9.0", "9.0"]
+    assert re.search(r"image 1: 2 of 2 tokens, left alone: &lt;too&gt; few", html)
+    assert "7/8 tokens &amp; more" in html
+
+
+def test_the_library_calls_it():
+    assert "1 tokens kept" in Selection(torch.tensor([3]))._repr_html_()
