@@ -1,4 +1,4 @@
-"""Clocks: CUDA events on a GPU, `perf_counter` on a CPU; interleaved runs, and samples rather than one number."""
+"""Probes around modules, interleaved runs, peak memory; samples rather than one number."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import os
 import platform
 import statistics
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,37 +14,11 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-__all__ = ["Clock", "Probe", "describe_machine", "interleave", "median", "peak_bytes"]
+from vlm_pruner.engine.clock import elapsed_ms, mark
+
+__all__ = ["Probe", "describe_machine", "interleave", "median", "peak_bytes"]
 
 T = TypeVar("T")
-
-
-class Clock:
-    """Marks points in the work of one device and tells the milliseconds between them."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.cuda = device.type == "cuda"
-        self.device = device
-
-    def mark(self) -> Any:
-        """A point in time, without waiting for a GPU to reach it."""
-        if not self.cuda:
-            return time.perf_counter()
-        event: Any = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-        event.record(torch.cuda.current_stream(self.device))
-        return event
-
-    def ms(self, start: Any, end: Any) -> float:
-        """Milliseconds from one mark to a later one; waits for a GPU to have passed both."""
-        if not self.cuda:
-            return 1000.0 * float(end - start)
-        end.synchronize()
-        return float(start.elapsed_time(end))
-
-    def wait(self) -> None:
-        """Until the device has done everything it was asked to do."""
-        if self.cuda:
-            torch.cuda.synchronize(self.device)
 
 
 class Probe:
@@ -56,7 +29,7 @@ class Probe:
 
     def __init__(self, modules: Mapping[str, nn.Module], device: torch.device) -> None:
         self.modules = dict(modules)
-        self.clock = Clock(device)
+        self.device = device
         self._spans: dict[str, list[list[Any]]] = {name: [] for name in self.modules}
         self._handles: list[Any] = []
         self.start: Any = None
@@ -65,8 +38,9 @@ class Probe:
         for name, module in self.modules.items():
             self._handles.append(module.register_forward_pre_hook(self._opener(name), prepend=True))
             self._handles.append(module.register_forward_hook(self._closer(name)))
-        self.clock.wait()
-        self.start = self.clock.mark()
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        self.start = mark(self.device)
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -74,18 +48,23 @@ class Probe:
             self._handles.pop().remove()
 
     def _opener(self, name: str) -> Callable[..., None]:
-        return lambda *_: self._spans[name].append([self.clock.mark()])
+        return lambda *_: self._spans[name].append([mark(self.device)])
 
     def _closer(self, name: str) -> Callable[..., None]:
-        return lambda *_: self._spans[name][-1].append(self.clock.mark())
+        return lambda *_: self._spans[name][-1].append(mark(self.device))
 
     def times(self) -> dict[str, list[float]]:
         """Milliseconds of every call, by name."""
-        return {name: [self.clock.ms(*span) for span in spans] for name, spans in self._spans.items()}
+        return {name: [elapsed_ms(*span) for span in spans] for name, spans in self._spans.items()}
 
     def until(self, name: str, call: int = 0) -> float:
         """Milliseconds from entering the probe to the end of one call of a module."""
-        return self.clock.ms(self.start, self._spans[name][call][1])
+        return elapsed_ms(self.start, self._spans[name][call][1])
+
+    def since_start(self) -> Any:
+        """A function that tells the milliseconds from entering the probe to now, once the device has come this far."""
+        now = mark(self.device)
+        return lambda: elapsed_ms(self.start, now)
 
 
 def interleave(candidates: Mapping[str, Callable[[], T]], repeats: int, warmup: int = 1) -> dict[str, list[T]]:

@@ -1,0 +1,84 @@
+"""What the hooks cost per decoder layer and decode step, on a 32-layer model that itself costs next to nothing.
+
+Pruning at layer 2 leaves 30 hooked layers. The baseline is the unpatched model on a text prompt that fills its cache
+with as many entries as the pruned layers hold, so that attention costs the same and the difference is the hooks.
+"""
+
+from __future__ import annotations
+
+import argparse
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from benchmarks.common import Report, arguments, prepare
+
+from vlm_pruner.engine import prune
+from vlm_pruner.profiling.shapes import model_shape
+from vlm_pruner.profiling.timing import Probe, interleave, median
+
+KEEP, LAYER, TEXT = 64, 2, 60
+
+
+def decode_ms(model: Any, inputs: dict[str, Any], count: int, plan: dict[str, Any] | None, *, mask: bool) -> float:
+    """Median milliseconds of a decode step after a prefill; with `mask`, the padding mask is passed on."""
+    ids = inputs["input_ids"]
+    token = torch.full((ids.shape[0], 1), 5, device=ids.device)
+    seen = inputs["attention_mask"]
+    extra: dict[str, Any] = {}
+    with nullcontext() if plan is None else prune(model, **plan):
+        cache = model(**inputs, use_cache=True, logits_to_keep=1).past_key_values
+        with Probe({"model": model}, ids.device) as probe:
+            for _ in range(count):
+                if mask:
+                    seen = torch.cat([seen, seen.new_ones(len(seen), 1)], 1)
+                    extra = {"attention_mask": seen}
+                model(input_ids=token, past_key_values=cache, use_cache=True, **extra)
+    return median(probe.times()["model"])
+
+
+def batch(inputs: dict[str, Any], rows: int) -> dict[str, Any]:
+    """The prompt `rows` times, each row with one more token of padding on its left than the one before."""
+    wide = {key: value.repeat(rows, *[1] * (value.dim() - 1)) for key, value in inputs.items()}
+    if rows > 1:
+        for row in range(rows):
+            wide["attention_mask"][row, :row] = 0
+    return wide
+
+
+def text_only(inputs: dict[str, Any], length: int) -> dict[str, Any]:
+    """Text of `length` tokens with the padding of `inputs`."""
+    mask = inputs["attention_mask"][:, :length]
+    return {"input_ids": torch.full_like(inputs["input_ids"][:, :length], 7), "attention_mask": mask}
+
+
+def main(options: argparse.Namespace) -> None:
+    """Measure, print."""
+    device = prepare(options)
+    spec = model_shape("tiny" if options.quick else "thin-32")
+    model, prompt = spec.build(device, torch.float32), spec.inputs(device, torch.float32, text=TEXT)
+    layers = spec.text["num_hidden_layers"]
+    plan = {"method": "random", "keep": KEEP, "layer": LAYER}
+    count, rounds = (4, 2) if options.quick else (40, options.repeats)
+    report = Report("overhead", options, device)
+    for rows in (1, 4):
+        inputs, masked = batch(prompt, rows), rows > 1
+        short = text_only(inputs, TEXT + KEEP)
+        candidates = {
+            "unpatched": lambda: decode_ms(model, inputs, count, None, mask=masked),  # noqa: B023
+            "same cache": lambda: decode_ms(model, short, count, None, mask=masked),  # noqa: B023
+            "pruned": lambda: decode_ms(model, inputs, count, plan, mask=masked),  # noqa: B023
+        }
+        found = interleave(candidates, rounds, warmup=1)
+        for name, samples in found.items():
+            report.row(f"batch {rows}, {name}", samples)
+        pairs = zip(found["pruned"], found["same cache"], strict=True)
+        per_layer = median([1000 * (a - b) / (layers - LAYER) for a, b in pairs])
+        report.row(f"batch {rows}, hooks", us_per_hooked_layer=per_layer)
+        if rows == 1:
+            report.aim("hooks at batch 1, microseconds per hooked layer and step", per_layer, 15.0)
+    report.finish()
+
+
+if __name__ == "__main__":
+    main(arguments(__doc__ or "", repeats=9).parse_args())
