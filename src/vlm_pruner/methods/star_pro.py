@@ -105,7 +105,8 @@ class StarPro(PruningMethod):
     question_aware: ClassVar[bool] = True
 
     def select(self, tokens: VisualTokens, keep: int) -> Selection:
-        return PivotedQR().select(tokens, keep)
+        order = pivoted_qr(site_rows(self, tokens), keep)
+        return Selection(index=order.sort().values, order=order)
 
     def stages(self, keep: Keep, num_layers: int) -> list[tuple[PruningMethod, Keep, int | None]]:
         before, *inside = counts(_STAGES, keep)

@@ -9,6 +9,7 @@ __all__ = ["facility"]
 
 
 def facility(cover: Tensor, keep: int, row_weight: Tensor | None, candidate_weight: Tensor | None) -> Tensor:
+    """[keep] candidates; see `vlm_pruner.ops.facility.facility`. O(n m) a step, and no value is read."""
     n, m = cover.shape
     weight = torch.ones(m, device=cover.device) if row_weight is None else row_weight
     reached = torch.zeros(m, device=cover.device)
