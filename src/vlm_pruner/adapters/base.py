@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -64,8 +64,7 @@ class VisualSpan:
     modality: Modality
     slots: Tensor  # [n] places in the chunk that is being prefilled, ascending, on the host
     layout: Layout
-    source: int  # number of this picture among the encoded ones, over the whole batch
-    notes: tuple[str, ...] = field(default=())
+    tile: int  # the first of its tiles among all that the vision tower saw
 
 
 class Adapter(ABC):
@@ -140,7 +139,7 @@ def deal_out(layouts: list[Layout], places: Tensor, modality: Modality) -> list[
             f"{need} {modality} placeholders in the prompt, but the encoded {modality}s have {have} tokens"
         )
     spans: list[VisualSpan] = []
-    source = 0
+    source = tile = 0
     for first in range(0, len(counts), copies):
         group = range(first, first + copies)
         slots = [places[row].nonzero().flatten() for row in group]
@@ -153,6 +152,6 @@ def deal_out(layouts: list[Layout], places: Tensor, modality: Modality) -> list[
                     f"the {layout.tokens} tokens of one {modality} are split over rows or chunks"
                 )
             for row, own in zip(group, slots, strict=True):
-                spans.append(VisualSpan(row, index, modality, own[used:end], layout, source))
-            used, index, source = end, index + 1, source + 1
+                spans.append(VisualSpan(row, index, modality, own[used:end], layout, tile))
+            used, index, source, tile = end, index + 1, source + 1, tile + layout.tiles
     return spans

@@ -41,6 +41,7 @@ class PrunedLayer:
     _layer_type = None
 
     pruned_state: CacheState
+    pruned_kind: Signature
     pruned_shadow: Any = None  # only on the leader of a signature
     pruned_shift: Tensor | None = None  # [b, 1] places closed up by repacking, on the leader of layer 0
     pruned_dropped: int = 0  # unpruned length minus stored length
@@ -161,6 +162,7 @@ def prune_layer(cache: Any, index: int, level: int, state: CacheState, batch: in
     pruned = object.__new__(cls)
     pruned.__dict__.update(layer.__dict__)
     pruned.pruned_state = state
+    pruned.pruned_kind = kind
     if kind not in state.leaders:
         state.leaders[kind] = index
         pruned.pruned_shadow = _shadow_of(layer, batch)

@@ -50,6 +50,7 @@ def prune_stage(
     return after, _merge(hidden, after, chosen)
 
 
+@torch.no_grad()
 def _select(
     stage: Stage, images: list[ImageState], tokens_of: Callable[[ImageState], VisualTokens]
 ) -> list[tuple[ImageState, Selection]]:

@@ -55,6 +55,7 @@ class Forward:
     tap: LayerTap | None = None  # the layer before the next stage
     memo: Memo = field(default_factory=Memo)
     places: dict[Signature, Places] = field(default_factory=dict)
+    steps: dict[Signature, tuple[Any, Any]] = field(default_factory=dict)  # decode step: mask before, mask after
     entered: Tensor | None = None  # [b, q, d] what entered the language model, if a method asks
     rotary: list[tuple[Any, tuple[Any, ...], dict[str, Any]]] = field(default_factory=list)  # (output, args, kwargs)
     shift: Tensor | None = None  # [b, 1] places closed up by repacking, all turns together

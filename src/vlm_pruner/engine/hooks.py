@@ -126,10 +126,10 @@ class Hooks:
 
         @functools.wraps(original)  # generate() reads the signature
         def wrapper(*args: Any, **kwargs: Any) -> Any:
-            with VisionTap(self.parts, self.read) as vision:
-                output = original(*args, **kwargs)
             bound = signature.bind(*args, **kwargs).arguments
             given = {**bound, **bound.pop("kwargs", {})}
+            with VisionTap(self.parts, self.read, given.get("vision_feature_layer")) as vision:
+                output = original(*args, **kwargs)
             pixels = next((v for k, v in given.items() if k.startswith("pixel_values") and v is not None), None)
             shape = tuple(pixels.shape) if isinstance(pixels, Tensor) else ()
             rest = {k: v for k, v in given.items() if not k.startswith("pixel_values")}

@@ -6,7 +6,6 @@ import functools
 import threading
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from vlm_pruner.engine.cache import CacheState, PrunedLayer
@@ -49,6 +48,12 @@ class LayerHooks:
         fwd = self.local.forward
         if fwd is None or (fwd.prompt is None and fwd.state is None):
             return None  # nothing was ever pruned
+        if fwd.steps:
+            layer = kwargs["past_key_values"].layers[index]
+            done = fwd.steps.get(getattr(layer, "pruned_kind", None))
+            if done is not None and done[0] is kwargs.get("attention_mask"):
+                layer.pruned_armed = True
+                return None if done[1] is done[0] else (args, {**kwargs, "attention_mask": done[1]})
         hidden = hidden_of(module, args, kwargs)
         if index == self.sites[0]:
             fwd.length = hidden.shape[1]
@@ -56,7 +61,12 @@ class LayerHooks:
             hidden = self._prune(fwd, fwd.prompt, self.stage_at[index], hidden)
         if fwd.kept is None and fwd.state is None:
             return None
+        given = kwargs.get("attention_mask")
         kwargs = follow(fwd, self.parts, index, level, hidden, kwargs)
+        if fwd.kept is None and kwargs.get("past_key_values") is not None:
+            kind = getattr(kwargs["past_key_values"].layers[index], "pruned_kind", None)
+            if kind is not None:
+                fwd.steps[kind] = (given, kwargs.get("attention_mask"))
         if index == 0 and fwd.shift is not None and kwargs.get("past_key_values") is not None:
             kwargs["past_key_values"].layers[0].pruned_shift = fwd.shift
         return with_hidden(hidden, args, kwargs)
@@ -66,11 +76,10 @@ class LayerHooks:
         if not prompt.images:
             prompt.locate(self.parts.adapter, self.parts.config, fwd.encoded, self.plan)
         reader = tokens_reader(reads(stage.method), stage.layer, fwd, hidden, fwd.tap)
-        with torch.no_grad():
-            try:
-                fwd.kept, hidden = prune_stage(stage, prompt, fwd.kept, hidden, reader)
-            except MissingSignalError as error:
-                raise MissingSignalError(f"{error} of this {self.parts.name} model") from error
+        try:
+            fwd.kept, hidden = prune_stage(stage, prompt, fwd.kept, hidden, reader)
+        except MissingSignalError as error:
+            raise MissingSignalError(f"{error} of this {self.parts.name} model") from error
         fwd.tap = None
         if fwd.kept is not None and fwd.state is None:
             fwd.state = CacheState(self.sites, self.plan.positions)

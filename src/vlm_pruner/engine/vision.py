@@ -1,29 +1,187 @@
-"""Signals of the vision tower: its features, keys, and single rows of its attention."""
+"""Signals of a CLIP- or SigLIP-shaped vision tower: its features, keys, and rows of its attention.
+
+Hooks listen for the time of one encoding. Attention is recomputed from the query and key projections: the CLS row
+alone, or, where a method asks for the attention that every patch receives, block by block and summed at once; no n x n
+map is ever kept. Several tiles lie behind one another; a token without a patch behind it (a newline) has zeros.
+"""
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
-from vlm_pruner.engine.support import Parts
-from vlm_pruner.types import Signal
+import torch
+from torch import Tensor, nn
 
-__all__ = ["VisionTap"]
+from vlm_pruner.adapters.base import VisualSpan
+from vlm_pruner.engine.support import Parts
+from vlm_pruner.engine.wants import VISION
+from vlm_pruner.types import Signal, VisionSignals
+
+__all__ = ["EncodedVision", "VisionTap"]
+
+_BLOCK = 64  # query rows of received attention at a time
+
+
+@dataclass
+class EncodedVision:
+    """What was heard during one encoding of P patches in each of m tiles."""
+
+    features: Tensor | None = None  # [m, P, c]
+    cls: Tensor | None = None  # [m, c]
+    keys: Tensor | None = None  # [m, heads, P, head_dim]
+    cls_keys: Tensor | None = None  # [m, heads, head_dim]
+    cls_attention: Tensor | None = None  # [m, heads, P]
+    received: list[Tensor] = field(default_factory=list)  # [m, P] of every layer
+
+    def of(self, span: VisualSpan, survivors: Tensor | None) -> VisionSignals:
+        """The signals of one image, for all of its tokens or the survivors [k] among them."""
+        layout = span.layout
+        tiles = slice(span.tile, span.tile + layout.tiles)
+        patch = torch.arange(layout.tokens) if layout.patch is None else layout.patch
+        attention = torch.stack(self.received) if self.received else None  # [layers, m, P]
+
+        def rows(value: Tensor | None, tile: int, axis: int) -> Tensor | None:
+            """Put tiles behind one another along the patches (`axis`), and pick the patch behind every token."""
+            if value is None:
+                return None
+            flat = value.narrow(tile, tiles.start, layout.tiles).movedim(tile, axis - 1).flatten(axis - 1, axis)
+            if layout.patch is None and flat.shape[axis - 1] != layout.tokens:
+                return None  # pooled: no one patch stands behind a token
+            index = patch.to(flat.device, non_blocking=True)
+            index = index if survivors is None else index[survivors.to(index.device)]
+            shape = [1] * flat.dim()
+            shape[axis - 1] = -1
+            return flat.index_select(axis - 1, index.clamp(min=0)) * (index >= 0).view(shape)
+
+        return VisionSignals(
+            features=rows(self.features, 0, 1),
+            cls=None if self.cls is None else self.cls[tiles.start],
+            keys=rows(self.keys, 0, 2),
+            cls_keys=None if self.cls_keys is None else self.cls_keys[tiles.start],
+            cls_attention=rows(self.cls_attention, 0, 2),
+            attention=rows(attention, 1, 2),
+        )
 
 
 class VisionTap:
-    """Hooks on the tower for the time of one encoding."""
+    """Listens to the vision tower while it encodes, if a method asked for that and the tower has a known shape."""
 
-    def __init__(self, parts: Parts, needs: frozenset[Signal]) -> None:
-        pass
+    def __init__(self, parts: Parts, read: frozenset[Signal], layer: int | list[int] | None = None) -> None:
+        self._read = read & VISION
+        self._undo = ExitStack()
+        self._heard: dict[str, Tensor] = {}
+        self._out = EncodedVision()
+        self._tower = parts.adapter.vision_tower(parts.base) if self._read else None
+        self._layers = _encoder_layers(self._tower) if self._tower is not None else None
+        self._projector = getattr(parts.base, "multi_modal_projector", None)
+        deepest = _deepest(layer, parts.config)
+        # hidden_states[0] are the embeddings: number i >= 1 is the output of layer i - 1.
+        self._index = deepest - 1 if deepest > 0 else len(self._layers or ()) + deepest
 
     def __enter__(self) -> VisionTap:
+        if self._layers is None:
+            return self
+        add = self._undo.callback
+        layer: Any = self._layers[self._index]
+        attention = layer.self_attn
+        if self._projector is not None:
+            add(self._projector.register_forward_pre_hook(self._projected).remove)
+        add(layer.register_forward_hook(self._hear("rows")).remove)
+        add(attention.k_proj.register_forward_hook(self._hear("keys")).remove)
+        add(attention.q_proj.register_forward_hook(self._hear("queries")).remove)
+        if Signal.VISION_ATTENTION in self._read:
+            for each in self._layers:
+                self._listen_received(each)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        pass
+        self._undo.close()
 
-    def signals(self) -> Any:
-        return None
+    def _hear(self, name: str) -> Any:
+        def hook(module: nn.Module, args: Any, output: Any) -> None:
+            self._heard[name] = (output[0] if isinstance(output, tuple) else output).detach()
+
+        return hook
+
+    def _projected(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+        self._out.features = args[0].detach()
+
+    def _listen_received(self, layer: Any) -> None:
+        own: dict[str, Tensor] = {}
+        attention = layer.self_attn
+
+        def keep(name: str) -> Any:
+            def hook(module: nn.Module, args: Any, output: Tensor) -> None:
+                own[name] = output.detach()
+
+            return hook
+
+        def add_up(module: nn.Module, args: Any, output: Any) -> None:
+            queries, keys = (_heads(own.pop(name), attention) for name in ("queries", "keys"))
+            self._out.received.append(_received(queries, keys, _scale(attention)))
+
+        for projection, name in ((attention.q_proj, "queries"), (attention.k_proj, "keys")):
+            self._undo.callback(projection.register_forward_hook(keep(name)).remove)
+        self._undo.callback(attention.register_forward_hook(add_up).remove)
+
+    def signals(self) -> EncodedVision | None:
+        """What was heard; None if nothing was to be, or the tower is of another shape."""
+        if self._layers is None or "rows" not in self._heard:
+            return None
+        out, attention = self._out, self._layers[self._index].self_attn
+        rows = self._heard["rows"]
+        if rows.dim() != 3:
+            return None
+        queries, keys = _heads(self._heard["queries"], attention), _heads(self._heard["keys"], attention)
+        first = int(_has_cls(self._tower))
+        if first:
+            out.cls, out.cls_keys = rows[:, 0], keys[:, :, 0]
+            scores = queries[:, :, :1].float() @ keys.float().transpose(2, 3) * _scale(attention)
+            out.cls_attention = scores.softmax(-1)[:, :, 0, 1:]
+        out.keys = keys[:, :, first:]
+        out.received = [each[:, first:] for each in out.received]
+        if out.features is not None and out.features.shape[1] == rows.shape[1]:
+            out.features = out.features[:, first:]
+        return out
+
+
+def _deepest(layer: int | list[int] | None, config: Any) -> int:
+    """The hidden state that the projector reads; the last of several."""
+    names = ("vision_feature_layer", "vision_feature_layers")
+    given = [layer, *(getattr(config, name, None) for name in names)]
+    found = next((value for value in given if value is not None), -1)
+    return found if isinstance(found, int) else int(found[-1])
+
+
+def _encoder_layers(tower: nn.Module) -> nn.ModuleList | None:
+    for module in tower.modules():
+        if isinstance(module, nn.ModuleList) and len(module) and hasattr(module[0], "self_attn"):
+            attention = module[0].self_attn
+            return module if hasattr(attention, "q_proj") and hasattr(attention, "k_proj") else None
+    return None
+
+
+def _has_cls(tower: nn.Module | None) -> bool:
+    return tower is not None and any(name.endswith("class_embedding") for name, _ in tower.named_parameters())
+
+
+def _scale(attention: Any) -> float:
+    return float(getattr(attention, "scale", None) or attention.head_dim**-0.5)
+
+
+def _heads(projected: Tensor, attention: Any) -> Tensor:
+    """[m, rows, heads * head_dim] -> [m, heads, rows, head_dim]."""
+    return projected.view(*projected.shape[:-1], -1, attention.head_dim).transpose(1, 2)
+
+
+def _received(queries: Tensor, keys: Tensor, scale: float) -> Tensor:
+    """[m, rows] attention that every row receives, mean over heads and query rows."""
+    total = torch.zeros(keys.shape[0], keys.shape[2], device=keys.device)
+    for block in torch.split(queries, _BLOCK, 2):
+        total += (block.float() @ keys.float().transpose(2, 3) * scale).softmax(-1).sum((1, 2))
+    return total / (queries.shape[1] * queries.shape[2])

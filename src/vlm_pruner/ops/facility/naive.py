@@ -9,7 +9,7 @@ __all__ = ["facility"]
 
 
 def facility(cover: Tensor, keep: int, row_weight: Tensor | None, candidate_weight: Tensor | None) -> Tensor:
-    """[keep] candidates; see `vlm_pruner.ops.facility.facility`, whose gains this recomputes from all that is chosen."""
+    """[keep] candidates, as `vlm_pruner.ops.facility.facility`; every gain is recomputed from all that is chosen."""
     values = cover.double()
     rows = torch.ones_like(values[0]) if row_weight is None else row_weight.double()
     candidates = torch.ones_like(values[:, 0]) if candidate_weight is None else candidate_weight.double()

@@ -1,0 +1,243 @@
+"""Signals on demand, against what the models themselves compute."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from tests.support.families import FAMILIES, Prompt, tiny
+from tests.support.pruning import Reader, forward
+from torch import Tensor
+
+from vlm_pruner import ImageRecord, MissingSignalError, PrunePlan, Stage, VisualTokens, prune
+
+FEW = ("llava", "llava-mistral", "llava_next", "llava_onevision", "qwen2_vl", "qwen2_5_vl")
+Shown = list[tuple[VisualTokens, ImageRecord]]
+
+
+@pytest.fixture(autouse=True)
+def _forget() -> Iterator[None]:
+    Reader.seen.clear()
+    yield
+    Reader.seen.clear()
+
+
+def read(model: Any, inputs: dict[str, Any], *layers: int, **changes: Any) -> Shown:
+    """Run a prefill that keeps ever less at `layers`: what the method was shown of each image, with its record."""
+    Reader.seen.clear()
+    stages = tuple(Stage(Reader(), 0.8 - 0.3 * i, layer) for i, layer in enumerate(layers))
+    with prune(model, PrunePlan(stages, min_visual_tokens=1)) as session:
+        forward(model, inputs, **changes)
+    pairs = []
+    for layer in layers:  # the method sees images grouped by size
+        seen = [t for t in Reader.seen if t.layer == layer]
+        order = sorted(range(len(seen)), key=lambda i: _first_with(session.images, layers.index(layer), i))
+        pairs += [(seen[i], session.images[j]) for j, i in enumerate(order)]
+    return pairs
+
+
+def _first_with(records: list[ImageRecord], stage: int, shown: int) -> int:
+    """Which image the method saw as number `shown`."""
+    sizes = [r.total if stage == 0 else r.counts[stage - 1] for r in records]
+    keeps = [r.counts[stage] for r in records]
+    kinds = list(dict.fromkeys(zip(sizes, keeps, strict=True)))
+    grouped = sorted(range(len(records)), key=lambda j: (kinds.index((sizes[j], keeps[j])), j))
+    return grouped[shown]
+
+
+def places_of(prompts: Sequence[Prompt], record: ImageRecord) -> tuple[int, Tensor, Tensor]:
+    """Row, places of the image's tokens and of the text behind it, in the padded batch."""
+    prompt = prompts[record.row]
+    pad = max(len(p.ids) for p in prompts) - len(prompt.ids)
+    places, visual = prompt.places[record.index] + pad, torch.cat(prompt.places) + pad
+    after = torch.arange(int(places[-1]) + 1, pad + len(prompt.ids))
+    return record.row, places, after[~torch.isin(after, visual)]
+
+
+@pytest.mark.parametrize("cache", [True, False])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_rows_and_keys_are_those_of_the_layer_before(name: str, cache: bool) -> None:
+    family, model = tiny(name)
+    prompts = [family.prompt(1, 1), family.prompt(2, 2)]
+    inputs = family.inputs(prompts)
+    full = forward(model, inputs, output_hidden_states=True, use_cache=True)
+    shown = read(model, inputs, 2, use_cache=cache)
+    assert len(shown) == 3
+    for tokens, record in shown:
+        row, places, text = places_of(prompts, record)
+        assert torch.equal(tokens.features, full.hidden_states[2][row, places])
+        assert torch.equal(tokens.previous, full.hidden_states[1][row, places])
+        assert torch.equal(tokens.embeddings, full.hidden_states[0][row, places])
+        assert torch.equal(tokens.text, full.hidden_states[2][row, text])
+        assert torch.equal(tokens.words, full.hidden_states[0][row, text])
+        if not family.sliding:  # whose cache has forgotten most keys
+            keys = full.past_key_values.layers[1].keys
+            assert torch.equal(tokens.keys, keys[row][:, places])
+            assert torch.equal(tokens.text_keys, keys[row][:, text])
+        assert torch.equal(tokens.coordinates(), record.position)
+
+
+@pytest.mark.parametrize("name", FEW)
+def test_before_the_language_model_there_are_no_keys(name: str) -> None:
+    family, model = tiny(name)
+    prompts = [family.prompt(2, 1)]
+    ((tokens, record),) = read(model, family.inputs(prompts), 0)
+    row, places, _ = places_of(prompts, record)
+    full = forward(model, family.inputs(prompts), output_hidden_states=True)
+    assert torch.equal(tokens.features, full.hidden_states[0][row, places])
+    assert tokens.keys is tokens.attention is tokens.text_attention is tokens.previous is tokens.text_keys is None
+    assert tokens.layer is None
+
+
+@pytest.mark.parametrize("name", FEW)
+def test_a_second_stage_sees_the_survivors_only(name: str) -> None:
+    family, model = tiny(name)
+    prompts = [family.prompt(1, 1), family.prompt(2, 2)]
+    for tokens, record in read(model, family.inputs(prompts), 1, 3)[3:]:
+        survivors = record.stages[0][2].index
+        assert len(tokens) == len(survivors) == record.counts[0]
+        assert torch.equal(tokens.coordinates(), record.position[survivors])
+        assert tokens.keys.shape[1] == tokens.attention.shape[1] == tokens.text_attention.shape[2] == len(survivors)
+        assert tokens.previous.shape == tokens.embeddings.shape == tokens.features.shape
+        assert set(record.stages[1][2].index.tolist()) < set(survivors.tolist())
+
+
+@pytest.fixture(params=["eager", "sdpa"])
+def backend(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.mark.parametrize("stage", [2, 3])
+@pytest.mark.parametrize("name", FEW)
+def test_attention_rows_equal_those_of_eager_attention(name: str, stage: int, backend: str) -> None:
+    """At a first stage against the unpruned model, at a second one against the pruned model's own maps."""
+    family, model = tiny(name, "eager")
+    prompts = [family.prompt(1, 1), family.prompt(2, 2)]
+    inputs = family.inputs(prompts, torch.float32)
+    layers = (2,) if stage == 2 else (1, 3)
+    stages = tuple(Stage(Reader(), 0.8 - 0.3 * i, layer) for i, layer in enumerate(layers))
+    with prune(model, PrunePlan(stages, min_visual_tokens=1)):
+        maps = forward(model, inputs, output_attentions=True).attentions[stage - 1]
+    text = model.base_model.get_decoder()
+    text.config._attn_implementation = backend
+    try:
+        for cache in (True, False):
+            shown = read(model, inputs, *layers, use_cache=cache)[-3:]
+            for tokens, record in shown:
+                _check_attention(tokens, record, maps, prompts)
+    finally:
+        text.config._attn_implementation = "eager"
+
+
+def _check_attention(tokens: VisualTokens, record: ImageRecord, maps: Tensor, prompts: Sequence[Prompt]) -> None:
+    row, places, after = places_of(prompts, record)
+    width = maps.shape[-1]
+    if width < max(len(p.ids) for p in prompts):  # the map of a pruned layer: the text behind the images is at its end
+        rows = maps[row, :, -len(after) :]
+        assert tokens.text_attention.shape[1] == len(after)
+        ends = rows[:, -1]
+        best = tokens.attention.max(1).values
+        assert all(torch.isclose(ends[h], best[h], atol=1e-5).any() for h in range(len(best)))
+        assert torch.allclose(tokens.text_attention[:, -1], tokens.attention, atol=1e-5)
+        return
+    close = {"atol": 1e-5, "rtol": 0}
+    torch.testing.assert_close(tokens.attention, maps[row, :, -1][:, places], **close)
+    torch.testing.assert_close(tokens.text_attention, maps[row][:, after][..., places], **close)
+    assert tokens.attention.sum() > 1e-3
+
+
+@pytest.mark.parametrize("kind", ["dynamic", "static"])
+def test_attention_of_a_second_turn_sees_the_first(kind: str) -> None:
+    family, model = tiny("llava", "eager")
+    prompts = [family.prompt(1, 1), family.prompt(2, 1)]
+    first, second = (family.inputs([p], torch.float32) for p in prompts)
+    whole = {
+        "input_ids": torch.cat([p.ids for p in prompts])[None],
+        "pixel_values": torch.cat([first["pixel_values"], second["pixel_values"]]),
+    }
+    maps = forward(model, whole, output_attentions=True).attentions[1][0]
+    cache = transformers.DynamicCache(config=model.config)
+    if kind == "static":
+        cache = transformers.StaticCache(config=model.config, max_cache_len=100)
+    forward(model, first, past_key_values=cache)
+    second["attention_mask"] = torch.ones_like(whole["input_ids"])
+    ((tokens, _),) = read(model, second, 2, past_key_values=cache)
+    places = prompts[1].places[0] + len(prompts[0].ids)
+    torch.testing.assert_close(tokens.attention, maps[:, -1][:, places], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["llava", "llava-cls", "llava_next", "llava_onevision"])
+def test_vision_signals_equal_those_of_the_tower(name: str) -> None:
+    family, model = tiny(name, "eager")
+    prompts = [family.prompt(1, 1), family.prompt(2, 2)]
+    inputs = family.inputs(prompts, torch.float32)
+    shown = read(model, inputs, 2)
+    base, tower = model.base_model, model.base_model.vision_tower
+    pixels = inputs["pixel_values"]
+    if pixels.dim() == 5:  # tiles that are all zero are padding of the batch
+        pixels = torch.cat([picture[picture.flatten(1).any(1)] for picture in pixels])
+    with torch.no_grad():
+        out = tower(pixels, output_hidden_states=True, output_attentions=True)
+    has_cls, read_layer = name != "llava_onevision", base.config.vision_feature_layer
+    rows = out.hidden_states[read_layer][:, int(has_cls) :]
+    attentions = torch.stack(out.attentions)  # [layers, m, heads, rows, rows]
+    received = attentions.mean((2, 3))[..., int(has_cls) :]
+    tile = 0
+    for tokens, record in sorted(shown, key=lambda pair: (pair[1].row, pair[1].index)):
+        vision, tiles = tokens.vision, 1 if record.total in (16, 17) else _tiles(record)
+        patch = _patches_behind(record, tiles)
+        real = patch >= 0
+        own = slice(tile, tile + tiles)
+        close = {"atol": 1e-5, "rtol": 1e-4}
+        torch.testing.assert_close(vision.features[real], rows[own].flatten(0, 1)[patch[real]], **close)
+        torch.testing.assert_close(vision.attention[:, real], received[:, own].flatten(1)[:, patch[real]], **close)
+        assert not vision.features[~real].any()
+        if has_cls:
+            from_cls = attentions[read_layer][own, :, 0, 1:].transpose(0, 1).flatten(1)  # [heads, m * P]
+            torch.testing.assert_close(vision.cls_attention[:, real], from_cls[:, patch[real]], **close)
+            torch.testing.assert_close(vision.cls, out.hidden_states[read_layer][tile, 0], **close)
+        assert (vision.cls is None) == (vision.cls_attention is None) == (vision.cls_keys is None) == (not has_cls)
+        assert vision.keys.shape == (4, record.total, 8)
+        tile += tiles
+
+
+def _tiles(record: ImageRecord) -> int:
+    return {8: 5}.get(max(record.grid), 3) if record.grid[1] > 4 and record.grid[2] > 4 else 3
+
+
+def _patches_behind(record: ImageRecord, tiles: int) -> Tensor:
+    """[n] patch of each token by its place in the plane; the crop is known from the token count alone."""
+    if record.total == 16:
+        return torch.arange(16)
+    if record.total == 17:
+        return torch.arange(-1, 16)
+    _, h, w = record.grid
+    rows, columns = {3: (1, 2) if w > h else (2, 1), 5: (2, 2)}[tiles]
+    top, left = (rows * 4 - h) // 2, (columns * 4 - w) // 2
+    view = torch.arange(16, 16 * tiles).view(rows, columns, 4, 4).transpose(1, 2).reshape(rows * 4, columns * 4)
+    shown = view[top : top + h, left : left + w]
+    lines = torch.nn.functional.pad(shown, (0, 1), value=-1)
+    return torch.cat([torch.arange(16), lines.flatten()])
+
+
+def test_a_missing_signal_is_named_with_the_model() -> None:
+    from vlm_pruner import Selection, Signal
+
+    class NeedsCls(type(Reader())):  # type: ignore[misc]
+        name = "test-needs-cls"
+        needs = frozenset({Signal.CLS_ATTENTION})
+        wants: frozenset[Signal] = frozenset()
+
+        def select(self, tokens: VisualTokens, keep: int) -> Selection:
+            raise AssertionError("must not be asked")
+
+    family, model = tiny("llava_onevision")
+    plan = PrunePlan((Stage(NeedsCls(), 0.5, 2),))
+    with (
+        prune(model, plan),
+        pytest.raises(MissingSignalError, match=r"test-needs-cls needs CLS_ATTENTION .* of this llava_onevision model"),
+    ):
+        forward(model, family.inputs([family.prompt(1, 1)]))
