@@ -78,6 +78,7 @@ PUBLIC = {  # beside these, only method classes are exported
     "VlmPrunerError",
     "attach",
     "keep_count",
+    "load_embedded",
     "prune",
 }
 

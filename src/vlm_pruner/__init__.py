@@ -32,6 +32,7 @@ _HOMES = {
     "vlm_pruner.plan": ("PrunePlan", "Stage"),
     "vlm_pruner.engine": ("Handle", "ImageRecord", "Session", "attach", "prune"),
     "vlm_pruner.report": ("ImageReport", "PruneReport"),
+    "vlm_pruner.models": ("load_embedded",),
     "vlm_pruner.methods.base": ("PruningMethod",),
     "vlm_pruner.methods.none": ("NoPruning",),
     "vlm_pruner.methods.random": ("RandomPrune",),

@@ -50,7 +50,7 @@ class LayerHooks:
             return None  # nothing was ever pruned
         if fwd.steps:
             layer = kwargs["past_key_values"].layers[index]
-            done = fwd.steps.get(getattr(layer, "pruned_kind", None))
+            done = fwd.steps.get(getattr(layer, "pruned_kind", ()))
             if done is not None and done[0] is kwargs.get("attention_mask"):
                 layer.pruned_armed = True
                 return None if done[1] is done[0] else (args, {**kwargs, "attention_mask": done[1]})

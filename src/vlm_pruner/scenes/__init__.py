@@ -6,6 +6,7 @@ for question in scenes.load_split("test", limit=4):
     scenes.score(question, "red"), scenes.evidence_tokens(question)
 """
 
+from .demo import DEMO, DEMO_QUESTIONS, demo_scene
 from .layout import Scene, sample_scene
 from .questions import TYPES
 from .render import render
@@ -13,6 +14,8 @@ from .scoring import box_tokens, evidence_tokens, score
 from .splits import PER_TYPE, SPLITS, VERSION, Question, fingerprint, load_split
 
 __all__ = [
+    "DEMO",
+    "DEMO_QUESTIONS",
     "PER_TYPE",
     "SPLITS",
     "TYPES",
@@ -20,6 +23,7 @@ __all__ = [
     "Question",
     "Scene",
     "box_tokens",
+    "demo_scene",
     "evidence_tokens",
     "fingerprint",
     "load_split",

@@ -1,4 +1,6 @@
-"""Rebuild `assets/` from matplotlib's glyphs and scikit-image's photographs: `python -m vlm_pruner.scenes.build_assets`.
+"""Rebuild `assets/` from matplotlib's glyphs and scikit-image's photographs.
+
+Run as `python -m vlm_pruner.scenes.build_assets`.
 
 The results are committed, so that a benchmark needs neither package and does not change with a font rasteriser.
 """
@@ -10,7 +12,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-from .render import ASSETS, PHOTOS
+from .demo import DEMO, demo_scene
+from .render import ASSETS, PHOTOS, render, sprites
 from .vocabulary import ALPHABET, GLYPHS
 
 SOURCES = {
@@ -81,6 +84,8 @@ def main() -> None:
     )
     for name in {name for names in PHOTOS.values() for name in names}:
         photograph(Path(skimage.__file__).parent / "data", name).save(ASSETS / f"{name}.jpg", quality=82, optimize=True)
+    sprites.cache_clear()
+    render(demo_scene()).image.save(DEMO, quality=90)
 
 
 if __name__ == "__main__":

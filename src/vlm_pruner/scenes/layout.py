@@ -89,7 +89,8 @@ class _Canvas:
     """Free space by rejection sampling."""
 
     def __init__(self, rng: np.random.Generator, size: tuple[int, int]):
-        self.rng, self.size, self.taken = rng, size, []
+        self.rng, self.size = rng, size
+        self.taken: list[Box] = []
 
     def put(self, width: float, height: float, gap: float, tries: int = 80) -> tuple[float, float] | None:
         """Top-left corner of a free rectangle, now taken; None if there is no room."""
@@ -146,8 +147,9 @@ def _tiers(rng: np.random.Generator, scale: float) -> tuple[str, float]:
     return tier, float(rng.uniform(26, 32) if tier == "small" else rng.uniform(42, 54)) * scale
 
 
-def _look(rng: np.random.Generator) -> dict[str, object]:
-    return {"style": int(rng.integers(2)), "angle": float(rng.uniform(-14, 14))}
+def _look(rng: np.random.Generator) -> tuple[int, float]:
+    """Style and angle."""
+    return int(rng.integers(2)), float(rng.uniform(-14, 14))
 
 
 def _plate(rng: np.random.Generator, canvas: _Canvas, kind: str, scale: float) -> Plate | None:
@@ -173,16 +175,17 @@ def _relation(rng: np.random.Generator, canvas: _Canvas, names: list[str], scale
     roles = [ROLES[i] for i in rng.permutation(4)[:2]]
     steps = np.array([(0, 0)] + [STEP[r] for r in roles])
     low, high = steps.min(0), steps.max(0)
-    corner = canvas.put(*((high - low) * pitch + size), 14 * scale)
+    width, height = (float(v) for v in (high - low) * pitch + size)
+    corner = canvas.put(width, height, 14 * scale)
     if corner is None:
         return []
     centre = np.array(corner) + size / 2 - low * pitch
     anchor = names.pop()
-    out = [Thing(anchor, _color(rng), float(centre[0]), float(centre[1]), size, "medium", **_look(rng))]
+    out = [Thing(anchor, _color(rng), float(centre[0]), float(centre[1]), size, "medium", *_look(rng))]
     for role in roles:
         x, y = centre + np.array(STEP[role]) * pitch
         out.append(
-            Thing(names.pop(), _color(rng), float(x), float(y), size, "medium", **_look(rng), role=role, partner=anchor)
+            Thing(names.pop(), _color(rng), float(x), float(y), size, "medium", *_look(rng), role=role, partner=anchor)
         )
     return out
 
@@ -220,7 +223,7 @@ def _single(rng: np.random.Generator, canvas: _Canvas, name: str, scale: float) 
     corner = canvas.put(size, size, 14 * scale)
     if corner is None:
         return []
-    return [Thing(name, _color(rng), corner[0] + size / 2, corner[1] + size / 2, size, tier, **_look(rng))]
+    return [Thing(name, _color(rng), corner[0] + size / 2, corner[1] + size / 2, size, tier, *_look(rng))]
 
 
 def _tiny(rng: np.random.Generator, canvas: _Canvas, name: str, size: tuple[int, int]) -> list[Thing]:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
 from .layout import Box, Scene
 from .vocabulary import ALPHABET, CATEGORIES, COLORS, COUNTS, DIGITS, LETTERS, PLACES, SLOTS, TINTS, WORDS
+
+T = TypeVar("T")
 
 TYPES = (
     "presence",
@@ -49,7 +52,7 @@ def _items(scene: Scene, name: str) -> tuple[int, ...]:
     return tuple(i for i, t in enumerate(scene.things) if t.name == name)
 
 
-def _pick(rng: np.random.Generator, options: list) -> object:
+def _pick(rng: np.random.Generator, options: Sequence[T]) -> T:
     return options[int(rng.integers(len(options)))]
 
 
@@ -101,25 +104,22 @@ def counting(rng: np.random.Generator, scene: Scene) -> Draft | None:
 
 
 def relation(rng: np.random.Generator, scene: Scene) -> Draft | None:
-    options = [t for t in scene.things if t.role]
+    options = [(thing, thing.partner) for thing in scene.things if thing.partner]
     if not options:
         return None
-    thing = _pick(rng, options)
+    thing, partner = _pick(rng, options)
     side = f"{thing.role} of" if thing.role in ("left", "right") else thing.role
-    text = f"What is {side} the {thing.partner}?"
-    return Draft(
-        "relation", text, thing.name, 1 / len(CATEGORIES), _items(scene, thing.name) + _items(scene, thing.partner)
-    )
+    items = _items(scene, thing.name) + _items(scene, partner)
+    return Draft("relation", f"What is {side} the {partner}?", thing.name, 1 / len(CATEGORIES), items)
 
 
 def position(rng: np.random.Generator, scene: Scene) -> Draft | None:
-    options = [t for t in scene.things if t.tier != "tiny" and scene.place(t) and (not t.count or t.count == "one")]
+    alone = [t for t in scene.things if t.tier != "tiny" and (not t.count or t.count == "one")]
+    options = [(thing, place) for thing in alone if (place := scene.place(thing))]
     if not options:
         return None
-    thing = _pick(rng, options)
-    return Draft(
-        "position", f"Where is the {thing.name}?", scene.place(thing), 1 / len(PLACES), _items(scene, thing.name)
-    )
+    thing, place = _pick(rng, options)
+    return Draft("position", f"Where is the {thing.name}?", place, 1 / len(PLACES), _items(scene, thing.name))
 
 
 def comparison(rng: np.random.Generator, scene: Scene) -> Draft | None:

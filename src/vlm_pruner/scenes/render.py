@@ -82,20 +82,17 @@ class Rendering:
 def render(scene: Scene, grid: int = 24) -> Rendering:
     """Draw `scene`. `grid` is the number of token rows and columns for the coverage maps."""
     rng = np.random.default_rng(scene.seed)
-    pixels = _background(scene, rng)
-    _clutter(pixels, rng)
-    pixels = np.asarray(pixels, np.float32).copy()
+    ground = _background(scene, rng)
+    _clutter(ground, rng)
+    pixels = np.asarray(ground, np.float32).copy()
     things = [_draw_thing(pixels, thing, index in scene.occluded, rng) for index, thing in enumerate(scene.things)]
     plates, characters = [], []
     for plate in scene.plates:
         characters.append(np.stack([_tokens(*part, scene.size, grid) for part in _draw_plate(pixels, plate, rng)]))
         plates.append(_box_tokens(plate.box, scene.size, grid))
-    pixels += (
-        rng.normal(0, 4, (pixels.shape[0] // 2 + 1, pixels.shape[1] // 2 + 1, 1))
-        .astype(np.float32)
-        .repeat(2, 0)
-        .repeat(2, 1)[: pixels.shape[0], : pixels.shape[1]]
-    )
+    height, width = pixels.shape[:2]
+    grain = rng.normal(0, 4, (height // 2 + 1, width // 2 + 1, 1)).astype(np.float32)
+    pixels += grain.repeat(2, 0).repeat(2, 1)[:height, :width]
     image = Image.fromarray(np.uint8(np.clip(pixels, 0, 255)))
     empty = np.zeros((0, grid, grid), np.float32)
     covered = np.stack([_tokens(*part, scene.size, grid) for part in things]) if things else empty

@@ -49,5 +49,5 @@ def evidence_tokens(question: Question, grid: tuple[int, int] = (24, 24)) -> tup
     out = []
     for scene, boxes in zip(question.scenes, question.evidence, strict=True):
         tokens = [box_tokens(box, scene.size, grid) for box in boxes]
-        out.append(torch.cat(tokens).unique() if tokens else torch.zeros(0, dtype=torch.long))
+        out.append(torch.unique(torch.cat(tokens)) if tokens else torch.zeros(0, dtype=torch.long))
     return tuple(out)

@@ -1,4 +1,4 @@
-"""Train the embedded model: `python -m vlm_pruner.models.embedded.train STAGE --out FOLDER`, STAGE = vision, few, all."""
+"""Train the embedded model: `python -m vlm_pruner.models.embedded.train vision|few|all --out FOLDER`."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ SINK = 62  # bit of the evidence mask that stands for "nothing to see": the firs
 
 
 @cache
-def _encoder():
+def _encoder() -> tuple[Callable[[str], tuple[int, ...]], int, int]:
     tokenizer = build_tokenizer()
     end, answer = pieces().index(EOS), pieces().index(ASSISTANT)
 
@@ -78,8 +78,11 @@ def subject(draft: Draft) -> int:
 
 
 def pack(drafts: Sequence[Draft]) -> dict[str, np.ndarray]:
-    """Question tensors of one image: tokens [q, LENGTH]; target (-1: none), evidence [q, STEPS + 1]; start, type, subject [q]."""
-    out = {
+    """Question tensors of one image.
+
+    tokens [q, LENGTH]; target (-1: none) and evidence [q, STEPS + 1]; start, type and subject [q].
+    """
+    out: dict[str, np.ndarray] = {
         "tokens": np.zeros((len(drafts), LENGTH), np.int16),
         "target": np.full((len(drafts), STEPS + 1), -1, np.int16),
         "start": np.zeros(
@@ -131,7 +134,9 @@ def fixed_batch(count: int, questions: bool, split: str = "validation", seed: in
     return {k: torch.from_numpy(np.stack([s[k] for s in samples])) for k in samples[0]}
 
 
-def _work(channel: mp.Queue, seed: int, worker: int, questions: bool, cores: Sequence[int]) -> None:
+def _work(
+    channel: mp.Queue[dict[str, np.ndarray]], seed: int, worker: int, questions: bool, cores: Sequence[int]
+) -> None:
     torch.set_num_threads(1)
     if cores:
         os.setsid()  # a scheduling group of its own: the trainer's priority is not inherited
@@ -158,7 +163,7 @@ class Pool:
         self.transform = transform
         self.size, self.filled, self.seen = size, 0, 0
         self.data: dict[str, torch.Tensor] = {}
-        self.channel = context.Queue(maxsize=6)
+        self.channel: mp.Queue[dict[str, np.ndarray]] = context.Queue(maxsize=6)
         self.workers = [
             context.Process(target=_work, args=(self.channel, seed, i, questions, cores), daemon=True)
             for i in range(workers)

@@ -7,6 +7,7 @@ each answer step; without this a small decoder spends most of its time on findin
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -69,7 +70,7 @@ def _pair(batch: Batch) -> Tensor:
 
 
 def answer(
-    model: LlavaForConditionalGeneration, batch: Batch, tokens: int, images: int = 1, **options: object
+    model: LlavaForConditionalGeneration, batch: Batch, tokens: int, images: int = 1, **options: Any
 ) -> tuple[Packed, dict[str, Tensor]]:
     """Run the questions of a batch; also returns, per predicted token r: logits, target, place, evidence [r, n]."""
     count = len(batch["features"])
@@ -122,7 +123,9 @@ def _looking_loss(packed: Packed, rows: dict[str, Tensor], images: int, asked: i
     total = []
     for weights in packed.attention.values():  # [g, heads, rows, prefix]
         mine = weights[group, : weights.shape[1] // 2, row]  # [r, heads / 2, prefix]
-        spans = mine[..., HEAD:].unflatten(-1, (images, width))[torch.arange(len(side)), :, side]  # [r, heads / 2, n]
+        spans = mine[..., HEAD:].view(*mine.shape[:2], images, width)[
+            torch.arange(len(side)), :, side
+        ]  # [r, heads / 2, n]
         mass = (spans * rows["evidence"][:, None]).sum(-1).mean(1)
         mass = torch.where(rows["sink"], mine[..., 0].mean(1), mass)
         use = some | rows["sink"]

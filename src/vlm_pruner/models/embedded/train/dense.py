@@ -80,7 +80,10 @@ def tower_states(model: LlavaForConditionalGeneration, patches: Tensor, keep: Te
         places = position[1:][keep]
     rows = F.linear(patches, tower.embeddings.patch_embedding.weight.flatten(1)) + places
     cls = (tower.embeddings.class_embedding + position[0]).expand(len(rows), 1, -1)
-    return tower.encoder(inputs_embeds=tower.pre_layrnorm(torch.cat([cls.to(rows.dtype), rows], 1))).last_hidden_state
+    states: Tensor = tower.encoder(
+        inputs_embeds=tower.pre_layrnorm(torch.cat([cls.to(rows.dtype), rows], 1))
+    ).last_hidden_state
+    return states
 
 
 def choose_patches(ground: Tensor, count: int) -> Tensor:
@@ -115,7 +118,7 @@ def dense_loss(
     tokens = F.normalize(model.model.multi_modal_projector(features).float(), dim=-1).flatten(0, 1)  # [b * n, width]
     embedding = model.model.language_model.embed_tokens.weight
     tables = [heads.table(family, embedding) * heads.scale[INDEX[family]].exp() for family in FAMILIES]
-    logits = (tokens @ torch.cat(tables).T).split([len(t) for t in tables], -1)
+    logits = torch.split(tokens @ torch.cat(tables).T, [len(t) for t in tables], -1)
     busy = (labels[:, INDEX["ground"]] != 0).flatten()
     total, info = torch.zeros((), device=tokens.device), {}
     for family, index in INDEX.items():

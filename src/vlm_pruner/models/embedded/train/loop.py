@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from .data import Pool
 
 Batch = dict[str, Tensor]
+State = dict[str, Any]  # step, elapsed seconds, done
 Loss = Callable[[Batch, float], tuple[Tensor, dict[str, float]]]  # batch, progress in [0, 1] -> loss, figures to log
 
 
@@ -44,7 +46,7 @@ def run_stage(stage: Stage, model: nn.Module, pool: Pool, out: Path, device: tor
     """Train until the stage's minutes are spent, counting those of earlier, interrupted runs."""
     parameters = [p for p in stage.parameters if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, stage.rate, (0.9, 0.98), weight_decay=0.01, fused=True)
-    state = {"step": 0, "elapsed": 0.0, "done": False}
+    state: State = {"step": 0, "elapsed": 0.0, "done": False}
     path = out / f"{stage.name}.pt"
     if path.exists():
         state = _restore(path, model, stage, optimizer)
@@ -65,7 +67,7 @@ def run_stage(stage: Stage, model: nn.Module, pool: Pool, out: Path, device: tor
         with torch.autocast(device.type, torch.bfloat16):
             loss, figures = stage.loss(batch, progress)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         state["step"] += 1
@@ -82,7 +84,7 @@ def run_stage(stage: Stage, model: nn.Module, pool: Pool, out: Path, device: tor
     _save(path, model, stage, optimizer, state)
 
 
-def _log(out: Path, stage: Stage, state: dict, pool: Pool, figures: dict[str, float]) -> None:
+def _log(out: Path, stage: Stage, state: State, pool: Pool, figures: dict[str, float]) -> None:
     checked = {f"val_{k}": x for k, x in stage.validate().items()}
     head = {
         "stage": stage.name,
@@ -96,7 +98,7 @@ def _log(out: Path, stage: Stage, state: dict, pool: Pool, figures: dict[str, fl
         file.write(json.dumps(line) + "\n")
 
 
-def _save(path: Path, model: nn.Module, stage: Stage, optimizer: torch.optim.Optimizer, state: dict) -> None:
+def _save(path: Path, model: nn.Module, stage: Stage, optimizer: torch.optim.Optimizer, state: State) -> None:
     content = {
         "model": model.state_dict(),
         "optimizer": optimizer.state_dict(),
@@ -109,7 +111,7 @@ def _save(path: Path, model: nn.Module, stage: Stage, optimizer: torch.optim.Opt
     partial.replace(path)
 
 
-def _restore(path: Path, model: nn.Module, stage: Stage, optimizer: torch.optim.Optimizer) -> dict:
+def _restore(path: Path, model: nn.Module, stage: Stage, optimizer: torch.optim.Optimizer) -> State:
     content = torch.load(path, weights_only=True)
     model.load_state_dict(content["model"])
     for name, module in stage.extra.items():
@@ -117,4 +119,5 @@ def _restore(path: Path, model: nn.Module, stage: Stage, optimizer: torch.optim.
     if not content["state"]["done"]:
         optimizer.load_state_dict(content["optimizer"])
         torch.set_rng_state(content["rng"])
-    return content["state"]
+    state: State = content["state"]
+    return state

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -94,7 +95,17 @@ def _drop(prefix: Tensor, angles: tuple[Tensor, ...], kept: Tensor | None) -> tu
     return prefix.gather(1, rows.expand(-1, -1, prefix.shape[-1])), angles
 
 
-def _layer(layer, prefix, text, angles_p, angles_t, count, sight, last):
+def _layer(
+    layer: Any,
+    prefix: Tensor,
+    text: Tensor,
+    angles_p: tuple[Tensor, ...],
+    angles_t: tuple[Tensor, ...],
+    count: int,
+    sight: str,
+    last: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """One decoder layer: prefix [b, p, width], text [b, q * l, width] and the attention of the text to the prefix."""
     attention = layer.self_attn
     split, size = prefix.shape[1], attention.head_dim
     rows = torch.cat([prefix, text], 1)
@@ -128,7 +139,9 @@ def _layer(layer, prefix, text, angles_p, angles_t, count, sight, last):
     return rows[:, :split], rows[:, split:], weights
 
 
-def _block_attention(query, key_p, value_p, key_t, value_t, count):
+def _block_attention(
+    query: Tensor, key_p: Tensor, value_p: Tensor, key_t: Tensor, value_t: Tensor, count: int
+) -> tuple[Tensor, Tensor]:
     """Softmax over the prefix and the block's own earlier tokens. query [b, heads, q * l, size]."""
     batch, heads, rows, size = query.shape
     groups, length, prefix = heads // key_p.shape[1], rows // count, key_p.shape[2]

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from transformers import LlavaForConditionalGeneration
 
 from vlm_pruner.models.embedded.config import PRUNE_LAYER, build_model
 
@@ -29,10 +30,8 @@ def _numbers(options: argparse.Namespace, **defaults: float) -> dict[str, float]
     return defaults
 
 
-def vision(options: argparse.Namespace) -> None:
-    """Stage V: tower, projector and word embeddings on dense labels, few patches at first, all of them at the end."""
-    n = _numbers(options, tokens=112, batch=8, rate=1e-3, flat=0.55, pool=1200, full_share=0.08)
-    device = torch.device(options.device)
+def _tower_start(options: argparse.Namespace) -> tuple[LlavaForConditionalGeneration, DenseHeads]:
+    """A model whose tower starts with sin-cos positions, neighbour attention and whitened patches; or a checkpoint."""
     model = build_model(options.seed)
     start.sincos_positions(model)
     start.neighbour_attention(model)
@@ -44,6 +43,14 @@ def vision(options: argparse.Namespace) -> None:
         content = torch.load(options.init, weights_only=True)
         model.load_state_dict(content["model"])
         heads.load_state_dict(content["extra_heads"])
+    return model, heads
+
+
+def vision(options: argparse.Namespace) -> None:
+    """Stage V: tower, projector and word embeddings on dense labels, few patches at first, all of them at the end."""
+    n = _numbers(options, tokens=112, batch=8, rate=1e-3, flat=0.55, pool=1200, full_share=0.08)
+    device = torch.device(options.device)
+    model, heads = _tower_start(options)
     model.to(device)
     heads.to(device)
     held_out = {k: a.to(device) for k, a in fixed_batch(24, False).items()}
