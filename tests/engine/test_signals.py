@@ -33,7 +33,7 @@ def read(model: Any, inputs: dict[str, Any], *layers: int, **changes: Any) -> Sh
         forward(model, inputs, **changes)
     pairs = []
     for layer in layers:  # the method sees images grouped by size
-        seen = [t for t in Reader.seen if t.layer == layer]
+        seen = [t for t in Reader.seen if t.layer == (layer or None)]
         order = sorted(range(len(seen)), key=lambda i: _first_with(session.images, layers.index(layer), i))
         pairs += [(seen[i], session.images[j]) for j, i in enumerate(order)]
     return pairs
@@ -146,7 +146,7 @@ def _check_attention(tokens: VisualTokens, record: ImageRecord, maps: Tensor, pr
     close = {"atol": 1e-5, "rtol": 0}
     torch.testing.assert_close(tokens.attention, maps[row, :, -1][:, places], **close)
     torch.testing.assert_close(tokens.text_attention, maps[row][:, after][..., places], **close)
-    assert tokens.attention.sum() > 1e-3
+    assert maps[row][:, after][..., places].sum() > 1e-3  # the last row alone may be a window away
 
 
 @pytest.mark.parametrize("kind", ["dynamic", "static"])

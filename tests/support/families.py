@@ -243,7 +243,10 @@ def _qwen3() -> Any:
     return _qwen(transformers.Qwen3VLConfig, "qwen3_vl_text", **tower, **deep)
 
 
-_sliding = functools.partial(_llava, _text("mistral", sliding_window=12))
+def _sliding() -> Any:
+    return _llava(_text("mistral", sliding_window=12))  # a configuration of its own: models write into theirs
+
+
 _full = functools.partial(_llava, vision_feature_select_strategy="full")
 
 
