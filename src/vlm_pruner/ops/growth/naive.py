@@ -12,6 +12,10 @@ __all__ = ["grow"]
 
 
 def grow(unit: Tensor, place: Tensor, diagonal: Tensor, pivots: Tensor, keep: int, rule: GrowthRule) -> Grown:
+    """`vlm_pruner.ops.growth.grow` as its text says: [B, keep] order, [B, n] owner and similarity, image by image.
+
+    Every block is a product with all that is kept, O(keep n q) each pass; reads the kept set on the host.
+    """
     images = [_one(u, p, d, first, keep, rule) for u, p, d, first in zip(unit, place, diagonal, pivots, strict=True)]
     return Grown(*(torch.stack(parts) for parts in zip(*images, strict=True)))
 

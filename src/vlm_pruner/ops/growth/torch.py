@@ -20,6 +20,10 @@ __all__ = ["grow"]
 
 
 def grow(unit: Tensor, place: Tensor, diagonal: Tensor, pivots: Tensor, keep: int, rule: GrowthRule) -> Grown:
+    """`vlm_pruner.ops.growth.grow`: [B, keep] order, [B, n] owner and similarity of images that go through it together.
+
+    O(B n q) for the blocks of a step, no [n, n] matrix; on the CPU flags are read to end early, elsewhere nothing is.
+    """
     state = _State(unit, place, diagonal, keep, rule)
     everyone = torch.ones_like(pivots, dtype=torch.bool)
     state.add(pivots, everyone)

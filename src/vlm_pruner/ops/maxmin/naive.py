@@ -9,6 +9,7 @@ __all__ = ["spread"]
 
 
 def spread(features: Tensor, keep: int) -> Tensor:
+    """[keep] tokens; see `vlm_pruner.ops.maxmin.spread`. Holds all [n, n] cosines."""
     unit = torch.nn.functional.normalize(features.double(), dim=1)
     cosine = unit @ unit.T  # [n, n]
     closest = cosine.clone().fill_diagonal_(-torch.inf).amax(1)  # [n] cosine of the nearest neighbour

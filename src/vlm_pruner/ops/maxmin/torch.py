@@ -20,6 +20,7 @@ _CACHED = 1024  # tokens whose cosines are held: 4 n q floats with q = 256
 
 
 def spread(features: Tensor, keep: int) -> Tensor:
+    """[keep] tokens; see `vlm_pruner.ops.maxmin.spread`. Holds at most 1024 rows of cosines."""
     cosines = _Cosines(features)
     if may_read(features):
         with declared_sync():

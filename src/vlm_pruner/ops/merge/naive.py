@@ -13,6 +13,7 @@ __all__ = ["merge"]
 def merge(
     features: Sequence[Tensor], index: Tensor, source: Tensor, weight: Tensor, self_weight: float
 ) -> list[Tensor]:
+    """B tensors [k, d]; see `vlm_pruner.ops.merge.merge`. Goes through the kept tokens one by one."""
     return [_one(f, i, s, w, self_weight) for f, i, s, w in zip(features, index, source, weight, strict=True)]
 
 

@@ -15,6 +15,7 @@ _COLUMNS = 256  # of a half-precision image, converted at a time
 def merge(
     features: Sequence[Tensor], index: Tensor, source: Tensor, weight: Tensor, self_weight: float
 ) -> list[Tensor]:
+    """B tensors [k, d]; see `vlm_pruner.ops.merge.merge`. Every row is read once, in a fixed order of summation."""
     return [_one(f, i, s, w, self_weight) for f, i, s, w in zip(features, index, source, weight, strict=True)]
 
 

@@ -11,6 +11,7 @@ __all__ = ["farthest_points"]
 
 
 def farthest_points(keys: Sequence[Tensor], count: int) -> Tensor:
+    """[B, count] tokens; see `vlm_pruner.ops.pivots.farthest_points`. Copies the keys to float64."""
     return torch.stack([_one(k, count) for k in keys])
 
 

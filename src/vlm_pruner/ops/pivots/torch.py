@@ -21,6 +21,7 @@ _CHUNK_ELSEWHERE = 1 << 24
 
 
 def farthest_points(keys: Sequence[Tensor], count: int) -> Tensor:
+    """[B, count] tokens; see `vlm_pruner.ops.pivots.farthest_points`. Keys are read once per pivot."""
     return torch.stack([_one(k, count) for k in keys])
 
 

@@ -11,6 +11,7 @@ __all__ = ["screen"]
 
 
 def screen(features: Sequence[Tensor], channels: int) -> Tensor:
+    """[B, n, q] unit rows; see `vlm_pruner.ops.screen.screen`. Copies the features to float64."""
     return torch.stack([_one(f, channels) for f in features])
 
 

@@ -16,6 +16,7 @@ _STEADY = 64.0  # mean^2 / variance up to which float32 moments about zero keep 
 
 
 def screen(features: Sequence[Tensor], channels: int) -> Tensor:
+    """[B, n, q] unit rows; see `vlm_pruner.ops.screen.screen`. Copies 32 rows at a time, and q channels."""
     return torch.stack([unit_rows(_varying(f, channels)) for f in features])
 
 
