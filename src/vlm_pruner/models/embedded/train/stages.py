@@ -19,6 +19,8 @@ from .labels import INDEX
 from .loop import Batch, Stage, run_stage
 from .packed import TOKENS
 
+Transform = Callable[[Batch], Batch]
+
 
 def _numbers(options: argparse.Namespace, **defaults: float) -> dict[str, float]:
     """The stage's numbers with `--option name=value` applied."""
@@ -88,8 +90,10 @@ def _average(figures: list[dict[str, float]]) -> dict[str, float]:
     return {name: sum(f[name] for f in figures if name in f) / sum(name in f for f in figures) for name in names}
 
 
-def _decoder(options: argparse.Namespace, name: str, before: str, n: dict[str, float], sighted: bool) -> None:
-    device = torch.device(options.device)
+def _decoder_start(
+    options: argparse.Namespace, before: str, sighted: bool, device: torch.device
+) -> tuple[LlavaForConditionalGeneration, Transform, Batch]:
+    """The model as the stage `before` left it, what turns images into features, and a held-out batch of features."""
     model = build_model(options.seed)
     done = torch.load(options.init or options.out / f"{before}.pt", weights_only=True, map_location="cpu")
     model.load_state_dict(done["model"])
@@ -105,17 +109,24 @@ def _decoder(options: argparse.Namespace, name: str, before: str, n: dict[str, f
         fixed += [model.model.multi_modal_projector, language.embed_tokens, *language.layers[:PRUNE_LAYER]]
     for module in fixed:
         module.requires_grad_(False)
+    return model, transform, held_out
 
+
+def _exact_answers(model: LlavaForConditionalGeneration, held_out: Batch, device: torch.device) -> dict[str, float]:
+    """Share of exact answers on the held-out batch, by type, their mean, and that about two images at once."""
     parts = [{k: a[i : i + 4] for k, a in held_out.items()} for i in range(0, 16, 4)]
+    with torch.no_grad(), torch.autocast(device.type, torch.bfloat16):
+        figures = _average([exact(answer(model, b, TOKENS)[1], b) for b in parts])
+        two = _average([exact(answer(model, b, TOKENS, images=2)[1], b) for b in parts[:2]])
+    return figures | {
+        "mean": sum(figures.values()) / len(figures),
+        "two_images": (two["color"] + two["position"]) / 2,
+    }
 
-    def validate() -> dict[str, float]:
-        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16):
-            figures = _average([exact(answer(model, b, TOKENS)[1], b) for b in parts])
-            two = _average([exact(answer(model, b, TOKENS, images=2)[1], b) for b in parts[:2]])
-        return figures | {
-            "mean": sum(figures.values()) / len(figures),
-            "two_images": (two["color"] + two["position"]) / 2,
-        }
+
+def _decoder(options: argparse.Namespace, name: str, before: str, n: dict[str, float], sighted: bool) -> None:
+    device = torch.device(options.device)
+    model, transform, held_out = _decoder_start(options, before, sighted, device)
 
     def loss(batch: Batch, progress: float) -> tuple[Tensor, dict[str, float]]:
         tokens = int(n["tokens"] + (n["tokens_end"] - n["tokens"]) * max(0.0, (progress - n["grow"]) / (1 - n["grow"])))
@@ -128,7 +139,7 @@ def _decoder(options: argparse.Namespace, name: str, before: str, n: dict[str, f
         n["rate"],
         loss,
         list(model.parameters()),
-        validate,
+        lambda: _exact_answers(model, held_out, device),
         flat=n["flat"],
         fresh=n["batch"] / 8 / n["reuse"],
         every=n["every"],
