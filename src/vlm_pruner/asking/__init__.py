@@ -1,6 +1,6 @@
 """One question about one image, with and without pruning: what the command line, the report and the page share."""
 
-from vlm_pruner.asking.answers import Answer, Times, ask
+from vlm_pruner.asking.answers import Answer, Run, Times, ask
 from vlm_pruner.asking.facts import describe, facts
 from vlm_pruner.asking.inputs import EMBEDDED, Loaded, check_size, open_image, open_model, prompt_inputs
 
@@ -8,6 +8,7 @@ __all__ = [
     "EMBEDDED",
     "Answer",
     "Loaded",
+    "Run",
     "Times",
     "ask",
     "check_size",

@@ -16,12 +16,12 @@ from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList
 from transformers.generation.streamers import BaseStreamer
 
-from vlm_pruner.asking.inputs import Loaded, prompt_inputs
+from vlm_pruner.asking.inputs import Loaded
 from vlm_pruner.engine import ImageRecord, prune
 from vlm_pruner.plan import PrunePlan
 from vlm_pruner.report import PruneReport
 
-__all__ = ["Answer", "Times", "ask"]
+__all__ = ["Answer", "Run", "Times", "ask"]
 
 
 @dataclass(frozen=True)
@@ -36,14 +36,12 @@ class Times:
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What the model said under one plan."""
+class Run:
+    """What the model said under one plan, and how long it took."""
 
     plan: PrunePlan
     text: str
     tokens: int  # of the answer, its end mark included
-    probability: float  # that this run gives to its own answer
-    full_probability: float  # that this run gives to the answer with all tokens
     times: Times
     report: PruneReport  # of the last timed run
     images: Sequence[ImageRecord] = field(default=(), repr=False)  # of the same run, for pictures
@@ -54,6 +52,14 @@ class Answer:
         if all(stage.method.name == "none" for stage in self.plan.stages):
             return "all tokens"
         return " + ".join(f"{stage.method.name} {stage.keep}" for stage in self.plan.stages)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer(Run):
+    """A run, and how sure the model was."""
+
+    probability: float  # that this run gives to its own answer
+    full_probability: float  # that this run gives to the answer with all tokens
 
 
 def ask(
@@ -79,9 +85,7 @@ def ask(
         PlanError: a plan that does not fit the model or the image.
         UnsupportedModelError: a model that cannot be pruned.
     """
-    inputs = {k: v.to(loaded.model.device) for k, v in prompt_inputs(loaded.processor, question, image).items()}
-    if "pixel_values" in inputs:
-        inputs["pixel_values"] = inputs["pixel_values"].to(loaded.model.dtype)
+    inputs = loaded.inputs(question, image)
     every = [PrunePlan.of("none", num_layers=loaded.layers), *plans]
     warm = []
     for number, plan in enumerate(every):
@@ -176,7 +180,16 @@ def _answer(loaded: Loaded, plan: PrunePlan, trials: list[_Trial], full_probabil
         runs=len(trials),
     )
     text = loaded.processor.decode(last.ids, skip_special_tokens=True).strip()
-    return Answer(plan, text, len(last.ids), last.probability, full_probability, times, last.report, last.images)
+    return Answer(
+        plan=plan,
+        text=text,
+        tokens=len(last.ids),
+        times=times,
+        report=last.report,
+        images=last.images,
+        probability=last.probability,
+        full_probability=full_probability,
+    )
 
 
 def _median(values: Iterable[float | None]) -> float | None:

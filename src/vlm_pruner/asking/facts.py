@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from vlm_pruner.asking.answers import Answer
+from vlm_pruner.asking.answers import Run
 from vlm_pruner.budget import Keep
 
 __all__ = ["describe", "facts"]
 
 
-def facts(answer: Answer) -> dict[str, str]:
+def facts(answer: Run) -> dict[str, str]:
     """Tokens, times and costs of one answer by name and unit, as text."""
     report, times = answer.report, answer.times
     return {
@@ -26,7 +26,7 @@ def _number(value: float | None, digits: int, unit: float = 1.0) -> str:
     return "-" if value is None else f"{value / unit:.{digits}f}"
 
 
-def describe(answer: Answer) -> tuple[str, str]:
+def describe(answer: Run) -> tuple[str, str]:
     """Title ("VLM-Pruner, 64 tokens") and note ("arXiv:2512.02700, Alg. 1; at decoder layer 2") of an answer."""
     if answer.name == "all tokens":
         return "All tokens", ""

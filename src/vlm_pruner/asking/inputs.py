@@ -36,6 +36,17 @@ class Loaded:
         """Decoder layers of the language model."""
         return int(self.model.config.get_text_config().num_hidden_layers)
 
+    def inputs(self, question: str, image: Image.Image | None) -> dict[str, Any]:
+        """`prompt_inputs` on the model's device and in its dtype.
+
+        Raises:
+            InputError: as `prompt_inputs`.
+        """
+        ready = {k: v.to(self.model.device) for k, v in prompt_inputs(self.processor, question, image).items()}
+        if "pixel_values" in ready:
+            ready["pixel_values"] = ready["pixel_values"].to(self.model.dtype)
+        return ready
+
 
 def open_image(path: str | Path) -> Image.Image:
     """The first frame of an image file as upright RGB.

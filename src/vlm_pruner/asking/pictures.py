@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from vlm_pruner import __version__
-from vlm_pruner.asking.answers import Answer
+from vlm_pruner.asking.answers import Answer, Run
 from vlm_pruner.asking.facts import describe, facts
 from vlm_pruner.asking.inputs import Loaded
 from vlm_pruner.errors import InputError
@@ -19,7 +19,7 @@ from vlm_pruner.viz import Entry, Layout, image_window, merge_map, overlay, over
 __all__ = ["answer_layout", "answer_overlay", "answer_selection", "answers_page"]
 
 
-def answer_selection(answer: Answer) -> Selection:
+def answer_selection(answer: Run) -> Selection:
     """What was left of the image after the last stage, in the image's own coordinates.
 
     Raises:
@@ -32,14 +32,14 @@ def answer_selection(answer: Answer) -> Selection:
     return selection
 
 
-def answer_layout(loaded: Loaded, image: Image.Image, answer: Answer) -> Layout:
+def answer_layout(loaded: Loaded, image: Image.Image, answer: Run) -> Layout:
     """Where the tokens of the image lie on it."""
     record = answer.images[0]
     window = image_window(loaded.processor, image.size)
     return Layout.of(image.size, record.grid, record.position, window=window, total=record.total)
 
 
-def answer_overlay(loaded: Loaded, image: Image.Image, question: str, answer: Answer, width: int = 960) -> Image.Image:
+def answer_overlay(loaded: Loaded, image: Image.Image, question: str, answer: Run, width: int = 960) -> Image.Image:
     """Kept tokens bright with their order, dropped ones dimmed; titled with the plan, the question and the answer."""
     title, note = describe(answer)
     layout, selection = answer_layout(loaded, image, answer), answer_selection(answer)
