@@ -1,0 +1,123 @@
+"""What a visitor chose, and its other spellings: a link, plans, lines of Python."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import urlencode
+
+from vlm_pruner.asking import EMBEDDED
+from vlm_pruner.errors import InputError, PlanError
+from vlm_pruner.methods.base import method_class
+from vlm_pruner.plan import PrunePlan
+
+__all__ = ["MAX_CHOICES", "MAX_TOKENS", "UPLOADED", "Choice", "Settings", "address", "python_lines"]
+
+MAX_CHOICES = 3
+MAX_TOKENS = 512  # of an answer
+UPLOADED = "uploaded"  # the picture of a visitor: a link cannot carry it
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One method to try."""
+
+    method: str
+    percent: float  # of the image's tokens that stay
+    layer: int | None = None  # None: as the method prefers
+
+    def plan(self, num_layers: int) -> PrunePlan:
+        """The plan of this choice for a model of `num_layers` decoder layers.
+
+        Raises:
+            PlanError: an unknown method, or a budget or layer that the model cannot meet.
+        """
+        return PrunePlan.of(self.method, self.percent / 100, self.layer, num_layers=num_layers)
+
+    def to_text(self) -> str:
+        """ "vlm-pruner,11,2": method, percent, layer or "auto"."""
+        return f"{self.method},{self.percent:g},{'auto' if self.layer is None else self.layer}"
+
+    @classmethod
+    def from_text(cls, text: str) -> Choice:
+        """Inverse of `to_text`; the layer may be left out.
+
+        Raises:
+            InputError: not method,percent,layer, or a share outside 1 to 100.
+            PlanError: an unknown method.
+        """
+        name, *numbers = text.split(",")
+        method_class(name)
+        try:
+            percent, layer = float(numbers[0]), numbers[1] if numbers[1:] else "auto"
+            choice = cls(name, percent, None if layer == "auto" else int(layer))
+        except (ValueError, IndexError):
+            raise InputError(f"{text!r} is not method,percent,layer as in 'vlm-pruner,11,2'") from None
+        if not 1 <= percent <= 100:
+            raise InputError(f"{text!r} keeps {percent:g} % of the tokens; 1 to 100 can be asked for")
+        return choice
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that a link to the page restores."""
+
+    picture: str = ""  # key of a shipped picture, or UPLOADED
+    question: str = ""
+    choices: tuple[Choice, ...] = (Choice("vlm-pruner", 11), Choice("divprune", 11))
+    max_new_tokens: int = 32
+
+    def to_query(self) -> str:
+        """The query string of a link, without its question mark."""
+        fields = [("picture", self.picture), ("question", self.question), ("tokens", str(self.max_new_tokens))]
+        return urlencode([*fields, *(("try", choice.to_text()) for choice in self.choices)])
+
+    @classmethod
+    def from_query(cls, fields: Mapping[str, list[str]]) -> tuple[Settings, list[str]]:
+        """The settings of a link and what could not be understood of it; whatever is missing stays at its default."""
+        plain, problems, choices = cls(), [], []
+        for text in fields.get("try", []):
+            try:
+                choices.append(Choice.from_text(text))
+            except (InputError, PlanError) as error:
+                problems.append(str(error))
+        if len(choices) > MAX_CHOICES:
+            problems.append(f"a link may try {MAX_CHOICES} methods, this one has {len(choices)}")
+        tokens = fields.get("tokens", [str(plain.max_new_tokens)])[0]
+        if not tokens.isdecimal() or not 1 <= int(tokens) <= MAX_TOKENS:
+            problems.append(f"tokens={tokens!r} is not a number from 1 to {MAX_TOKENS}")
+            tokens = str(plain.max_new_tokens)
+        settings = cls(
+            picture=fields.get("picture", [plain.picture])[0],
+            question=fields.get("question", [plain.question])[0],
+            choices=tuple(choices[:MAX_CHOICES]) or plain.choices,
+            max_new_tokens=int(tokens),
+        )
+        return settings, problems
+
+
+def address(page: str, settings: Settings) -> str:
+    """The link that restores the settings; `page` is any address of the page itself, or empty where it is unknown."""
+    return f"{page.split('?')[0].split('#')[0]}?{settings.to_query()}"
+
+
+def python_lines(model: str, settings: Settings) -> str:
+    """A script that asks the same: the model and the question, then three lines for each choice."""
+    name = "" if model == EMBEDDED else repr(model)
+    head = [
+        "import vlm_pruner as vp",
+        "from vlm_pruner.asking import open_image, open_model, prompt_inputs",
+        "",
+        f"loaded = open_model({name})",
+        "model, processor = loaded.model, loaded.processor",
+        f'inputs = prompt_inputs(processor, {settings.question!r}, open_image("picture.png"))',
+    ]
+    for choice in settings.choices:
+        layer = "" if choice.layer is None else f", layer={choice.layer}"
+        head += [
+            "",
+            f'with vp.prune(model, "{choice.method}", keep={choice.percent / 100:g}{layer}) as session:',
+            f"    out = model.generate(**inputs, do_sample=False, max_new_tokens={settings.max_new_tokens})",
+            'print(processor.decode(out[0, inputs["input_ids"].shape[1] :]), session.report)',
+        ]
+    return "\n".join(head)

@@ -1,0 +1,131 @@
+"""Comparisons as events: real generations of a tiny model, stopped, failing and queueing."""
+
+from __future__ import annotations
+
+import threading
+from itertools import pairwise
+
+import pytest
+from PIL import Image
+
+from vlm_pruner.asking import ask
+from vlm_pruner.errors import InputError
+from vlm_pruner.web.service import Done, Failed, Said, Service, Started, Stopped, Waiting
+from vlm_pruner.web.settings import Choice
+
+IMAGE = Image.radial_gradient("L").resize((200, 160)).convert("RGB")
+QUESTION = "what is this ?"
+
+
+def kinds(events) -> list[tuple[str, int | None]]:
+    return [(type(e).__name__, getattr(e, "column", None)) for e in events if not isinstance(e, Said)]
+
+
+def test_the_answers_are_those_of_the_library(tiny):
+    choices = [Choice("random", 11, 2), Choice("grid", 25)]
+    events = list(Service(tiny).compare(IMAGE, QUESTION, choices, max_new_tokens=4))
+    assert kinds(events) == [(kind, column) for column in range(3) for kind in ("Started", "Done")]
+    runs = [event.run for event in events if isinstance(event, Done)]
+    plans = [choice.plan(tiny.layers) for choice in choices]
+    expected = ask(tiny, IMAGE, QUESTION, plans, max_new_tokens=4, runs=1)
+    assert [run.text for run in runs] == [answer.text for answer in expected]
+    assert [run.report.kept for run in runs] == [576, 64, 144]
+    assert all(run.times.first_token_ms > 0 and run.times.prefill_ms > 0 for run in runs)
+
+
+def test_the_text_grows_and_ends_as_the_answer(tiny):
+    events = list(Service(tiny).compare(IMAGE, QUESTION, [], max_new_tokens=6))
+    said = [event.text for event in events if isinstance(event, Said)]
+    assert said
+    assert all(longer.startswith(shorter) for shorter, longer in pairwise(said))
+    assert said[-1].strip() == events[-1].run.text
+
+
+def test_a_choice_that_cannot_be_carried_out_fails_alone(tiny):
+    choices = [Choice("grid", 11, 40), Choice("pyramiddrop", 11, 2), Choice("grid", 11)]
+    events = list(Service(tiny).compare(IMAGE, QUESTION, choices, max_new_tokens=2))
+    failed = {event.column: event.message for event in events if isinstance(event, Failed)}
+    assert set(failed) == {1, 2}
+    assert "layer 40 does not exist" in failed[1]
+    assert "pyramiddrop prunes at layers" in failed[2]
+    assert isinstance(events[-1], Done)
+
+
+def test_whatever_a_model_raises_is_one_line(tiny, monkeypatch, caplog):
+    def explode(**kwargs):
+        raise RuntimeError("CUDA out of memory.\nTraceback (most recent call last)")
+
+    monkeypatch.setattr(tiny.model, "generate", explode)
+    events = list(Service(tiny).compare(IMAGE, QUESTION, []))
+    assert events[-1] == Failed(0, "the model could not answer: CUDA out of memory.")
+    assert "RuntimeError" in caplog.text  # the log has all of it
+
+
+@pytest.mark.parametrize(
+    ("image", "question", "choices", "message"),
+    [
+        (None, QUESTION, 1, "choose or upload an image first"),
+        (IMAGE, "  ", 1, "the question is empty"),
+        (IMAGE, "<image> ?", 1, "contains the image placeholder"),
+        (IMAGE, QUESTION, 4, "at most 3 methods can be compared, not 4"),
+    ],
+)
+def test_entries_that_make_no_sense(tiny, image, question, choices, message):
+    with pytest.raises(InputError, match=message):
+        list(Service(tiny).compare(image, question, [Choice("grid", 11)] * choices))
+
+
+def test_stopping_ends_it_at_the_next_token_and_frees_the_model(tiny):
+    service, stop = Service(tiny), threading.Event()
+    events = []
+    for event in service.compare(IMAGE, QUESTION, [Choice("grid", 11)], max_new_tokens=400, stop=stop):
+        events.append(event)
+        if isinstance(event, Said):
+            stop.set()
+    assert events[-1] == Stopped()
+    assert not any(isinstance(event, Done) for event in events)
+    assert len(events) < 20
+    assert isinstance(list(service.compare(IMAGE, QUESTION, [], max_new_tokens=1))[-1], Done)
+
+
+def test_a_reader_who_goes_away_frees_the_model(tiny):
+    service = Service(tiny)
+    reading = service.compare(IMAGE, QUESTION, [], max_new_tokens=400)
+    while not isinstance(next(reading), Said):
+        pass
+    reading.close()
+    assert isinstance(list(service.compare(IMAGE, QUESTION, [], max_new_tokens=1))[-1], Done)
+
+
+def test_two_visitors_take_turns_answer_by_answer(tiny):
+    service, order, lock = Service(tiny), [], threading.Lock()
+    both = threading.Barrier(2)
+
+    def visit(name: str) -> None:
+        both.wait()
+        for event in service.compare(IMAGE, QUESTION, [Choice("grid", 11)] * 2, max_new_tokens=3):
+            with lock:
+                order.append((name, event))
+
+    threads = [threading.Thread(target=visit, args=(name,)) for name in ("ann", "bob")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    started = [name for name, event in order if isinstance(event, Started)]
+    assert sorted(started) == ["ann"] * 3 + ["bob"] * 3
+    assert started[:4] not in (
+        ["ann", "ann", "ann", "bob"],
+        ["bob", "bob", "bob", "ann"],
+    )  # nobody is served whole first
+    assert any(isinstance(event, Waiting) and event.ahead == 1 for _, event in order)
+
+
+def test_warming_up_leaves_the_model_unpruned(tiny):
+    def hooks() -> int:
+        return sum(len(m._forward_pre_hooks) + len(m._forward_hooks) for m in tiny.model.modules())
+
+    Service(tiny).warm_up(IMAGE)  # transformers installs hooks of its own the first time
+    before = hooks()
+    Service(tiny).warm_up(IMAGE)
+    assert hooks() == before

@@ -1,0 +1,77 @@
+"""A visitor's choice in its other spellings: a link that comes back, and Python that runs."""
+
+from __future__ import annotations
+
+import ast
+from urllib.parse import parse_qs
+
+import pytest
+
+from vlm_pruner.errors import InputError, PlanError
+from vlm_pruner.web.settings import MAX_CHOICES, Choice, Settings, address, python_lines
+
+ALL = Settings(
+    "scene-word",
+    "What & why = “ö”?\n#1",
+    (Choice("vlm-pruner", 11, 2), Choice("divprune", 7.5), Choice("grid", 100, 0)),
+    64,
+)
+
+
+@pytest.mark.parametrize("settings", [Settings(), ALL])
+def test_a_link_restores_everything(settings):
+    assert Settings.from_query(parse_qs(settings.to_query())) == (settings, [])
+
+
+def test_what_a_link_does_not_say_stays_at_its_default():
+    assert Settings.from_query({}) == (Settings(), [])
+
+
+@pytest.mark.parametrize(
+    ("query", "problem"),
+    [
+        ("try=vlm-prunner,11", "did you mean 'vlm-pruner'?"),
+        ("try=vlm-pruner", "is not method,percent,layer"),
+        ("try=vlm-pruner,many", "is not method,percent,layer"),
+        ("try=vlm-pruner,11,deep", "is not method,percent,layer"),
+        ("try=vlm-pruner,0", "1 to 100 can be asked for"),
+        ("try=vlm-pruner,nan", "1 to 100 can be asked for"),
+        ("tokens=0", "tokens='0' is not a number from 1 to"),
+        ("tokens=1e9", "is not a number from 1 to"),
+        ("&".join(["try=grid,5"] * 4), "may try 3 methods, this one has 4"),
+    ],
+)
+def test_a_broken_link_says_what_is_wrong_and_the_rest_counts(query, problem):
+    settings, problems = Settings.from_query(parse_qs(f"question=Why?&{query}"))
+    assert problem in " ".join(problems)
+    assert settings.question == "Why?"
+    assert 1 <= len(settings.choices) <= MAX_CHOICES
+
+
+def test_the_link_replaces_what_was_in_the_address():
+    assert address("http://h:1/p?old=1#x", Settings()) == f"http://h:1/p?{Settings().to_query()}"
+    assert address("", Settings()).startswith("?picture=")
+
+
+def test_plans_are_those_of_the_library():
+    plan = Choice("vlm-pruner", 11).plan(8)
+    assert (plan.stages[0].keep, plan.stages[0].layer) == (0.11, 2)
+    with pytest.raises(PlanError, match="layer 9 does not exist"):
+        Choice("grid", 11, 9).plan(8)
+
+
+def test_choices_are_read_strictly():
+    assert Choice.from_text("vlm-pruner,11") == Choice("vlm-pruner", 11)
+    assert Choice.from_text("vlm-pruner,11,auto") == Choice("vlm-pruner", 11)
+    with pytest.raises(InputError, match="is not method,percent,layer"):
+        Choice.from_text("vlm-pruner,11,2.5")
+
+
+@pytest.mark.parametrize("model", ["embedded", "owner/name"])
+def test_the_python_lines_are_python_with_three_lines_for_each_choice(model):
+    text = python_lines(model, ALL)
+    ast.parse(text)
+    assert text.count("with vp.prune(model") == 3
+    assert 'vp.prune(model, "vlm-pruner", keep=0.11, layer=2)' in text
+    assert repr(ALL.question) in text
+    assert "open_model()" in text if model == "embedded" else "open_model('owner/name')" in text
