@@ -7,6 +7,10 @@ TORCH  ?= torch==2.13.0
 export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY ?= passive
 
+# What `make demo` asks about; PICTURE may be any image file.
+PICTURE ?= demo
+ASK     ?= What is the word?
+
 .PHONY: help demo test check format bench clean
 help:
 	@echo "make demo    ask the embedded model about a shipped image, with and without pruning"
@@ -28,6 +32,9 @@ $(VENV)/run.stamp: $(VENV)/torch.stamp pyproject.toml
 $(VENV)/dev.stamp: $(VENV)/run.stamp
 	$(BIN)/pip install --quiet -c constraints.txt -e ".[dev]"
 	touch $@
+
+demo: $(VENV)/run.stamp
+	$(BIN)/vlm-pruner ask "$(PICTURE)" "$(ASK)" --keep 64 --overlay out/overlay.png
 
 check: $(VENV)/dev.stamp
 	$(BIN)/ruff check .

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 import struct
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 from tests.support.tiny import checkpoint
 from typer.testing import CliRunner
 
+from vlm_pruner import scenes
 from vlm_pruner.cli import COMMANDS, app
 
 
@@ -181,6 +184,29 @@ def test_models_come_from_the_adapters():
     rows = json.loads(run("models", "--json").stdout)
     assert sorted(name for row in rows for name in row["names"]) == sorted(["embedded", *families()])
     assert all(name in run("models").stdout for name in families())
+
+
+def test_make_demo_answers_rightly_with_and_without_pruning(tmp_path):
+    makefile = (Path(__file__).parents[2] / "Makefile").read_text(encoding="utf-8")
+    picture, question = (re.search(rf"^{name} +\?= (.+)$", makefile, re.MULTILINE)[1] for name in ("PICTURE", "ASK"))
+    assert '/vlm-pruner ask "$(PICTURE)" "$(ASK)" --keep 64 --overlay out/overlay.png' in makefile
+    result = run("ask", picture, question, "--keep", 64, "--overlay", tmp_path / "overlay.png")
+    assert result.exit_code == 0, result.output
+    words = result.stdout.split()
+    right = dict(scenes.DEMO_QUESTIONS)[question]
+    assert words[words.index("tokens") + 1] == right
+    assert words[words.index("pruned") + 1] == right
+    with Image.open(tmp_path / "overlay.png") as drawn:
+        assert np.asarray(drawn.convert("HSV"))[:, :, 1].max() > 200
+
+
+def test_a_person_watching_sees_a_bar_and_the_steps(picture, monkeypatch):
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    result = ask(picture)
+    for step in ("loading", "warming up", "timing, 6 of 6", "probabilities", "drawing"):
+        assert step in result.stderr, step
+    assert "━" in result.stderr
+    assert "━" not in result.stdout
 
 
 def test_every_command_is_listed_with_its_help():

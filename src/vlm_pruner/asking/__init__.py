@@ -2,9 +2,10 @@
 
 from vlm_pruner.asking.answers import Answer, Run, Times, ask
 from vlm_pruner.asking.facts import describe, facts
-from vlm_pruner.asking.inputs import EMBEDDED, Loaded, check_size, open_image, open_model, prompt_inputs
+from vlm_pruner.asking.inputs import DEMO_IMAGE, EMBEDDED, Loaded, check_size, open_image, open_model, prompt_inputs
 
 __all__ = [
+    "DEMO_IMAGE",
     "EMBEDDED",
     "Answer",
     "Loaded",

@@ -70,7 +70,7 @@ def ask(
     *,
     max_new_tokens: int = 32,
     runs: int = 3,
-    progress: Callable[[str], None] = lambda _: None,
+    progress: Callable[[str, float], None] = lambda *_: None,
 ) -> list[Answer]:
     """The answer with all tokens, then one for each plan.
 
@@ -79,7 +79,7 @@ def ask(
 
     Args:
         plans: finished plans, see `PrunePlan.of`.
-        progress: told what is going on, for a status line.
+        progress: told what is going on and which share of the work is done.
 
     Raises:
         PlanError: a plan that does not fit the model or the image.
@@ -89,17 +89,17 @@ def ask(
     every = [PrunePlan.of("none", num_layers=loaded.layers), *plans]
     warm = []
     for number, plan in enumerate(every):
-        progress(f"warming up, {number + 1} of {len(every)}")
+        progress(f"warming up, {number + 1} of {len(every)}", 0.3 * number / len(every))
         warm.append(_run(loaded, inputs, plan, max_new_tokens))
     timed: list[list[_Trial]] = [[] for _ in every]
     rounds = 1 if sum(sum(trial.milliseconds) for trial in warm) > 5000 else runs
     for number in range(rounds * len(every)):
-        progress(f"timing, {number + 1} of {rounds * len(every)}")
+        progress(f"timing, {number + 1} of {rounds * len(every)}", 0.3 + 0.5 * number / (rounds * len(every)))
         timed[number % len(every)].append(_run(loaded, inputs, every[number % len(every)], max_new_tokens))
     reference = timed[0][-1].ids
     answers = []
     for number, (plan, trials) in enumerate(zip(every, timed, strict=True)):
-        progress(f"probabilities, {number + 1} of {len(every)}")
+        progress(f"probabilities, {number + 1} of {len(every)}", 0.8 + 0.2 * number / len(every))
         forced = _run(loaded, inputs, plan, len(reference), force=reference)
         answers.append(_answer(loaded, plan, trials, forced.probability))
     return answers

@@ -14,10 +14,13 @@ from PIL import Image, ImageOps
 from vlm_pruner.adapters import adapter_for
 from vlm_pruner.errors import InputError
 
-__all__ = ["EMBEDDED", "Loaded", "check_size", "open_image", "open_model", "prompt_inputs"]
+__all__ = ["DEMO_IMAGE", "EMBEDDED", "Loaded", "check_size", "open_image", "open_model", "prompt_inputs"]
 
 EMBEDDED = "embedded"
 """The name of the small model inside the package."""
+
+DEMO_IMAGE = "demo"
+"""The name of the image inside the package, where no file is called that."""
 
 MAX_PIXELS = 64_000_000
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -49,12 +52,16 @@ class Loaded:
 
 
 def open_image(path: str | Path) -> Image.Image:
-    """The first frame of an image file as upright RGB.
+    """The first frame of an image file as upright RGB; "demo" is the image that comes with the package.
 
     Raises:
         InputError: no such file, not an image, a damaged one, or one of more than 64 megapixels.
     """
     file = Path(path)
+    if str(path) == DEMO_IMAGE and not file.exists():
+        from vlm_pruner.scenes import DEMO
+
+        file = DEMO
     if not file.exists():
         near = get_close_matches(file.name, [p.name for p in file.parent.glob("*")], n=1)
         raise InputError(

@@ -43,7 +43,7 @@ def answer_overlay(loaded: Loaded, image: Image.Image, question: str, answer: Ru
     """Kept tokens bright with their order, dropped ones dimmed; titled with the plan, the question and the answer."""
     title, note = describe(answer)
     layout, selection = answer_layout(loaded, image, answer), answer_selection(answer)
-    subtitle = f"“{question}” {answer.text}  ({note})"
+    subtitle = f"“{question}” Answer: {answer.text} ({note})"
     return overlay(image, layout, selection, title=title, subtitle=subtitle, width=width)
 
 

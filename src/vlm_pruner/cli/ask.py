@@ -50,7 +50,7 @@ def ask(
         loaded = asking.open_model(model, device=device, dtype=dtype)
         plan = PrunePlan.of(method, budget, layer, num_layers=loaded.layers)
         answers = asking.ask(loaded, picture, question, [plan], max_new_tokens=max_new_tokens, progress=say)
-        say("drawing")
+        say("drawing", 1.0)
         drawn = _draw(loaded, picture, question, answers[1], overlay)
     if json:
         print_json(as_json(loaded, question, answers, drawn))
@@ -60,10 +60,10 @@ def ask(
     out.print(f"[bold]all tokens[/]  {escape(answers[0].text)}")
     out.print(f"[bold]pruned[/]      {escape(answers[1].text)}\n")
     out.print(answers_table(answers))
-    out.print(f"\n{answers[1].report}", markup=False)
+    out.print(f"\n{answers[1].report}", markup=False, soft_wrap=True)
     out.print(f"Times are medians of {answers[0].times.runs} runs, taken in turn after a warm-up.", style="dim")
     if drawn is not None:
-        out.print(f"overlay: {drawn}", markup=False)
+        out.print(f"overlay: {drawn}", markup=False, soft_wrap=True)
 
 
 def _draw(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from vlm_pruner.errors import InputError
 
@@ -32,14 +33,20 @@ def print_json(data: Any) -> None:
 
 
 @contextmanager
-def progress(doing: str) -> Iterator[Callable[[str], None]]:
-    """A status line with a spinner on stderr, if a person is watching; yields the function that changes its text."""
+def progress(doing: str) -> Iterator[Callable[[str, float], None]]:
+    """A progress bar on stderr, if a person is watching; yields the function that sets its text and the share done."""
     screen = Console(stderr=True, highlight=False, markup=False)
     if not screen.is_terminal:
-        yield lambda _: None
+        yield lambda *_: None
         return
-    with screen.status(doing) as status:
-        yield status.update
+    columns = (SpinnerColumn(), BarColumn(24), TimeElapsedColumn(), TextColumn("{task.description}", markup=False))
+    with Progress(*columns, console=screen, transient=True) as bar:
+        task = bar.add_task(doing, total=None)
+
+        def say(text: str, share: float) -> None:
+            bar.update(task, description=text, total=1.0, completed=share)
+
+        yield say
 
 
 def quiet() -> None:

@@ -11,7 +11,9 @@ from vlm_pruner.errors import InputError
 
 __all__ = ["Device", "Dtype", "Image", "Json", "Layer", "Model", "Question", "Tokens", "parse_keep", "parse_list"]
 
-Image = Annotated[str, typer.Argument(help="Image file; 'none' asks without an image.", show_default=False)]
+Image = Annotated[
+    str, typer.Argument(help="Image file; 'demo' is a shipped one, 'none' asks without.", show_default=False)
+]
 Question = Annotated[str, typer.Argument(help="The question about it.", show_default=False)]
 Model = Annotated[str, typer.Option("--model", help="'embedded', a checkpoint folder, or a hub id.")]
 Layer = Annotated[

@@ -41,10 +41,10 @@ def report(
         loaded = asking.open_model(model, device=device, dtype=dtype)
         plans = [PrunePlan.of(n, k, layer, num_layers=loaded.layers) for n in names for k in budgets]
         answers = asking.ask(loaded, picture, question, plans, max_new_tokens=max_new_tokens, progress=say)
-        say("drawing")
+        say("drawing", 1.0)
         page = answers_page(loaded, picture, question, answers)
     output.write_text(page, encoding="utf-8")
     out = console()
     for answer in answers:
         out.print(f"{answer.name}: {answer.text}", markup=False)
-    out.print(f"report: {output}", markup=False)
+    out.print(f"report: {output}", markup=False, soft_wrap=True)
