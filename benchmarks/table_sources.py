@@ -1,0 +1,119 @@
+"""What each table of the pages is made of. A source is a function without arguments that returns Markdown.
+
+A measured table ends with a line that names the machine and the command; one whose result file is not there says so.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.common import RESULTS
+
+__all__ = ["SOURCES", "markdown", "measured", "methods", "models", "result"]
+
+NUMBER = re.compile(r"[\d.,]*")
+
+
+def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table, columns of numbers to the right."""
+    lines = [list(row) for row in rows]
+    rule = ["--:" if all(NUMBER.fullmatch(row[i]) for row in lines) else "---" for i in range(len(head))]
+    return "\n".join("| " + " | ".join(row) + " |" for row in [list(head), rule, *lines])
+
+
+def result(name: str, folder: Path = RESULTS) -> dict[str, Any] | None:
+    """The result file of a benchmark, None if it was not run."""
+    path = folder / f"{name}.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def measured(
+    name: str, columns: Mapping[str, tuple[str, str]], first: str = "", folder: Path = RESULTS
+) -> Callable[[], str]:
+    """Source of a table of the rows of one result file.
+
+    Args:
+        name: of the result file and of the benchmark's module.
+        columns: heading -> (key of a row, format such as ".1f"); rows without any of these keys are left out.
+        first: heading of the column of row names.
+    """
+
+    def make() -> str:
+        found = result(name, folder)
+        if found is None:
+            return f"*Not measured yet: `python -m benchmarks.{name.replace('/', '.')}`.*"
+        keys = [key for key, _ in columns.values()]
+        rows = [row for row in found["rows"] if any(row.get(key) is not None for key in keys)]
+        cells = [[row["name"], *(_cell(row.get(key), form) for key, form in columns.values())] for row in rows]
+        return f"{markdown([first, *columns], cells)}\n\n{provenance(found)}"
+
+    return make
+
+
+def provenance(found: Mapping[str, Any]) -> str:
+    """Where and how a result was measured, as one line of Markdown."""
+    machine = found["machine"]
+    device = machine.get("gpu") or f"{machine['processor']}, {_count(machine['threads'], 'thread')}"
+    return f"*{device}, torch {found['torch']}: `{found['command']}`*"
+
+
+def _count(n: int, thing: str) -> str:
+    return f"{n} {thing}{'' if n == 1 else 's'}"
+
+
+def _cell(value: Any, form: str) -> str:
+    return "" if value is None else format(value, form)
+
+
+def methods() -> str:
+    """Every registered method."""
+    from vlm_pruner.methods import registry
+
+    rows = []
+    for cls in registry().values():
+        site = "the language model" if cls.default_layer is None else f"layer {cls.default_layer}"
+        needs = ", ".join(sorted(signal.value for signal in cls.needs)) or "-"
+        rows.append([f"`{cls.name}`", cls.title, cls.source, site, "yes" if cls.question_aware else "no", needs])
+    return markdown(["name", "method", "source", "prunes before", "reads the question", "needs"], rows)
+
+
+def models() -> str:
+    """Every supported `model_type`, families that share an adapter in one row."""
+    from vlm_pruner.adapters import families
+
+    kinds: dict[type, list[str]] = {}
+    for name, adapter in families().items():
+        kinds.setdefault(adapter, []).append(name)
+    rows = []
+    for adapter, names in kinds.items():
+        summary = " ".join((inspect.getdoc(adapter) or "").split()).split(". ")[0].rstrip(".")
+        rows.append([", ".join(f"`{name}`" for name in names), summary])
+    return markdown(["`model_type`", "visual tokens"], rows)
+
+
+SOURCES: dict[str, Callable[[], str]] = {
+    "methods": methods,
+    "models": models,
+    "prefill": measured(
+        "prefill",
+        {
+            "prefill, ms": ("median_ms", ".0f"),
+            "of unpruned": ("ratio", ".2f"),
+            "ideal": ("linear_ideal", ".2f"),
+            "selection, ms": ("selection_ms", ".2f"),
+        },
+    ),
+    "decode": measured(
+        "decode",
+        {"decode, ms per token": ("median_ms", ".1f"), "of unpruned": ("ratio", ".2f"), "KV bytes": ("kv_bytes", ",d")},
+    ),
+    "memory": measured(
+        "memory", {"inputs, MiB": ("inputs_MiB", ".0f"), "allocated beside, MiB": ("allocated_MiB", ".2f")}
+    ),
+}
+"""Name of a table -> its source."""
