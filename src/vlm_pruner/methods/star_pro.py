@@ -67,7 +67,7 @@ class PivotedQR(PruningMethod):
 @final
 @dataclass(frozen=True)
 class TextAttention(PruningMethod):
-    """Keeps the tokens with the largest attention, mean over heads and all text rows after the image.
+    """Keeps the tokens with the largest attention, mean over heads and all text rows after the image, at 12/32 depth.
 
     Source: "STAR-Pro", arXiv:2609.05916, stage B; EasonAI-5589/starpro.
     Deviates: causal attention of the layer before, where the code defaults to a bidirectional mask (its
@@ -85,6 +85,9 @@ class TextAttention(PruningMethod):
         (attention,) = read(self, tokens, Signal.TEXT_ATTENTION)
         order = top(attention.float().mean((0, 1)), keep)
         return Selection(index=order.sort().values, order=order)
+
+    def stages(self, keep: Keep, num_layers: int) -> list[tuple[PruningMethod, Keep, int | None]]:
+        return [(self, keep, layers((12,), num_layers)[0])]
 
 
 @final

@@ -72,6 +72,9 @@ class TopsText(PruningMethod):
         order = tops(tokens.features, relevance, keep, self.alpha, self.coverage)
         return Selection(index=order.sort().values, order=order)
 
+    def stages(self, keep: Keep, num_layers: int) -> list[tuple[PruningMethod, Keep, int | None]]:
+        return [(self, keep, layers((12,), num_layers)[0])]
+
 
 @final
 @dataclass(frozen=True)
