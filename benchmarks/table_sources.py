@@ -14,7 +14,7 @@ from typing import Any
 
 from benchmarks.common import RESULTS
 
-__all__ = ["SOURCES", "markdown", "measured", "methods", "models", "result"]
+__all__ = ["SOURCES", "markdown", "measured", "models", "result"]
 
 NUMBER = re.compile(r"[\d.,]*")
 
@@ -70,18 +70,6 @@ def _cell(value: Any, form: str) -> str:
     return "" if value is None else format(value, form)
 
 
-def methods() -> str:
-    """Every registered method."""
-    from vlm_pruner.methods import registry
-
-    rows = []
-    for cls in registry().values():
-        site = "the language model" if cls.default_layer is None else f"layer {cls.default_layer}"
-        needs = ", ".join(sorted(signal.value for signal in cls.needs)) or "-"
-        rows.append([f"`{cls.name}`", cls.title, cls.source, site, "yes" if cls.question_aware else "no", needs])
-    return markdown(["name", "method", "source", "prunes before", "reads the question", "needs"], rows)
-
-
 def models() -> str:
     """Every supported `model_type`, families that share an adapter in one row."""
     from vlm_pruner.adapters import families
@@ -97,7 +85,6 @@ def models() -> str:
 
 
 SOURCES: dict[str, Callable[[], str]] = {
-    "methods": methods,
     "models": models,
     "prefill": measured(
         "prefill",

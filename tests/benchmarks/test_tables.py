@@ -25,8 +25,8 @@ def test_what_stands_between_the_marks_is_replaced_and_nothing_else():
 
 
 def test_a_table_that_nobody_makes():
-    with pytest.raises(KeyError, match="no source for table 'metods'; known: methods"):
-        fill("<!-- table: metods -->\n<!-- /table -->", SOURCES)
+    with pytest.raises(KeyError, match="no source for table 'modles'; known: models"):
+        fill("<!-- table: modles -->\n<!-- /table -->", SOURCES)
 
 
 def test_a_measured_table_names_machine_and_command(tmp_path):
@@ -49,9 +49,7 @@ def test_what_was_not_measured_says_so(tmp_path):
     assert text == "*Not measured yet: `python -m benchmarks.gpu.speed`.*"
 
 
-def test_methods_and_models_come_from_the_registries():
+def test_models_come_from_the_registry():
     from vlm_pruner.adapters import families
-    from vlm_pruner.methods import registry
 
-    assert all(f"| `{name}` |" in SOURCES["methods"]() for name in registry())
     assert all(f"`{name}`" in SOURCES["models"]() for name in families())

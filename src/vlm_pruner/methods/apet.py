@@ -65,6 +65,7 @@ class ApET(PruningMethod):
     Deviates: the first basis token is the one farthest from the mean, not a random one. The error is the exact
     distance to the span; the code solves it with a ridge of 1e-5. Basis tokens stand at their own places. Rows are
     merged after the projector, with the groups found before it.
+    Cost: O(n c keep).
     """
 
     name: ClassVar[str] = "apet"

@@ -61,6 +61,7 @@ class CDPruner(PruningMethod):
     cosine to the question. Without a shared image-text space (no CLIP text tower) it compares the projected tokens
     with the word embeddings of the question, as its authors' followers do on Qwen2.5-VL. Kernel rows are made on
     demand.
+    Cost: O(n d keep).
     """
 
     name: ClassVar[str] = "cdpruner"

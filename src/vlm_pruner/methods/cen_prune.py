@@ -60,6 +60,7 @@ class CenDivPrune(PruningMethod):
 
     Source: "Centering before Pruning", 2026, on DivPrune (arXiv:2503.02175).
     Deviates: nothing known; the first token is chosen on centred directions.
+    Cost: O(n^2 d) for the first token, then O(n d keep).
     """
 
     name: ClassVar[str] = "cen-divprune"
@@ -78,6 +79,7 @@ class CenCDPruner(PruningMethod):
 
     Source: "Centering before Pruning", 2026, on CDPruner (arXiv:2506.10967).
     Deviates: as `cdpruner` does, word embeddings instead of CLIP's shared space included.
+    Cost: O(n d keep).
     """
 
     name: ClassVar[str] = "cen-cdpruner"

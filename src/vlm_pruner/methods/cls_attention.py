@@ -21,6 +21,7 @@ class ClsAttention(PruningMethod):
     Source: Zhang et al., "[CLS] Attention is All You Need for Training-Free Visual Token Pruning" (FasterVLM),
     arXiv:2412.01818v1; Theia-4869/FasterVLM.
     Deviates: towers without [CLS] give the mean attention received.
+    Cost: O(n log n).
     """
 
     name: ClassVar[str] = "cls-attention"

@@ -73,6 +73,7 @@ class Dart(PruningMethod):
     exactly `keep` tokens stay; `dart_released` gives the released count (188 where 192 are asked for, 68 for 64) in the
     order of a Python set, outside the contract. The residual rows are compared as they are; the released code puts the
     final norm of the language model before the cosine.
+    Cost: O(n (d + heads head_dim)).
     """
 
     name: ClassVar[str] = "dart"

@@ -19,6 +19,7 @@ class DivPrune(PruningMethod):
 
     Deviates from the released code: float32 whatever the dtype; a chosen token cannot be chosen again; a zero row has
     cosine 0 with everything instead of NaN; original positions are kept, not repacked.
+    Cost: O(n^2 d) at most for the first token, then O(n d keep).
     """
 
     name: ClassVar[str] = "divprune"

@@ -71,6 +71,7 @@ class Eadp(PruningMethod):
     Deviates: cosines stay negated, as released (`negate`). Without a shared image-text space it takes the word
     embeddings of the question, their mean and the projected tokens, as the authors do for Qwen2.5-VL. Tokens that are
     no full grid are not smoothed. The [n, n] cosines are needed.
+    Cost: O(n^2 (d + keep)), an [n, n] matrix.
     """
 
     name: ClassVar[str] = "eadp"

@@ -28,6 +28,7 @@ class FastV(PruningMethod):
     Source: Chen et al., "An Image is Worth 1/2 Tokens After Layer 2", arXiv:2403.06764, ECCV 2024; pkunlp-icler/FastV.
     Deviates: the paper speaks of average attention, its code (and this) reads the last row only. That one row is
     recomputed from queries and keys, so that no layer has to run in eager mode. Prefill only.
+    Cost: O(n log n), and one row of attention.
     """
 
     name: ClassVar[str] = "fastv"

@@ -34,6 +34,7 @@ class FarthestPoints(PruningMethod):
 
     Source: baseline (Gonzalez, 1985).
     Deviates: nothing.
+    Cost: O(n d keep).
     """
 
     name: ClassVar[str] = "fps"

@@ -24,6 +24,8 @@ class GridPrune(PruningMethod):
 
     Where the tokens have positions of their own (tiles), the budget is spread over them by farthest points in the
     plane, and tokens without a place are taken last.
+
+    Cost: O(keep).
     """
 
     name: ClassVar[str] = "grid"

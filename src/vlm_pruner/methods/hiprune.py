@@ -37,6 +37,7 @@ class HiPrune(PruningMethod):
     Source: Liu et al., "HiPrune", arXiv:2508.00553; Danielement321/HiPrune.
     Deviates: the object layer, 9 of CLIP's 24, is that depth of other towers (`object_depth`). Attention received is
     the mean over heads and query rows; the deep layer is the one that the projector reads.
+    Cost: O(n log n), and the attention received in every layer of the tower.
     """
 
     name: ClassVar[str] = "hiprune"

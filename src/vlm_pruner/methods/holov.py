@@ -69,6 +69,7 @@ class HoloV(PruningMethod):
     Deviates: quotas that a stretch cannot fill, or that rounding leaves over, go to the best-attended tokens
     elsewhere; the released code pads with zero rows. Tokens are put back into raster order. Cosines are [n / 16, n /
     16] per stretch. Towers without [CLS] give the mean attention received.
+    Cost: O(n^2 d / chunks).
     """
 
     name: ClassVar[str] = "holov"

@@ -50,6 +50,7 @@ class MMTok(PruningMethod):
     Source: Dong et al., "MMTok: Multimodal Coverage Maximization", arXiv:2508.18264, ICLR 2026; Ironieser/MMTok.
     Deviates: all words after the image count, where the code filters stop words and template words by a list. Padded
     border patches take part.
+    Cost: O(n^2 (d + keep)), an [n, n] matrix.
     """
 
     name: ClassVar[str] = "mmtok"

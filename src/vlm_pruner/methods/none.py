@@ -17,7 +17,10 @@ __all__ = ["NoPruning"]
 @final
 @dataclass(frozen=True)
 class NoPruning(PruningMethod):
-    """Keeps every token, whatever the budget."""
+    """Keeps every token, whatever the budget.
+
+    Cost: nothing.
+    """
 
     name: ClassVar[str] = "none"
     title: ClassVar[str] = "No pruning"

@@ -39,6 +39,7 @@ class Pooling(PruningMethod):
     Source: baseline.
     Deviates: budgets that are no smaller grid get rectangles of nearly equal size. The frames of a video are pooled as
     one tall image, tokens without a full grid as one row.
+    Cost: O(n d keep).
     """
 
     name: ClassVar[str] = "pooling"

@@ -83,6 +83,7 @@ class PruMerge(PruningMethod):
     weights; `released` gives the adaptive choice of the code, outside the contract. Attention and keys are those of
     the layer that the projector reads, per head, where the code takes the last layer as one head. Raster order. Towers
     without [CLS] give the mean attention received. With all tokens kept nothing is merged.
+    Cost: O(n keep (d + c)).
     """
 
     name: ClassVar[str] = "prumerge"
@@ -108,6 +109,7 @@ class PruMergePlus(PruningMethod):
 
     Source: arXiv:2403.15388, PruMerge+; 42Shawn/LLaVA-PruMerge.
     Deviates: as `prumerge`; `keep` // 2 - 1 tokens by attention, the others at even steps of the rest in raster order.
+    Cost: O(n keep (d + c)).
     """
 
     name: ClassVar[str] = "prumerge-plus"

@@ -26,6 +26,7 @@ class PyramidDrop(PruningMethod):
     Source: Xing et al., "PyramidDrop", arXiv:2410.17247, CVPR 2025; Cooperx521/PyramidDrop.
     Deviates: the attention is that of the layer before, where the code runs the next layer's norm and projections on
     the current rows. Positions are the engine's policy; the paper's are repacked.
+    Cost: O(n log n) a stage, and one row of attention.
     """
 
     name: ClassVar[str] = "pyramiddrop"

@@ -16,7 +16,10 @@ __all__ = ["RandomPrune"]
 @final
 @dataclass(frozen=True)
 class RandomPrune(PruningMethod):
-    """A uniform choice without replacement that depends on the seed, n and keep alone."""
+    """A uniform choice without replacement that depends on the seed, n and keep alone.
+
+    Cost: O(n).
+    """
 
     name: ClassVar[str] = "random"
     title: ClassVar[str] = "Random"

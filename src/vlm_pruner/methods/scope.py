@@ -33,6 +33,7 @@ class Scope(PruningMethod):
     Source: Deng et al., "SCOPE: Saliency-Coverage Oriented Token Pruning", NeurIPS 2025; kinredon/SCOPE.
     Deviates: attention is the mean over heads, not the sum (the same choice). Towers without [CLS] give the mean
     attention received. Before the language model the rows are the tower's, inside it the residual stream.
+    Cost: O(n^2 (c + keep)), an [n, n] matrix.
     """
 
     name: ClassVar[str] = "scope"

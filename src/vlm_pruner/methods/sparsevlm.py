@@ -102,6 +102,7 @@ class SparseVLM(PruningMethod):
     Deviates: clusters count in `keep`, and each stands at the place of its centre with that position; the code appends
     them with contiguous positions. Its random tie breaker is left out. Raters are found anew at each stage, from the
     surviving image tokens. At most half of the budget is clusters.
+    Cost: O(heads t n) a stage, and O(m^2 d) for the clusters of m tokens.
     """
 
     name: ClassVar[str] = "sparsevlm"
@@ -134,6 +135,7 @@ class SparseVLMPlus(PruningMethod):
     Source: arXiv:2410.04417, ICML 2025; Gumpest/SparseVLMs with USE_VERSION=2_0.
     Deviates: 14 of 32 heads become that share of the model's heads. The division of the attention by a rotary bias is
     left out: a method sees no rotary frequencies. Raters are found anew at each stage.
+    Cost: O(heads t n) a stage.
     """
 
     name: ClassVar[str] = "sparsevlm-plus"

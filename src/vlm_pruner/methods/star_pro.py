@@ -52,6 +52,7 @@ class PivotedQR(PruningMethod):
     Source: "STAR-Pro", arXiv:2609.05916, stage A; EasonAI-5589/starpro.
     Deviates: the fallback threshold is relative to the longest row. Inside the language model it reads the residual
     stream.
+    Cost: O(n c keep).
     """
 
     name: ClassVar[str] = "pivoted-qr"
@@ -72,6 +73,7 @@ class TextAttention(PruningMethod):
     Source: "STAR-Pro", arXiv:2609.05916, stage B; EasonAI-5589/starpro.
     Deviates: causal attention of the layer before, where the code defaults to a bidirectional mask (its
     STAR_CAUSAL_FIX).
+    Cost: O(heads t n).
     """
 
     name: ClassVar[str] = "text-attention"
@@ -99,6 +101,7 @@ class StarPro(PruningMethod):
 
     Source: "STAR-Pro", arXiv:2609.05916; EasonAI-5589/starpro.
     Deviates: as its two stages; positions are the engine's policy, the released default repacks them.
+    Cost: O(n c keep), then O(heads t n) a stage.
     """
 
     name: ClassVar[str] = "star-pro"

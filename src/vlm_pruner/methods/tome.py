@@ -63,6 +63,7 @@ class ToMe(PruningMethod):
     Deviates: all rounds take place at one site instead of one round per block of the tower, on the tower's last keys
     and on projected rows; attention is not biased by the sizes. A merged token stands at the place of the odd one.
     Without the keys of the tower the rows themselves are compared.
+    Cost: O(n^2 (c + d)), a quarter of the [n, n] matrix.
     """
 
     name: ClassVar[str] = "tome"

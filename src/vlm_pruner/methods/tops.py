@@ -54,6 +54,7 @@ class TopsText(PruningMethod):
 
     Source: "TOPS", 2026, stage II.
     Deviates: the attention is that of the layer before; raters are found among all text rows after the image.
+    Cost: O(n^2 (d + keep)), an [n, n] matrix.
     """
 
     name: ClassVar[str] = "tops-text"
@@ -85,6 +86,7 @@ class Tops(PruningMethod):
     Deviates: one weight of the coverage for all budgets (`coverage`; the paper lists 0.5 for 192 and 128, 1.0 for 64
     and 32, other values for other models). Criteria are divided by their mean, as in its algorithm; its text says
     min-max.
+    Cost: O(n^2 (d + keep)), an [n, n] matrix.
     """
 
     name: ClassVar[str] = "tops"

@@ -32,6 +32,7 @@ class V2Drop(PruningMethod):
 
     Source: Chen et al., "Variation-aware Vision Token Dropping", arXiv:2509.01552, CVPR 2026; xuyang-liu16/V2Drop.
     Deviates: budgets other than the released schedule scale its first two counts.
+    Cost: O(n d) a stage.
     """
 
     name: ClassVar[str] = "v2drop"

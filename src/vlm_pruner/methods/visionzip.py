@@ -60,6 +60,7 @@ class VisionZip(PruningMethod):
     Deviates: the [CLS] row is no token of the language model here, its place goes to one more dominant patch (64 =
     54 + 10). Rows are merged after the projector, with the weights found before it. A contextual token stands at its
     target's place. Towers without [CLS] give the mean attention received, as the authors' port does.
+    Cost: O(n keep (d + head_dim)).
     """
 
     name: ClassVar[str] = "visionzip"

@@ -46,6 +46,7 @@ class VisPruner(PruningMethod):
     Source: Zhang et al., "Beyond Text-Visual Attention", arXiv:2412.01818, ICCV 2025; Theia-4869/VisPruner.
     Deviates: an odd rest, on which the released code fails, gives the even half one token more; ties are stable. Towers
     without [CLS] give the mean attention received.
+    Cost: O(n^2 c + n^3 / 32), an [n, n] matrix.
     """
 
     name: ClassVar[str] = "vispruner"

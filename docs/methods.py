@@ -1,0 +1,89 @@
+"""Writes docs/methods.md from the registry: `python -m docs.methods`."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from pathlib import Path
+
+from vlm_pruner.budget import keep_count, layer_average
+from vlm_pruner.methods import PruningMethod, create, registry
+
+__all__ = ["page"]
+
+PAGE = Path(__file__).with_suffix(".md")
+LAYERS, TOKENS, KEEP = 32, 576, 64
+_SHOWN = ("Source", "Deviates", "Cost")
+_WORDS = ("Args", *_SHOWN, "Raises")
+
+INTRO = f"""# Methods
+
+Made by `python -m docs.methods` from the registry; do not edit. Every method is one file in
+`src/vlm_pruner/methods/` and one test in `tests/methods/`; the registry finds it, and the contract tests, the
+end-to-end tests, the command line, the benchmark and this page take it from there.
+
+Ask for a method by its name: `vp.prune(model, "divprune", keep=64)`. *Stages* are what that means on a model of
+{LAYERS} layers with {TOKENS} visual tokens: tokens left @ layer, where LM is before the language model. *Average*
+is the number of visual tokens that enter a layer, averaged over the layers: what equal budgets really cost. `keep`
+of a method with several stages is the nominal budget of its paper. Any method can be put anywhere with `layer=` or
+a `PrunePlan`, if what it reads is there. *Reads*: in brackets what is used only if it is there; a model that cannot
+give the rest raises `MissingSignalError` with the name of the method and of the signal. All methods are
+deterministic, keep exactly the number asked for, and keep original positions; `positions="repacked"` renumbers them
+where the first stage is before the language model. Costs are of one choice: n tokens of width d (c in the vision
+tower), t words of the question.
+
+Shrinking the picture itself before the vision tower is no choice of tokens; the benchmark has it as `downsample`.
+"""
+
+
+def page() -> str:
+    """The whole page."""
+    rows = ["| name | method | paper | year | stages | average | reads | sees the question |", "|" + "---|" * 8]
+    rows += [_row(cls) for cls in registry().values()]
+    return "\n".join([INTRO, *rows, "", *(_section(cls) for cls in registry().values())]).rstrip() + "\n"
+
+
+def year(cls: type[PruningMethod]) -> str:
+    """The year of a method's source: of its arXiv number if it has one; a dash for baselines."""
+    number = re.search(r"arXiv:(\d\d)\d\d\.", cls.source)
+    if number:
+        return f"20{number[1]}"
+    plain = re.search(r"\b20\d\d\b", cls.source)
+    return plain[0] if plain else "–"
+
+
+def _row(cls: type[PruningMethod]) -> str:
+    method = create(cls.name)
+    stages = method.stages(KEEP, LAYERS)
+    counts, lengths = [TOKENS], []
+    for layer in range(LAYERS):
+        counts += [keep_count(TOKENS, keep) for _, keep, site in stages if (site or 0) == layer]
+        lengths.append(counts[-1])
+    places = ", ".join(f"{keep_count(TOKENS, keep)} @ {site or 'LM'}" for _, keep, site in stages)
+    reads = [signal.name.lower() for signal in sorted(method.needs)]
+    wants = [signal.name.lower() for signal in sorted(method.wants - method.needs)]
+    signals = ", ".join(reads + ([f"[{', '.join(wants)}]"] if wants else [])) or "–"
+    cells = [f"[`{cls.name}`](#{cls.name})", cls.title, _linked(cls.source), year(cls), places]
+    cells += [f"{layer_average(lengths):.0f}", signals, "yes" if cls.question_aware else ""]
+    return "| " + " | ".join(cells) + " |"
+
+
+def _section(cls: type[PruningMethod]) -> str:
+    """The class docstring: what the method does, then the paragraphs that start with one of the words."""
+    text = inspect.getdoc(cls) or ""
+    marks = [*re.finditer(rf"^({'|'.join(_WORDS)})[^:\n]*:", text, re.M)]
+    parts = [f"## {cls.name}", "", text[: marks[0].start() if marks else None].strip()]
+    for mark, following in zip(marks, [*marks[1:], None], strict=True):
+        if mark[1] in _SHOWN:
+            content = text[mark.end() : following.start() if following else None].split("\n\n")[0]
+            parts += ["", f"*{mark[1]}*: {_linked(' '.join(content.split()))}"]
+    return "\n".join(parts) + "\n"
+
+
+def _linked(text: str) -> str:
+    return re.sub(r"arXiv:(\d{4}\.\d{5})", r"[arXiv:\1](https://arxiv.org/abs/\1)", text)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
+    print(f"wrote {PAGE}")
