@@ -13,11 +13,12 @@ from tests.support.reference import masked
 from vlm_pruner import prune
 
 each_family = pytest.mark.parametrize("name", FAMILIES)
-each_attention = pytest.mark.parametrize("attention", ["sdpa", "eager"])
+each_pair = pytest.mark.parametrize(
+    ("name", "attention"), [(f.name, a) for f in FAMILIES.values() for a in f.attentions]
+)
 
 
-@each_attention
-@each_family
+@each_pair
 def test_keeping_everything_changes_nothing(name: str, attention: str) -> None:
     family, model = tiny(name, attention)
     inputs = family.inputs([family.prompt(1, 1), family.prompt(2, 2)], model.dtype)
@@ -31,8 +32,7 @@ def test_keeping_everything_changes_nothing(name: str, attention: str) -> None:
 
 
 @pytest.mark.parametrize("layer", range(LAYERS))
-@each_attention
-@each_family
+@each_pair
 def test_equals_the_full_model_with_the_dropped_tokens_hidden(name: str, attention: str, layer: int) -> None:
     family, model = tiny(name, attention)
     prompt = family.prompt(3, 2)
@@ -76,8 +76,7 @@ def test_several_stages_equal_a_mask_per_layer(name: str, stages: tuple[tuple[fl
 
 
 @pytest.mark.parametrize("layer", [0, 2])
-@each_attention
-@each_family
+@each_pair
 def test_rows_of_a_padded_batch_equal_the_rows_alone(name: str, attention: str, layer: int) -> None:
     family, model = tiny(name, attention)
     prompts = [

@@ -5,27 +5,19 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 import transformers
+from tests.support import blocks, configs
+from tests.support.blocks import Blocks, Payload
+from tests.support.configs import END, IMAGE, LAYERS, PAD, START, VIDEO
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForImageTextToText
-from transformers.models.llava_next.modeling_llava_next import (
-    get_anyres_image_grid_shape,
-    image_size_to_num_patches,
-    unpad_image,
-)
+from transformers import AutoModelForImageTextToText
 
-IMAGE, VIDEO, PAD, START, END, VOCAB = 90, 91, 0, 92, 93, 100
-LAYERS = 5
-PINPOINTS = [[28, 56], [56, 28], [56, 56]]
-SIZES = [(40, 50), (28, 56), (50, 23), (56, 30)]  # (height, width) of anyres pictures
-MROPE = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 3, 3]}
-
-Payload = dict[str, Tensor]
-Block = tuple[int, int, Payload]  # placeholder id, number of tokens, what the processor would add
+__all__ = ["END", "FAMILIES", "FOUNDATION", "IMAGE", "LAYERS", "PAD", "START", "VIDEO", "Family", "Prompt", "tiny"]
 
 
 @dataclass
@@ -49,15 +41,20 @@ class Family:
 
     name: str
     config: Callable[[], Any]
-    block: Callable[[torch.Generator], Block]
+    block: Blocks
     marked: bool = False  # pictures stand between start and end tokens
-    mrope: bool = False
+    types: str = ""  # the name of the tensor that tells pictures from text
+    bare: bool = False  # pictures first, then text
+    grouped: bool = False  # pixels are grouped by row
     sliding: bool = False
+    attentions: tuple[str, ...] = ("sdpa", "eager")
+    options: dict[str, Any] = field(default_factory=dict)  # of from_config
 
     def model(self, attention: str = "sdpa", dtype: torch.dtype = torch.float64) -> Any:
         """Random weights that attend sharply, so that dropping tokens changes the answer."""
         torch.manual_seed(0)
-        model = AutoModelForImageTextToText.from_config(self.config(), attn_implementation=attention).to(dtype).eval()
+        options = {"attn_implementation": attention, **self.options}
+        model = AutoModelForImageTextToText.from_config(self.config(), **options).to(dtype).eval()
         with torch.no_grad():
             for weight in model.parameters():
                 if weight.dim() > 1:
@@ -70,12 +67,12 @@ class Family:
         """Three words, `pictures` pictures with two words after each, `tail` words."""
         generator = torch.Generator().manual_seed(seed)
         words = functools.partial(_words, generator)
-        parts, out = [words(3)], Prompt(torch.empty(0))
+        parts, out = ([] if self.bare else [words(3)]), Prompt(torch.empty(0))
         for _ in range(pictures):
             token, count, payload = self.block(generator)
             span = torch.full((count,), token)
-            marks = [torch.tensor([START]), span, torch.tensor([END])] if self.marked else [span]
-            parts += [*marks, words(2)]
+            parts += [torch.tensor([START]), span, torch.tensor([END])] if self.marked else [span]
+            parts += [] if self.bare else [words(2)]
             out.tokens.append(count)
             out.payload.append(payload)
         out.ids = torch.cat([*parts, words(tail)])
@@ -92,182 +89,104 @@ class Family:
             out["attention_mask"] = torch.stack([(torch.arange(length) >= length - len(p.ids)).long() for p in prompts])
         payload = [one for p in prompts for one in p.payload]
         for key in {key for one in payload for key in one}:
-            value = torch.cat([one[key] for one in payload if key in one])
+            if self.grouped:
+                value = _by_row([[one[key] for one in p.payload] for p in prompts])
+            else:
+                value = torch.cat([one[key] for one in payload if key in one])
             out[key] = value.to(dtype) if value.is_floating_point() else value
-        if self.mrope:
-            out["mm_token_type_ids"] = (ids == IMAGE).int() + 2 * (ids == VIDEO).int()
+        if self.types:
+            kinds = (ids == IMAGE).int() + 2 * (ids == VIDEO).int()
+            out[self.types] = torch.zeros_like(kinds) if self.bare else kinds
         return out
-
-
-def _text(kind: str, **changes: Any) -> Any:
-    base = {
-        "vocab_size": VOCAB,
-        "hidden_size": 32,
-        "intermediate_size": 48,
-        "num_hidden_layers": LAYERS,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "max_position_embeddings": 2048,
-        "pad_token_id": PAD,
-        "bos_token_id": 2,
-        "eos_token_id": 1,
-        "head_dim": 16,
-    }
-    return AutoConfig.for_model(kind, **{**base, **changes})
-
-
-def _tower(kind: str = "clip_vision_model", size: int = 28, patch: int = 7, **changes: Any) -> Any:
-    base = {
-        "hidden_size": 32,
-        "intermediate_size": 48,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "image_size": size,
-        "patch_size": patch,
-    }
-    if kind == "siglip_vision_model":
-        base["vision_use_head"] = False
-    return AutoConfig.for_model(kind, **{**base, **changes})
 
 
 def _words(generator: torch.Generator, count: int) -> Tensor:
     return torch.randint(5, 85, (count,), generator=generator)
 
 
-def _noise(generator: torch.Generator, *shape: int) -> Tensor:
-    return torch.randn(*shape, generator=generator, dtype=torch.float64)
+def _by_row(rows: list[list[Tensor]]) -> Tensor:
+    """[rows, most pictures of a row, ...]; pictures that are not there are all zero."""
+    most, like = max(map(len, rows)), next(one for row in rows for one in row)
+    return torch.cat([torch.cat([*row, *[torch.zeros_like(like)] * (most - len(row))], 1) for row in rows])
 
 
-def _square(generator: torch.Generator) -> Block:
-    return IMAGE, 16, {"pixel_values": _noise(generator, 1, 3, 28, 28)}
-
-
-def _frames(tokens: int) -> Callable[[torch.Generator], Block]:
-    return lambda generator: (VIDEO, tokens, {"pixel_values_videos": _noise(generator, 1, 3, 3, 28, 28)})
-
-
-def _anyres(generator: torch.Generator) -> Block:
-    size = SIZES[int(torch.randint(0, len(SIZES), (1,), generator=generator))]
-    rows, columns = get_anyres_image_grid_shape(size, PINPOINTS, 28)
-    _, h, w = unpad_image(torch.empty(1, rows * 4, columns * 4), size).shape
-    seen = image_size_to_num_patches(size, PINPOINTS, 28)
-    pixels = torch.zeros(1, 5, 3, 28, 28, dtype=torch.float64)
-    pixels[:, :seen] = _noise(generator, 1, seen, 3, 28, 28)
-    return IMAGE, 16 + h * (w + 1), {"pixel_values": pixels, "image_sizes": torch.tensor([size])}
-
-
-def _patches(generator: torch.Generator) -> Block:
-    h, w = [(4, 6), (8, 4), (6, 6)][int(torch.randint(0, 3, (1,), generator=generator))]
-    pixels = _noise(generator, h * w, 3 * 2 * 16)
-    return IMAGE, h * w // 4, {"pixel_values": pixels, "image_grid_thw": torch.tensor([[1, h, w]])}
-
-
-def _patch_frames(generator: torch.Generator) -> Block:
-    pixels = _noise(generator, 3 * 4 * 6, 3 * 2 * 16)
-    return VIDEO, 18, {"pixel_values_videos": pixels, "video_grid_thw": torch.tensor([[3, 4, 6]])}
-
-
-def _llava(text: Any = None, tower: Any = None, **changes: Any) -> Any:
-    return transformers.LlavaConfig(
-        text_config=text or _text("llama"),
-        vision_config=tower or _tower(),
-        image_token_index=IMAGE,
-        **{"vision_feature_layer": -2, **changes},
-    )
-
-
-def _vipllava() -> Any:
-    layers = [-2, -1]
-    return transformers.VipLlavaConfig(
-        text_config=_text("llama"), vision_config=_tower(), image_token_index=IMAGE, vision_feature_layers=layers
-    )
-
-
-def _pixtral() -> Any:
-    tower = AutoConfig.for_model(
-        "pixtral",
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        image_size=56,
-        patch_size=7,
-    )
-    return _llava(
-        _text("mistral", sliding_window=None), tower, vision_feature_layer=-1, vision_feature_select_strategy="full"
-    )
-
-
-def _pixtral_block(generator: torch.Generator) -> Block:
-    return IMAGE, 24, {"pixel_values": _noise(generator, 1, 3, 42, 28), "image_sizes": torch.tensor([[42, 28]])}
-
-
-def _next(cls: type) -> Any:
-    siglip = cls is transformers.LlavaOnevisionConfig
-    return cls(
-        text_config=_text("qwen2" if siglip else "llama"),
-        vision_config=_tower("siglip_vision_model") if siglip else _tower(),
-        image_token_index=IMAGE,
-        image_grid_pinpoints=PINPOINTS,
-        vision_feature_layer=-1 if siglip else -2,
-        **({} if cls is transformers.LlavaNextConfig else {"video_token_index": VIDEO}),
-    )
-
-
-def _qwen(cls: type, kind: str, **tower: Any) -> Any:
-    text = _text(kind, rope_parameters=MROPE, num_attention_heads=2, num_key_value_heads=1).to_dict()
-    text.pop("layer_types", None)
-    base = {"patch_size": 4, "spatial_merge_size": 2, "temporal_patch_size": 2, "num_heads": 2}
-    return cls(
-        text_config=text,
-        vision_config={**base, **tower},
-        image_token_id=IMAGE,
-        video_token_id=VIDEO,
-        vision_start_token_id=START,
-        vision_end_token_id=END,
-    )
-
-
-def _qwen2() -> Any:
-    return _qwen(transformers.Qwen2VLConfig, "qwen2_vl_text", depth=2, embed_dim=32, hidden_size=32, mlp_ratio=2)
-
-
-def _qwen2_5() -> Any:
-    tower = {"depth": 2, "hidden_size": 32, "intermediate_size": 48, "out_hidden_size": 32, "window_size": 16}
-    return _qwen(transformers.Qwen2_5_VLConfig, "qwen2_5_vl_text", fullatt_block_indexes=[1], **tower)
-
-
-def _qwen3() -> Any:
-    tower = {"depth": 4, "hidden_size": 32, "intermediate_size": 48, "out_hidden_size": 32}
-    deep = {"num_position_embeddings": 64, "deepstack_visual_indexes": [0, 1, 2]}
-    return _qwen(transformers.Qwen3VLConfig, "qwen3_vl_text", **tower, **deep)
-
-
-def _sliding() -> Any:
-    return _llava(_text("mistral", sliding_window=12))  # a configuration of its own: models write into theirs
-
-
-_full = functools.partial(_llava, vision_feature_select_strategy="full")
-
-
-def _square_and_cls(generator: torch.Generator) -> Block:
-    return IMAGE, 17, _square(generator)[2]
-
+_llava = configs.llava
+_plane: dict[str, Any] = {"marked": True, "types": "mm_token_type_ids"}
+_gemma: dict[str, Any] = {"types": "token_type_ids", "bare": True}
 
 FAMILIES = {
     family.name: family
     for family in (
-        Family("llava", _llava, _square),
-        Family("llava-cls", _full, _square_and_cls),
-        Family("llava-mistral", _sliding, _square, sliding=True),
-        Family("llava-pixtral", _pixtral, _pixtral_block),
-        Family("vipllava", _vipllava, _square),
-        Family("llava_next", functools.partial(_next, transformers.LlavaNextConfig), _anyres),
-        Family("llava_onevision", functools.partial(_next, transformers.LlavaOnevisionConfig), _anyres),
-        Family("llava_onevision-video", functools.partial(_next, transformers.LlavaOnevisionConfig), _frames(13)),
-        Family("qwen2_vl", _qwen2, _patches, marked=True, mrope=True),
-        Family("qwen2_vl-video", _qwen2, _patch_frames, marked=True, mrope=True),
-        Family("qwen2_5_vl", _qwen2_5, _patches, marked=True, mrope=True),
+        Family("llava", _llava, blocks.square()),
+        Family("llava-cls", partial(_llava, vision_feature_select_strategy="full"), blocks.square(tokens=17)),
+        Family("llava-mistral", partial(_llava, "mistral", 12), blocks.square(), sliding=True),
+        Family(
+            "llava-pixtral",
+            partial(
+                configs.pixtral,
+                transformers.LlavaConfig,
+                image_token_index=IMAGE,
+                vision_feature_layer=-1,
+                vision_feature_select_strategy="full",
+            ),
+            blocks.any_size(24),
+        ),
+        Family("vipllava", configs.vipllava, blocks.square()),
+        Family("llava_next", partial(configs.anyres, transformers.LlavaNextConfig), blocks.anyres),
+        Family("llava_next_video", partial(configs.anyres, transformers.LlavaNextVideoConfig), blocks.frames(12)),
+        Family("llava_onevision", partial(configs.anyres, transformers.LlavaOnevisionConfig), blocks.anyres),
+        Family("llava_onevision-video", partial(configs.anyres, transformers.LlavaOnevisionConfig), blocks.frames(13)),
+        Family("video_llava", configs.video_llava, blocks.square()),
+        Family("video_llava-video", configs.video_llava, blocks.frames(51)),
+        Family("qwen2_vl", configs.qwen2, blocks.patches, **_plane),
+        Family("qwen2_vl-video", configs.qwen2, blocks.patch_frames, **_plane),
+        Family("qwen2_5_vl", configs.qwen2_5, blocks.patches, **_plane),
+        Family("qwen3_vl", configs.qwen3, blocks.patches, **_plane),
+        Family(
+            "qwen3_vl_moe",
+            partial(configs.qwen3, moe=True),
+            blocks.patches,
+            options={"experts_implementation": "eager"},  # the grouped product knows no float64
+            **_plane,
+        ),
+        Family("glm4v", partial(configs.glm4v, transformers.Glm4vConfig), blocks.patches, **_plane),
+        Family("glm46v", partial(configs.glm4v, transformers.Glm46VConfig), blocks.patches, **_plane),
+        Family(
+            "mistral3",
+            partial(configs.pixtral, transformers.Mistral3Config, image_token_index=IMAGE, spatial_merge_size=2),
+            blocks.merged_size,
+        ),
+        Family(
+            "lighton_ocr",
+            partial(configs.pixtral, transformers.LightOnOcrConfig, "qwen3", image_token_id=IMAGE),
+            blocks.merged_size,
+        ),
+        Family("internvl", configs.internvl, blocks.tiles),
+        Family(
+            "aya_vision",
+            partial(configs.shuffled, transformers.AyaVisionConfig, "cohere2", image_token_index=IMAGE),
+            blocks.tiles,
+            sliding=True,
+        ),
+        Family(
+            "cohere2_vision",
+            partial(configs.shuffled, transformers.Cohere2VisionConfig, "cohere2", image_token_id=IMAGE),
+            blocks.tiles,
+            sliding=True,
+        ),
+        Family("deepseek_vl", configs.deepseek, blocks.square()),
+        Family("idefics3", partial(configs.idefics, transformers.Idefics3Config), blocks.sample, grouped=True),
+        Family("smolvlm", partial(configs.idefics, transformers.SmolVLMConfig), blocks.sample, grouped=True),
+        Family("paligemma", configs.paligemma, blocks.square(), **_gemma),
+        Family(
+            "paligemma2",
+            partial(configs.paligemma, "gemma2"),
+            blocks.square(),
+            sliding=True,
+            attentions=("eager",),
+            **_gemma,
+        ),
+        Family("gemma3", configs.gemma3, blocks.square(32), marked=True, types="token_type_ids", sliding=True),
     )
 }
 
@@ -275,9 +194,10 @@ FOUNDATION = ("llava", "llava_next", "llava_onevision", "qwen2_vl", "qwen2_5_vl"
 
 
 @functools.cache
-def tiny(name: str, attention: str = "sdpa") -> tuple[Family, Any]:
+def tiny(name: str, attention: str = "") -> tuple[Family, Any]:
     """A family and its model, built once. Eager attention softmaxes in float32, so that its model is float32."""
     family = FAMILIES[name]
+    attention = attention or family.attentions[0]
     return family, family.model(attention, torch.float64 if attention == "sdpa" else torch.float32)
 
 

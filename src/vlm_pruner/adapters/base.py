@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -71,6 +72,7 @@ class Adapter(ABC):
     """One model family. Subclasses hold data and layouts, never state."""
 
     model_types: ClassVar[tuple[str, ...]]
+    joins: ClassVar[bool] = False  # tiles that follow each other without text between them are one picture
 
     def placeholders(self, config: Any) -> dict[Modality, int]:
         """Token id that stands for visual tokens, by modality."""
@@ -119,7 +121,7 @@ def square_side(tokens: int, what: str) -> int:
     return side
 
 
-def deal_out(layouts: list[Layout], places: Tensor, modality: Modality) -> list[VisualSpan]:
+def deal_out(layouts: list[Layout], places: Tensor, modality: Modality, joins: bool = False) -> list[VisualSpan]:
     """Give the encoded pictures to the rows of the batch, in reading order.
 
     Beam search and `num_return_sequences` encode once and then repeat every row e times, so that the rows may hold e
@@ -127,6 +129,7 @@ def deal_out(layouts: list[Layout], places: Tensor, modality: Modality) -> list[
 
     Args:
         places: [b, q] bool on the host, True at the placeholders of this modality.
+        joins: an unbroken run of placeholders is one picture, whatever number of layouts it takes.
 
     Raises:
         UnsupportedModelError: the placeholders are not the tokens of these pictures.
@@ -145,7 +148,8 @@ def deal_out(layouts: list[Layout], places: Tensor, modality: Modality) -> list[
         slots = [places[row].nonzero().flatten() for row in group]
         used = index = 0
         while used < counts[first]:
-            layout = layouts[source]
+            parts = _run(layouts[source:], slots[0][used:]) if joins else 1
+            layout = _stack(layouts[source : source + parts])
             end = used + layout.tokens
             if end > counts[first]:
                 raise UnsupportedModelError(
@@ -153,5 +157,19 @@ def deal_out(layouts: list[Layout], places: Tensor, modality: Modality) -> list[
                 )
             for row, own in zip(group, slots, strict=True):
                 spans.append(VisualSpan(row, index, modality, own[used:end], layout, tile))
-            used, index, source, tile = end, index + 1, source + 1, tile + layout.tiles
+            used, index, source, tile = end, index + 1, source + parts, tile + layout.tiles
     return spans
+
+
+def _run(layouts: list[Layout], slots: Tensor) -> int:
+    """How many of the layouts lie in the unbroken run of places at the start of `slots`, at least 1."""
+    breaks = (slots[1:] != slots[:-1] + 1).nonzero()
+    length = int(breaks[0]) + 1 if len(breaks) else len(slots)
+    ends = list(itertools.accumulate(layout.tokens for layout in layouts))
+    return max(1, sum(end <= length for end in ends))
+
+
+def _stack(tiles: list[Layout]) -> Layout:
+    """Rasters of equal size as the squares of one picture."""
+    _, h, w = tiles[0].grid
+    return tiles[0] if len(tiles) == 1 else replace(raster(len(tiles), h, w), tiles=len(tiles))

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
+from torch import nn
 
 from vlm_pruner.adapters.base import Adapter, Encoded, Layout, raster
 from vlm_pruner.errors import UnsupportedModelError
 
-__all__ = ["Llava"]
+__all__ = ["Llava", "PictureSized", "any_size", "with_cls"]
 
 
 class Llava(Adapter):
@@ -19,13 +20,12 @@ class Llava(Adapter):
     whole picture, so that its place is the centre of the plane.
     """
 
-    model_types = ("llava", "vipllava")
+    model_types: ClassVar[tuple[str, ...]] = ("llava", "vipllava")
 
     def image_layouts(self, config: Any, encoded: Encoded) -> list[Layout]:
         vision = config.vision_config
         if vision.model_type == "pixtral":
-            cell = vision.patch_size * getattr(config, "spatial_merge_size", 1)
-            return [raster(1, h // cell, w // cell) for h, w in encoded.rows("image_sizes")]
+            return any_size(config, encoded)
         height, width = encoded.pixel_shape[-2:]
         h, w = height // vision.patch_size, width // vision.patch_size
         return [with_cls(h, w, n) for n in encoded.lengths or []]
@@ -37,6 +37,24 @@ class Llava(Adapter):
         strategy = getattr(config, "vision_feature_select_strategy", "default")
         has_cls = vision.model_type == "clip_vision_model" and strategy == "full"
         return int((vision.image_size // vision.patch_size) ** 2) + has_cls
+
+
+class PictureSized(Adapter):
+    """Mistral 3, LightOnOCR: a Pixtral encoder, then squares of `spatial_merge_size` patches merged into one token."""
+
+    model_types = ("mistral3", "lighton_ocr")
+
+    def image_layouts(self, config: Any, encoded: Encoded) -> list[Layout]:
+        return any_size(config, encoded)
+
+    def vision_tower(self, base: nn.Module) -> nn.Module | None:
+        return None  # all pictures in one sequence: its attention rows are not offered
+
+
+def any_size(config: Any, encoded: Encoded) -> list[Layout]:
+    """A raster as large as the picture, which the model was told in pixels."""
+    cell = config.vision_config.patch_size * getattr(config, "spatial_merge_size", 1)
+    return [raster(1, h // cell, w // cell) for h, w in encoded.rows("image_sizes")]
 
 
 def with_cls(h: int, w: int, tokens: int) -> Layout:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import nn
 
 from vlm_pruner.adapters.base import Adapter, Encoded, Layout, raster
+from vlm_pruner.errors import UnsupportedModelError
 
-__all__ = ["QwenVL"]
+__all__ = ["Glm4v", "QwenVL"]
 
 
 class QwenVL(Adapter):
@@ -17,7 +18,7 @@ class QwenVL(Adapter):
     The raster order holds although the tower works in windows (Qwen2.5-VL): it puts the tokens back before it ends.
     """
 
-    model_types = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe")
+    model_types: ClassVar[tuple[str, ...]] = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe")
 
     def image_layouts(self, config: Any, encoded: Encoded) -> list[Layout]:
         return self._layouts(config, encoded, "image_grid_thw")
@@ -31,3 +32,12 @@ class QwenVL(Adapter):
 
     def vision_tower(self, base: nn.Module) -> nn.Module | None:
         return None  # fused projections and windows: its attention rows are not offered
+
+
+class Glm4v(QwenVL):
+    """The same for pictures. Frames of a video stand under the token of pictures, and are not told apart here."""
+
+    model_types = ("glm4v", "glm46v", "glm4v_moe", "glm_ocr")
+
+    def video_layouts(self, config: Any, encoded: Encoded) -> list[Layout]:
+        raise UnsupportedModelError(f"{config.model_type}: videos stand under the placeholder of pictures; pass frames")

@@ -84,7 +84,7 @@ class Prompt:
                     )
                 continue
             layouts = getattr(adapter, f"{modality}_layouts")(config, encoded[modality])
-            self.images += [ImageState(s) for s in deal_out(layouts, places, modality)]
+            self.images += [ImageState(s) for s in deal_out(layouts, places, modality, adapter.joins)]
         self.images.sort(key=lambda image: (image.span.row, int(image.span.slots[0])))
         for image in self.images:
             image.count = image.total

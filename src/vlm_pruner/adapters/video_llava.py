@@ -1,0 +1,34 @@
+"""Video-LLaVA: square pictures without their CLS token, and video frames that keep theirs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from vlm_pruner.adapters.base import Adapter, Encoded, Layout
+from vlm_pruner.adapters.llava import with_cls
+
+__all__ = ["VideoLlava"]
+
+
+class VideoLlava(Adapter):
+    """The CLS token in front of every frame is an ordinary candidate at the centre of its frame."""
+
+    model_types = ("video_llava",)
+
+    def image_layouts(self, config: Any, encoded: Encoded) -> list[Layout]:
+        side = self._side(config)
+        return [with_cls(side, side, n) for n in encoded.lengths or []]
+
+    def video_layouts(self, config: Any, encoded: Encoded) -> list[Layout]:
+        videos, frames = encoded.pixel_shape[:2]
+        side = self._side(config)
+        one = with_cls(side, side, side * side + 1)
+        assert one.position is not None
+        place = one.position.repeat(frames, 1)
+        place[:, 0] = torch.arange(frames).repeat_interleave(one.tokens)
+        return [Layout(len(place), (frames, side, side), place, tiles=frames)] * videos
+
+    def _side(self, config: Any) -> int:
+        return int(config.vision_config.image_size // config.vision_config.patch_size)

@@ -1,0 +1,74 @@
+"""One picture or video of every kind, as a processor would hand it over: placeholder, number of tokens, tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from tests.support.configs import IMAGE, PINPOINTS, VIDEO
+from torch import Generator, Tensor
+from transformers.models.llava_next.modeling_llava_next import (
+    get_anyres_image_grid_shape,
+    image_size_to_num_patches,
+    unpad_image,
+)
+
+Payload = dict[str, Tensor]
+Block = tuple[int, int, Payload]
+Blocks = Callable[[Generator], Block]
+
+SIZES = [(40, 50), (28, 56), (50, 23), (56, 30)]  # (height, width) of anyres pictures
+
+
+def noise(generator: Generator, *shape: int) -> Tensor:
+    return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+
+def square(size: int = 28, tokens: int = 16) -> Blocks:
+    return lambda generator: (IMAGE, tokens, {"pixel_values": noise(generator, 1, 3, size, size)})
+
+
+def frames(tokens: int) -> Blocks:
+    return lambda generator: (VIDEO, tokens, {"pixel_values_videos": noise(generator, 1, 3, 3, 28, 28)})
+
+
+def tiles(generator: Generator) -> Block:
+    """One or two squares of 16 tokens without text between them."""
+    count = int(torch.randint(1, 3, (1,), generator=generator))
+    return IMAGE, 16 * count, {"pixel_values": noise(generator, count, 3, 32, 32)}
+
+
+def sample(generator: Generator) -> Block:
+    """A square with an axis for the pictures of a sample."""
+    return IMAGE, 16, {"pixel_values": noise(generator, 1, 1, 3, 32, 32)}
+
+
+def any_size(tokens: int) -> Blocks:
+    sizes = torch.tensor([[42, 28]])
+    return lambda generator: (IMAGE, tokens, {"pixel_values": noise(generator, 1, 3, 42, 28), "image_sizes": sizes})
+
+
+def merged_size(generator: Generator) -> Block:
+    """4 x 2 merged cells of 2 x 2 patches of 7 pixels."""
+    return IMAGE, 8, {"pixel_values": noise(generator, 1, 3, 56, 28), "image_sizes": torch.tensor([[56, 28]])}
+
+
+def anyres(generator: Generator) -> Block:
+    size = SIZES[int(torch.randint(0, len(SIZES), (1,), generator=generator))]
+    rows, columns = get_anyres_image_grid_shape(size, PINPOINTS, 28)
+    _, h, w = unpad_image(torch.empty(1, rows * 4, columns * 4), size).shape
+    seen = image_size_to_num_patches(size, PINPOINTS, 28)
+    pixels = torch.zeros(1, 5, 3, 28, 28, dtype=torch.float64)
+    pixels[:, :seen] = noise(generator, 1, seen, 3, 28, 28)
+    return IMAGE, 16 + h * (w + 1), {"pixel_values": pixels, "image_sizes": torch.tensor([size])}
+
+
+def patches(generator: Generator) -> Block:
+    h, w = [(4, 6), (8, 4), (6, 6)][int(torch.randint(0, 3, (1,), generator=generator))]
+    pixels = noise(generator, h * w, 3 * 2 * 16)
+    return IMAGE, h * w // 4, {"pixel_values": pixels, "image_grid_thw": torch.tensor([[1, h, w]])}
+
+
+def patch_frames(generator: Generator) -> Block:
+    pixels = noise(generator, 3 * 4 * 6, 3 * 2 * 16)
+    return VIDEO, 18, {"pixel_values_videos": pixels, "video_grid_thw": torch.tensor([[3, 4, 6]])}
