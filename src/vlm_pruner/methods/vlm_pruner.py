@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -131,16 +132,25 @@ def geometry(tokens: VisualTokens, temporal_scale: float) -> tuple[Tensor, Tenso
     The diagonal is that of the grid, sqrt(h^2 + w^2), and of a video sqrt(h^2 + w^2 + (temporal_scale (t - 1))^2).
     Given positions span a box of their own: h and w reach one token beyond the largest. Tokens without a place are NaN.
     """
+    if tokens.position is None:
+        return _raster(tokens.grid, len(tokens), temporal_scale, tokens.device)
     place = tokens.coordinates()  # [n, 3]
-    if tokens.position is None:
-        t, h, w = tokens.grid if tokens.grid is not None else (1, 1, len(tokens))
-        diagonal = math.hypot(h, w, temporal_scale * (t - 1))
-        if t == 1:
-            return place[:, 1:], torch.full((), diagonal, device=tokens.device)
-    place = place.masked_fill((place < 0).any(1, keepdim=True), torch.nan)
-    frame, y, x = place.unbind(1)
-    place = torch.stack([frame * temporal_scale, y, x], 1)
-    if tokens.position is None:
-        return place, torch.full((), diagonal, device=tokens.device)
+    place = _scaled(place.masked_fill((place < 0).any(1, keepdim=True), torch.nan), temporal_scale)
     last = place.nan_to_num(nan=0.0).amax(0)
     return place, (last[0].square() + (last[1] + 1).square() + (last[2] + 1).square()).sqrt()
+
+
+@functools.lru_cache(maxsize=64)
+def _raster(
+    grid: tuple[int, int, int] | None, n: int, temporal_scale: float, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """`geometry` of a full grid, the same for every image of its size; never written to."""
+    place = VisualTokens(torch.empty(n, 0, device=device), grid=grid).coordinates()
+    t, h, w = grid if grid is not None else (1, 1, n)
+    diagonal = torch.full((), math.hypot(h, w, temporal_scale * (t - 1)), device=device)
+    return (place[:, 1:].contiguous() if t == 1 else _scaled(place, temporal_scale)), diagonal
+
+
+def _scaled(place: Tensor, temporal_scale: float) -> Tensor:
+    frame, y, x = place.unbind(1)
+    return torch.stack([frame * temporal_scale, y, x], 1)

@@ -1,134 +1,135 @@
-"""The growth with running vectors: similarities are computed once, against each newly added block.
+"""The growth with running vectors: each cosine to a kept token is computed at most twice, and none is kept.
 
-One step is one *event*: the next block, in the order of the pass, that has a member below the threshold, or the end of
-the pass. Blocks without one change nothing, so they are skipped together. Steps are masked per image; their number is
-bounded by the tokens still missing plus the number of passes, and where flags may be read (CPU) the loop ends early.
+Where values may be read (CPU) images go through it one by one, block by block. Kept tokens wait until there are many of
+them, or until all scores are needed, before the running vectors of all tokens take them in; the block at hand is
+compared with those that wait. Blocks after one that nothing enters from are skipped up to the next with a member below
+the threshold. Elsewhere images go together and nothing is read (`masked.py`).
 """
 
 from __future__ import annotations
 
-import functools
+from bisect import bisect_right
 
 import torch
 from torch import Tensor
 
-from vlm_pruner.ops.growth import Grown
+from vlm_pruner.ops.growth import Grown, masked
 from vlm_pruner.ops.growth.rule import GrowthRule
 from vlm_pruner.ops.sync import declared_sync, may_read
 
 __all__ = ["grow"]
 
+_WAITING = 64  # kept tokens that the running vectors may lack
+_MISSES = 3  # blocks in a row that nothing enters from before the others are looked at all together
+
 
 def grow(unit: Tensor, place: Tensor, diagonal: Tensor, pivots: Tensor, keep: int, rule: GrowthRule) -> Grown:
-    """`vlm_pruner.ops.growth.grow`: [B, keep] order, [B, n] owner and similarity of images that go through it together.
+    """`vlm_pruner.ops.growth.grow`: [B, keep] order, [B, n] owner and similarity, without an [n, n] matrix.
 
-    O(B n q) for the blocks of a step, no [n, n] matrix; on the CPU flags are read to end early, elsewhere nothing is.
+    O(n q) time for every token kept, O(n) memory beyond the input for each of 64 of them.
     """
-    state = _State(unit, place, diagonal, keep, rule)
-    everyone = torch.ones_like(pivots, dtype=torch.bool)
-    state.add(pivots, everyone)
-    state.next_pass(everyone[:, 0])
-    read = may_read(unit)
-    for _ in range(keep - pivots.shape[1] + len(state.ladder) + 1):
-        members, fits, ended = state.event()
-        if read:
-            with declared_sync():
-                if bool(state.done.all()):
-                    break
-                if bool(ended.any()):
-                    state.next_pass(ended)
-                if not bool(fits.any()):
-                    continue
-        else:
-            state.next_pass(ended)
-        state.add(members, fits)
-    return Grown(state.order[:, :keep], state.owner, state.similarity)
+    if not may_read(unit):
+        return masked.grow(unit, place, diagonal, pivots, keep, rule)
+    with declared_sync():
+        images = [_alone(*parts, keep, rule) for parts in zip(unit, place, diagonal.tolist(), pivots, strict=True)]
+        return Grown(*(torch.stack(parts) for parts in zip(*images, strict=True)))
 
 
-@functools.lru_cache(maxsize=64)
-def ladder(rule: GrowthRule, device: torch.device) -> Tensor:
-    """[P] float32 thresholds of the passes; cached, because filling a tensor from the host can wait for the device."""
-    return torch.tensor(rule.thresholds(), device=device)
+def _alone(
+    unit: Tensor, place: Tensor, diagonal: float, pivots: Tensor, keep: int, rule: GrowthRule
+) -> tuple[Tensor, Tensor, Tensor]:
+    image = _Image(unit, place, rule.spatial_weight / diagonal, keep, max(_WAITING, rule.token_batch, len(pivots)))
+    image.add(pivots)
+    ladder, level, size = rule.thresholds(), -1, 0
+    while image.size < keep and (rule.fill or image.size > size):
+        size = image.size
+        score = image.scores()
+        level += 1
+        if rule.fill:  # passes that would add nothing are skipped
+            level = max(level, bisect_right(ladder, float(score.amin())))
+        image.one_pass(score, ladder[min(level, len(ladder) - 1)], rule.token_batch)
+    image.take_in()
+    return image.order, image.owner, image.similarity
 
 
-class _State:
-    """The running vectors of B images of n tokens."""
+class _Image:
+    """The running vectors of one image of n tokens on the CPU, and the kept tokens that they lack."""
 
-    def __init__(self, unit: Tensor, place: Tensor, diagonal: Tensor, keep: int, rule: GrowthRule) -> None:
-        batch, n, _ = unit.shape
-        device = unit.device
-        self.unit, self.keep, self.rule = unit, keep, rule
-        self.ladder = ladder(rule, device)  # [P]
-        axes = place.transpose(1, 2)  # [B, c, n]
-        nowhere = axes.isnan()
+    def __init__(self, unit: Tensor, place: Tensor, slope: float, keep: int, waiting: int) -> None:
+        n = len(unit)
+        self.unit, self.slope, self.keep = unit, slope, keep
+        self.size = self.waiting = 0
+        self.order = torch.full((keep,), -1)
+        self.owner = torch.zeros(n, dtype=torch.int64)
+        self.similarity = unit.new_full((n,), -torch.inf)  # largest cosine to a kept token
+        self.near = unit.new_full((n,), torch.inf)  # distance to the nearest kept token
+        nowhere = place.isnan()
+        self.placeless = bool(nowhere.any())
         # Opposite infinities: a token without a place is infinitely far from all others, whichever side it is on.
-        self.to, self.of = axes.masked_fill(nowhere, torch.inf), axes.masked_fill(nowhere, -torch.inf)
-        self.slope = (rule.spatial_weight / diagonal)[:, None]  # [B, 1]
-        self.similarity = unit.new_full((batch, n), -torch.inf)  # largest cosine to a kept token
-        self.near = unit.new_full((batch, n), torch.inf)  # squared distance to the nearest kept token
-        self.owner = torch.zeros(batch, n, dtype=torch.int64, device=device)
-        self.inside = torch.zeros(batch, n + 1, dtype=torch.bool, device=device)  # column n takes masked writes
-        self.order = torch.full((batch, keep + 1), -1, dtype=torch.int64, device=device)  # column keep likewise
-        self.size = torch.zeros(batch, dtype=torch.int64, device=device)
-        self.level = torch.full((batch,), -1, dtype=torch.int64, device=device)  # rung of the ladder
-        self.grew = torch.ones(batch, dtype=torch.bool, device=device)  # has this pass added a token?
-        self.done = torch.zeros_like(self.grew)
-        self.block = torch.zeros(batch, n, dtype=torch.int64, device=device)  # block of a token in this pass
-        self.ranked = torch.zeros(batch, n + rule.token_batch, dtype=torch.int64, device=device)
-        self.cursor = torch.zeros_like(self.size)  # next block to look at
-        self.lane = torch.arange(rule.token_batch, device=device)
-        self.score = self.similarity
+        self.to = place.masked_fill(nowhere, torch.inf) if self.placeless else place  # [n, c]
+        self.of = place.masked_fill(nowhere, -torch.inf) if self.placeless else place
+        self.rows = unit.new_empty(waiting, unit.shape[1])  # of the kept tokens that wait
+        self.spots = place.new_empty(waiting, place.shape[1])
 
-    def add(self, members: Tensor, fits: Tensor) -> None:
-        """Append `members` [B, m] where they `fit`, in their order, and bring the running vectors up to date."""
-        slot = torch.where(fits, self.size[:, None] + fits.cumsum(1) - 1, self.keep)  # [B, m]
-        self.order.scatter_(1, slot, members)
-        self.inside.scatter_(1, torch.where(fits, members, self.inside.shape[1] - 1), True)
-        self.size += fits.sum(1)
-        self.grew |= fits.any(1)
-        self.done |= self.size >= self.keep
-        rows = self.unit.gather(1, members[..., None].expand(-1, -1, self.unit.shape[2]))  # [B, m, q]
-        cosine = torch.bmm(rows, self.unit.transpose(1, 2)).masked_fill_(~fits[..., None], -torch.inf)  # [B, m, n]
-        best, which = cosine.max(1)
-        self.owner = torch.where(best > self.similarity, slot.gather(1, which), self.owner)
-        self.similarity = torch.maximum(self.similarity, best)
-        of = self.of.gather(2, members[:, None].expand(-1, self.of.shape[1], -1))  # [B, c, m]
-        of = of.masked_fill_(~fits[:, None], -torch.inf)
-        apart = (self.to[:, :, None] - of[..., None]).square_().sum(1)  # [B, m, n]
-        self.near = torch.minimum(self.near, apart.amin(1))
-        distance = self.near.masked_fill(self.near.isinf(), 0.0).sqrt_()
-        self.score = self.similarity * (1 + self.slope * distance)
+    def add(self, members: Tensor) -> None:
+        """Append `members` [m] in their order."""
+        if self.waiting + len(members) > len(self.rows):
+            self.take_in()
+        size, waiting = self.size + len(members), self.waiting + len(members)
+        self.order[self.size : size] = members
+        torch.index_select(self.unit, 0, members, out=self.rows[self.waiting : waiting])
+        torch.index_select(self.of, 0, members, out=self.spots[self.waiting : waiting])
+        self.size, self.waiting = size, waiting
 
-    def event(self) -> tuple[Tensor, Tensor, Tensor]:
-        """(members [B, token_batch], which of them enter, has the pass ended [B])."""
-        below = (self.score < self.ladder[self.level][:, None]) & (self.block >= self.cursor[:, None])
-        below &= ~self.inside[:, :-1]
-        beyond = self.block.shape[1]
-        first = self.block.masked_fill(~below, beyond).amin(1)  # [B]
-        ended = (first == beyond) & ~self.done
-        self.cursor = first + 1
-        place = torch.where(ended | self.done, 0, first)[:, None] * self.rule.token_batch + self.lane
-        members = self.ranked.gather(1, place)  # [B, token_batch] in the order of the pass
-        fits = below.gather(1, members) & (place < beyond) & ~(ended | self.done)[:, None]
-        redundancy = self.score.gather(1, members).masked_fill_(~fits, torch.inf)
-        better = redundancy.argsort(stable=True).argsort(1)
-        return members, fits & (better < (self.keep - self.size)[:, None]), ended
+    def take_in(self) -> None:
+        """Bring the running vectors up to date with the kept tokens that wait."""
+        if not self.waiting:
+            return
+        best, which = (self.rows[: self.waiting] @ self.unit.T).max(0)  # [n]
+        first = self.size - self.waiting
+        self.owner = torch.where(best > self.similarity, which.add_(first), self.owner)
+        torch.maximum(self.similarity, best, out=self.similarity)
+        torch.minimum(self.near, _apart(self.spots[: self.waiting], self.to).amin(0), out=self.near)
+        self.waiting = 0
 
-    def next_pass(self, ended: Tensor) -> None:
-        """Begin a new pass, with the next threshold, in the images where one has `ended` [B]."""
-        batch, n = self.block.shape
-        free = self.score.masked_fill(self.inside[:, :-1], torch.inf)
-        level = self.level + 1
-        if self.rule.fill:  # passes that would add nothing are skipped
-            level = torch.maximum(level, torch.searchsorted(self.ladder, free.amin(1), right=True))
-        else:
-            self.done |= ended & ~self.grew
-        level.clamp_(max=len(self.ladder) - 1)
-        ranked = free.argsort(stable=True)  # [B, n]
-        rank = torch.arange(n, device=free.device).expand(batch, n)
-        block = torch.empty_like(self.block).scatter_(1, ranked, rank // self.rule.token_batch)
-        self.level = torch.where(ended, level, self.level)
-        self.ranked[:, :n] = torch.where(ended[:, None], ranked, self.ranked[:, :n])
-        self.block = torch.where(ended[:, None], block, self.block)
-        self.cursor = self.cursor.masked_fill(ended, 0)
-        self.grew = self.grew & ~ended
+    def scores(self) -> Tensor:
+        """[n] redundancy of all tokens outside, infinity inside."""
+        self.take_in()
+        return self._score(self.similarity, self.near).index_fill_(0, self.order[: self.size], torch.inf)
+
+    def redundancy(self, block: Tensor) -> Tensor:
+        """[m] redundancy of the tokens `block`, whatever waits."""
+        similarity, near = self.similarity.index_select(0, block), self.near.index_select(0, block)
+        if self.waiting:
+            cosine = self.unit.index_select(0, block) @ self.rows[: self.waiting].T  # [m, waiting]
+            similarity = torch.maximum(similarity, cosine.amax(1))
+            near = torch.minimum(near, _apart(self.to.index_select(0, block), self.spots[: self.waiting]).amin(1))
+        return self._score(similarity, near)
+
+    def one_pass(self, score: Tensor, threshold: float, width: int) -> None:
+        """Go through the tokens outside in blocks of `width`, ordered by what their redundancy `score` [n] is now."""
+        ranked = score.sort(stable=True).indices[: len(score) - self.size]
+        begin = misses = 0
+        while self.size < self.keep and begin < len(ranked):
+            block = ranked[begin : begin + width]
+            redundancy = self.redundancy(block)
+            fits = (redundancy < threshold).nonzero().flatten()
+            begin += width
+            misses = 0 if len(fits) else misses + 1
+            if len(fits):
+                room = self.keep - self.size
+                if len(fits) > room:
+                    fits = redundancy.sort(stable=True).indices[:room].sort().values
+                self.add(block.index_select(0, fits))
+            elif misses == _MISSES or not self.waiting:
+                below = (self.scores().index_select(0, ranked[begin:]) < threshold).nonzero()[:1].flatten().tolist()
+                begin = begin + below[0] // width * width if below else len(ranked)
+
+    def _score(self, similarity: Tensor, near: Tensor) -> Tensor:
+        distance = near.masked_fill(near.isinf(), 0.0) if self.placeless else near
+        return (distance * self.slope).add_(1).mul_(similarity)
+
+
+def _apart(one: Tensor, other: Tensor) -> Tensor:
+    """[a, b] distances of the places [a, c] and [b, c], from their differences."""
+    return torch.cdist(one, other, compute_mode="donot_use_mm_for_euclid_dist")

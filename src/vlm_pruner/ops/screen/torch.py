@@ -1,4 +1,4 @@
-"""Channel screening that reads the features once or twice and copies at most a chunk of them."""
+"""Channel screening that copies at most a strip of the features, and the channels that stay."""
 
 from __future__ import annotations
 
@@ -11,20 +11,26 @@ from vlm_pruner.ops.sync import declared_sync, may_read
 
 __all__ = ["screen", "unit_rows"]
 
-_ROWS = 32  # rows per chunk: 32 x 4096 float32 stay in a second-level cache
-_STEADY = 64.0  # mean^2 / variance up to which float32 moments about zero keep 4 digits of the variance
+_COLUMNS = 256  # of features that are not float32, converted at a time
+_PLAIN = (1e-12, 1e15)  # lengths whose squares neither vanish nor overflow in float32
 
 
 def screen(features: Sequence[Tensor], channels: int) -> Tensor:
-    """[B, n, q] unit rows; see `vlm_pruner.ops.screen.screen`. Copies 32 rows at a time, and q channels."""
+    """[B, n, q] unit rows; see `vlm_pruner.ops.screen.screen`. Copies the q channels that stay, and no more."""
     return torch.stack([unit_rows(_varying(f, channels)) for f in features])
 
 
 def unit_rows(rows: Tensor) -> Tensor:
     """[n, q] float32 rows of unit length, written over `rows` (float32); zero rows and NaN become zero.
 
-    Each row is first divided by its largest entry, so that no square overflows or vanishes.
+    Unless the lengths are known to be harmless, each row is first divided by its largest entry, so that no square
+    overflows or vanishes.
     """
+    length = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
+    if may_read(rows):
+        with declared_sync():
+            if bool(((length > _PLAIN[0]) & (length < _PLAIN[1])).all()):
+                return rows.div_(length)
     largest = rows.abs().amax(1, keepdim=True)
     rows /= largest.clamp_(min=torch.finfo(torch.float32).tiny)
     rows /= torch.linalg.vector_norm(rows, dim=1, keepdim=True).clamp_(min=0.5)
@@ -35,40 +41,16 @@ def _varying(features: Tensor, channels: int) -> Tensor:
     """[n, q] float32, the channels of largest variance in ascending order."""
     if channels >= features.shape[1]:
         return features.to(torch.float32, copy=True)
-    best = _spread(features).sort(descending=True, stable=True).indices[:channels]
+    best = _variance(features).sort(descending=True, stable=True).indices[:channels]
     return features.index_select(1, best.sort().values).float()
 
 
-def _spread(features: Tensor) -> Tensor:
-    """[d] float32 sum of squares of each channel about its mean.
-
-    Moments about zero cost one multiply-add per element but lose digits where a mean is large against its spread.
-    Where values may be read (CPU) only such channels are done again, elsewhere all are shifted at once.
-    """
-    if features.dtype != torch.float32 or not may_read(features):
-        return _shifted_spread(features)
-    n = len(features)
-    power = features.new_zeros(min(_ROWS, n), features.shape[1])
-    for rows in torch.split(features, _ROWS):
-        power[: len(rows)].addcmul_(rows, rows)
-    offset = (features.new_full((1, n), 1.0 / n) @ features)[0].square_().mul_(n)
-    spread = power.sum(0) - offset
-    with declared_sync():
-        unsteady = (offset > _STEADY * spread).nonzero().flatten()
-        if 4 * len(unsteady) > len(spread):
-            return _shifted_spread(features)
-        if len(unsteady):
-            spread[unsteady] = _shifted_spread(features.index_select(1, unsteady))
-    return spread
-
-
-def _shifted_spread(features: Tensor) -> Tensor:
-    """The same from moments about the first row."""
-    n, d = features.shape
-    shift = features[0].float()
-    power, total = (torch.zeros(min(_ROWS, n), d, device=features.device) for _ in range(2))
-    for chunk in torch.split(features, _ROWS):
-        rows = chunk - shift
-        power[: len(rows)].addcmul_(rows, rows)
-        total[: len(rows)] += rows
-    return power.sum(0) - total.sum(0).square() / n
+def _variance(features: Tensor) -> Tensor:
+    """[d] float32 variance of each channel, about its mean."""
+    if features.device.type != "cpu":
+        return torch.cat([part.float().var(0, correction=0) for part in torch.split(features, _COLUMNS, dim=1)])
+    # The statistics of batch normalisation are the one vectorised variance over rows that a CPU has.
+    if features.dtype == torch.float32:
+        return torch.batch_norm_update_stats(features, None, None, 0.0)[1]
+    parts = torch.split(features, _COLUMNS, dim=1)
+    return torch.cat([torch.batch_norm_update_stats(part.float(), None, None, 0.0)[1] for part in parts])

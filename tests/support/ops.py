@@ -1,0 +1,69 @@
+"""Random inputs of the ops, in views whose surroundings are NaN, and the implementations that are held to `naive`."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+import torch
+from torch import Tensor
+
+from vlm_pruner.ops import use_backend
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+if DEVICE.type == "cpu":  # read when a kernel is defined, which is when an op first runs on Triton
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
+triton = pytest.param(
+    "triton", marks=pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
+)
+READS_NOTHING = [
+    "unread",
+    triton,
+]
+FAST = ["torch", *READS_NOTHING]
+
+
+@contextmanager
+def running(backend: str) -> Iterator[None]:
+    """Ops run on `backend`; "unread" is torch as on a device whose values are not to be read."""
+    with pytest.MonkeyPatch.context() as patch, use_backend("torch" if backend == "unread" else backend):
+        if backend == "unread":
+            for op in ("growth", "maxmin", "pivots", "screen"):
+                patch.setattr(importlib.import_module(f"vlm_pruner.ops.{op}.torch"), "may_read", lambda _: False)
+        yield
+
+
+def poisoned(values: Tensor) -> Tensor:
+    """The same values as a view into a larger tensor of NaN: whoever reads beyond it finds out."""
+    around = torch.full([size + 3 for size in values.shape], torch.nan, dtype=values.dtype, device=DEVICE)
+    view = around[tuple(slice(1, size + 1) for size in values.shape)]
+    view.copy_(values)
+    return view
+
+
+def blobs(n: int, d: int, seed: int, groups: int = 6, noise: float = 0.4, copies: int = 0) -> Tensor:
+    """[n, d] rows around a few centres with a shared direction; the last `copies` of them repeat earlier ones."""
+    generator = torch.Generator().manual_seed(seed)
+    centres = torch.randn(groups, d, generator=generator)
+    rows = centres[torch.randint(groups, (n,), generator=generator)] + 0.5 * torch.randn(d, generator=generator)
+    rows += noise * torch.randn(n, d, generator=generator)
+    if copies:
+        rows[n - copies :] = rows[torch.randint(n - copies, (copies,), generator=generator)]
+    return rows
+
+
+def grid_of(n: int) -> tuple[int, int]:
+    """(rows, columns) of a grid of n tokens, as square as it can be."""
+    rows = next(r for r in range(int(n**0.5), 0, -1) if n % r == 0)
+    return rows, n // rows
+
+
+def raster(n: int) -> tuple[Tensor, Tensor]:
+    """([n, 2] places of such a grid, [] its diagonal)."""
+    rows, columns = grid_of(n)
+    i = torch.arange(n)
+    return torch.stack([i // columns, i % columns], 1).float(), torch.tensor(float((rows**2 + columns**2) ** 0.5))
