@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 from PIL import Image
+from tests.support.browser import chromium
 from tests.support.tiny import checkpoint
 from typer.testing import CliRunner
 
 from vlm_pruner.cli import app
+
+SCREENSHOTS = Path(__file__).parents[2] / "out" / "screenshots"
 
 
 class Links(HTMLParser):
@@ -78,3 +82,30 @@ def test_it_fits_phones_prints_and_knows_dark_mode(page):
 
 def test_the_file_is_small(page):
     assert len(page) < 400_000
+
+
+@pytest.mark.browser
+def test_a_browser_shows_it_whole_on_a_phone_a_screen_and_paper(page, tmp_path):
+    file = tmp_path / "report.html"
+    file.write_text(page, encoding="utf-8")
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    with chromium() as browser:
+        for width, media in ((390, "screen"), (1400, "screen"), (794, "print")):
+            tab = browser.new_page(viewport={"width": width, "height": 900})
+            asked, said = [], []
+            tab.on("request", lambda request, asked=asked: asked.append(request.url))
+            tab.on("console", lambda message, said=said: said.append(message.text))
+            tab.emulate_media(media=media)
+            tab.goto(file.as_uri())
+            tab.screenshot(path=SCREENSHOTS / f"report-{media}-{width}.png", full_page=True)
+            assert [url for url in asked if not url.startswith("data:")] == [file.as_uri()]
+            assert said == []
+            assert tab.evaluate("document.documentElement.scrollWidth") == width
+            images = tab.evaluate(
+                "[...document.images].filter(i => i.checkVisibility()).map(i => i.complete && i.naturalWidth)"
+            )
+            assert len(images) == 3
+            assert all(images)
+            columns = tab.evaluate("getComputedStyle(document.querySelector('.cards')).gridTemplateColumns")
+            assert (len(columns.split()) == 1) is (width == 390)
+            tab.close()

@@ -76,7 +76,7 @@ def _entry(loaded: Loaded, image: Image.Image, answer: Answer, full: Answer) -> 
     if not answer.images or answer.images[0].selection is None:
         return entry
     layout, selection = answer_layout(loaded, image, answer), answer_selection(answer)
-    picture = strip(overlay_panels(image, layout, selection, width=640, numbers=len(selection) <= 100))
+    picture = strip(overlay_panels(image, layout, selection, width=640, numbers=False))
     more = []
     if selection.source is not None:
         more.append(("Where the dropped tokens went", merge_map(image, layout, selection, title="", width=640)))

@@ -110,11 +110,12 @@ def _card(entry: Entry, full: Entry) -> str:
     plan = f"<details><summary>Plan (JSON)</summary><pre>{escape(entry.plan)}</pre></details>" if entry.plan else ""
     verdict = ("same", "same answer as with all tokens") if entry.same else ("other", "differs from all tokens")
     bars = _bar("with all tokens", full.probability) + _bar("with these", entry.full_probability)
-    own = "" if entry.same else '<p class="muted">Probability of its own answer</p>' + _bar("", entry.probability)
+    own = f'<p class="muted">Probability of “{escape(entry.answer)}”</p>{_bar("with these", entry.probability)}'
     return (
         f'<article class="card">{picture}<div><h3>{escape(entry.title)}</h3><p class="muted">{escape(entry.note)}</p>'
         f'<p class="answer">{escape(entry.answer)}</p><p class="verdict {verdict[0]}">{verdict[1]}</p>'
-        f'<p class="muted">Probability of “{escape(full.answer)}”</p>{bars}{own}{more}{plan}</div></article>'
+        f'<p class="muted">Probability of “{escape(full.answer)}”</p>{bars}{"" if entry.same else own}'
+        f"{more}{plan}</div></article>"
     )
 
 
