@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import isclose, nan
 
 import pytest
@@ -37,6 +38,13 @@ def test_parts_of_the_first_token_sum_up() -> None:
     found = result(80.0)
     assert isclose(sum(first_token_parts(found, found.variants[1]).values()), 130.0)
     assert isclose(sum(first_token_parts(found, found.unpruned).values()), 150.0)
+
+
+def test_the_rest_is_hooks_and_short_inputs() -> None:
+    found = replace(result(80.0), hooks=Variant("hooks alone", ((2, 1.0),), {"prefill": [103.0]}, 10, 20))
+    assert found.hooks_ms == 3.0
+    lines = {line[:18].strip(): line.split()[-2] for line in table(found).splitlines() if " ms" in line}
+    assert float(lines["hooks"]) + float(lines["short input"]) == pytest.approx(float(lines["rest"]), abs=0.02)
 
 
 def test_break_even_is_where_saved_time_exceeds_the_cost() -> None:

@@ -38,6 +38,14 @@ def test_every_variant_has_samples_of_every_span(result: ProfileResult) -> None:
         assert 0 < variant.ms("selection") < variant.ms("prefill") < variant.ms("first_token") < variant.ms("total")
 
 
+def test_the_hooks_are_measured_by_themselves(result: ProfileResult) -> None:
+    assert result.hooks is not None
+    assert result.hooks.stages == ((2, 1.0),)
+    assert result.hooks.kv_bytes == result.unpruned.kv_bytes
+    assert len(result.hooks.samples["prefill"]) == 2
+    assert result.hooks_ms == result.hooks.ms("prefill") - result.unpruned.ms("prefill")
+
+
 def test_the_cache_holds_what_the_formula_predicts(result: ProfileResult) -> None:
     assert result.image_tokens == (576,)
     assert result.text_tokens == 10
@@ -64,7 +72,8 @@ def test_json_table_and_plot(result: ProfileResult, tmp_path: Path) -> None:
     assert data["variants"][1]["kv_bytes"] == data["variants"][1]["kv_bytes_predicted"]
     assert "ideal_prefill_ms" not in data["variants"][0]
     table = result.table()
-    for line in ("encoder", "ideal by FLOPs", "selection", "decode per token", "KV cache", "keep 0.5:"):
+    assert len(data["hooks_prefill_ms"]) == 2
+    for line in ("encoder", "ideal by FLOPs", "selection", "    hooks", "decode per token", "KV cache", "keep 0.5:"):
         assert line in table
     result.plot(tmp_path / "profile.png")
     assert (tmp_path / "profile.png").stat().st_size > 1000

@@ -2,7 +2,16 @@
 
 from vlm_pruner.asking.answers import Answer, Run, Times, ask
 from vlm_pruner.asking.facts import describe, facts
-from vlm_pruner.asking.inputs import DEMO_IMAGE, EMBEDDED, Loaded, check_size, open_image, open_model, prompt_inputs
+from vlm_pruner.asking.inputs import (
+    DEMO_IMAGE,
+    EMBEDDED,
+    Loaded,
+    check_size,
+    open_device,
+    open_image,
+    open_model,
+    prompt_inputs,
+)
 
 __all__ = [
     "DEMO_IMAGE",
@@ -15,6 +24,7 @@ __all__ = [
     "check_size",
     "describe",
     "facts",
+    "open_device",
     "open_image",
     "open_model",
     "prompt_inputs",

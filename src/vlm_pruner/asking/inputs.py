@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -14,7 +15,7 @@ from PIL import Image, ImageOps
 from vlm_pruner.adapters import adapter_for
 from vlm_pruner.errors import InputError
 
-__all__ = ["DEMO_IMAGE", "EMBEDDED", "Loaded", "check_size", "open_image", "open_model", "prompt_inputs"]
+__all__ = ["DEMO_IMAGE", "EMBEDDED", "Loaded", "check_size", "open_device", "open_image", "open_model", "prompt_inputs"]
 
 EMBEDDED = "embedded"
 """The name of the small model inside the package."""
@@ -109,7 +110,7 @@ def open_model(name: str = EMBEDDED, *, device: str = "auto", dtype: str = "auto
     """
     if dtype != "auto" and dtype not in DTYPES:
         raise InputError(f"unknown dtype {dtype!r}; known: auto, {', '.join(DTYPES)}")
-    place = _device(device)
+    place = open_device(device)
     if name == EMBEDDED:
         from vlm_pruner.models import load_embedded
 
@@ -121,7 +122,12 @@ def open_model(name: str = EMBEDDED, *, device: str = "auto", dtype: str = "auto
     return Loaded(name, model.to(place).eval(), processor)
 
 
-def _device(name: str) -> torch.device:
+def open_device(name: str) -> torch.device:
+    """The device called `name`; "auto" is CUDA where there is one, else the CPU.
+
+    Raises:
+        InputError: no such device, or none that works here.
+    """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -152,8 +158,8 @@ def _first_line(error: BaseException) -> str:
     return str(error).strip().split("\n")[0]
 
 
-def prompt_inputs(processor: Any, question: str, image: Image.Image | None) -> dict[str, Any]:
-    """What `generate` takes for one question about one image, or about none.
+def prompt_inputs(processor: Any, question: str, image: Image.Image | Sequence[Image.Image] | None) -> dict[str, Any]:
+    """What `generate` takes for one question about one image, about several, or about none.
 
     The processor's chat template is used where it has one, else LLaVA's own prompt order.
 
@@ -165,11 +171,12 @@ def prompt_inputs(processor: Any, question: str, image: Image.Image | None) -> d
         raise InputError("the question is empty")
     if token in question:
         raise InputError(f"the question contains the image placeholder {token!r}; give the image itself instead")
+    shown = [image] if isinstance(image, Image.Image) else list(image or ())
     if getattr(processor, "chat_template", None):
-        parts = [{"type": "image"}] if image is not None else []
+        parts = [{"type": "image"} for _ in shown]
         content = [*parts, {"type": "text", "text": question}]
         text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
     else:
-        text = f"USER: {token + chr(10) if image is not None else ''}{question} ASSISTANT:"
-    pictures = {} if image is None else {"images": [image]}
+        text = f"USER: {(token + chr(10)) * len(shown)}{question} ASSISTANT:"
+    pictures = {"images": shown} if shown else {}
     return dict(processor(text=[text], return_tensors="pt", **pictures))

@@ -3,5 +3,6 @@
 from vlm_pruner.profiling.result import ProfileResult, Variant
 from vlm_pruner.profiling.run import profile
 from vlm_pruner.profiling.shapes import SHAPES, ModelShape, model_shape
+from vlm_pruner.profiling.subject import Subject, subject_named
 
-__all__ = ["SHAPES", "ModelShape", "ProfileResult", "Variant", "model_shape", "profile"]
+__all__ = ["SHAPES", "ModelShape", "ProfileResult", "Subject", "Variant", "model_shape", "profile", "subject_named"]

@@ -53,6 +53,7 @@ class ProfileResult:
     itemsize: int  # bytes of one cached number
     vision_flops: int | None  # tower and projector; None where there is no formula
     variants: tuple[Variant, ...]  # the unpruned one first
+    hooks: Variant | None = None  # the first plan with keep=1.0: all hooks, nothing chosen and nothing dropped
     notes: tuple[str, ...] = field(default=())
 
     @property
@@ -83,6 +84,11 @@ class ProfileResult:
         """Prefill time that neither ideal nor selection explains: hooks, and short inputs that run less efficiently."""
         selection = variant.ms("selection") if variant.samples.get("selection") else 0.0
         return variant.ms("prefill") - self.ideal_prefill_ms(variant) - selection
+
+    @property
+    def hooks_ms(self) -> float:
+        """Prefill time that the hooks cost by themselves; NaN where that was not measured."""
+        return float("nan") if self.hooks is None else self.hooks.ms("prefill") - self.unpruned.ms("prefill")
 
     def ideal_first_token_ms(self, variant: Variant) -> float:
         """Time to first token if prefill were ideal and selection free."""
@@ -122,6 +128,8 @@ class ProfileResult:
             "vision_flops": self.vision_flops,
             "notes": list(self.notes),
         }
+        if self.hooks is not None:
+            shared["hooks_prefill_ms"] = self.hooks.samples["prefill"]
         return shared | {"variants": [self._variant_dict(v) for v in self.variants]}
 
     def _variant_dict(self, variant: Variant) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -21,6 +21,7 @@ from vlm_pruner.profiling.timing import Probe, describe_machine, interleave, pea
 
 __all__ = ["cache_bytes", "profile", "vision_prediction"]
 
+_HOOKS = "hooks alone"
 PROJECTORS = ("multi_modal_projector", "connector", "merger")
 
 
@@ -36,6 +37,7 @@ def profile(
     inputs: Mapping[str, torch.Tensor],
     method: str | PruningMethod | PrunePlan = "vlm-pruner",
     *,
+    name: str | None = None,
     keep: Keep | Sequence[Keep] = 64,
     layer: int | None = None,
     new_tokens: int = 8,
@@ -48,6 +50,7 @@ def profile(
         model: a vision-language model in eval mode, on the device to measure.
         inputs: what the processor returned for ONE prompt with at least one image.
         method: as for `prune`; a finished plan says its own budgets, `keep` is then left out of account.
+        name: how the result calls the model; None is its class.
         keep: one budget or several.
         layer: decoder layer to prune at; None leaves it to the method.
         new_tokens: tokens to generate, at least 2 so that a decode step is measured.
@@ -64,22 +67,31 @@ def profile(
     layers = DecoderShape.from_config(model.config).layers
     plans = _plans(method, keep, layer, layers)
     runs: dict[str, Callable[[], _Run]] = {
-        name: lambda plan=plan: _run(model, inputs, plan, new_tokens)  # type: ignore[misc]
-        for name, plan in plans.items()
+        key: lambda plan=plan: _run(model, inputs, plan, new_tokens)  # type: ignore[misc]
+        for key, plan in plans.items()
     }
     found = interleave(runs, repeats, warmup)
+    hooks = _variant(_HOOKS, plans[_HOOKS], found[_HOOKS], 0)
+    del plans[_HOOKS], runs[_HOOKS]
     device = inputs["input_ids"].device
-    peaks = {name: peak_bytes(run, device) for name, run in runs.items()}
-    variants = tuple(_variant(name, plans[name], found[name], peaks[name]) for name in plans)
-    return _result(model, inputs, plans, variants, next(r.report for r in found[list(plans)[1]]), new_tokens)
+    peaks = {key: peak_bytes(run, device) for key, run in runs.items()}
+    variants = tuple(_variant(key, plans[key], found[key], peaks[key]) for key in plans)
+    called = name or type(model).__name__
+    return _result(
+        called, model, inputs, plans, variants, hooks, next(r.report for r in found[list(plans)[1]]), new_tokens
+    )
 
 
 def _plans(method: Any, keep: Any, layer: int | None, layers: int) -> dict[str, PrunePlan | None]:
+    """What is measured, by name: nothing, every budget, and the hooks of the first plan alone."""
     if isinstance(method, PrunePlan):
-        return {"unpruned": None, "plan " + method.fingerprint()[:6]: method.check(layers)}
-    keeps = list(keep) if isinstance(keep, Sequence) else [keep]
-    plans = {f"keep {k}": PrunePlan.of(method, k, layer, num_layers=layers) for k in keeps}
-    return {"unpruned": None, **plans}
+        plans = {"plan " + method.fingerprint()[:6]: method.check(layers)}
+    else:
+        keeps = list(keep) if isinstance(keep, Sequence) else [keep]
+        plans = {f"keep {k}": PrunePlan.of(method, k, layer, num_layers=layers) for k in keeps}
+    first = next(iter(plans.values()))
+    everything = replace(first, stages=tuple(replace(stage, keep=1.0) for stage in first.stages))
+    return {"unpruned": None, **plans, _HOOKS: everything}
 
 
 def _modules(model: Any) -> dict[str, nn.Module]:
@@ -157,10 +169,12 @@ def vision_prediction(config: Any, inputs: Mapping[str, torch.Tensor]) -> int | 
 
 
 def _result(
+    name: str,
     model: Any,
     inputs: Mapping[str, torch.Tensor],
     plans: Any,
     variants: tuple[Variant, ...],
+    hooks: Variant,
     report: Any,
     new_tokens: int,
 ) -> ProfileResult:
@@ -171,7 +185,7 @@ def _result(
     device = inputs["input_ids"].device
     parameter = next(model.base_model.get_decoder().parameters())
     return ProfileResult(
-        model=type(model).__name__,
+        model=name,
         method=" + ".join(f"{s.method.name} at layer {s.site}" for s in plan.stages),
         machine=describe_machine(device) | {"dtype": str(parameter.dtype).removeprefix("torch.")},
         shape=DecoderShape.from_config(model.config),
@@ -181,4 +195,5 @@ def _result(
         itemsize=parameter.element_size(),
         vision_flops=vision_prediction(model.config, inputs),
         variants=variants,
+        hooks=hooks,
     )

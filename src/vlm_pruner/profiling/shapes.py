@@ -77,6 +77,14 @@ class ModelShape:
         parts = {"text_config": text, "vision_config": dict(self.vision)}
         return AutoConfig.for_model(self.model_type, **parts, **ids, **self.extra)
 
+    def parameters(self) -> int:
+        """Number of parameters; nothing is allocated."""
+        from transformers import AutoModelForImageTextToText
+
+        with torch.device("meta"):
+            model: nn.Module = AutoModelForImageTextToText.from_config(self.config())
+        return sum(parameter.numel() for parameter in model.parameters())
+
     def build(self, device: torch.device, dtype: torch.dtype, seed: int = 0) -> nn.Module:
         """The model in eval mode, initialised on `device` in `dtype`."""
         from transformers import AutoModelForImageTextToText
@@ -90,10 +98,12 @@ class ModelShape:
     def inputs(
         self, device: torch.device, dtype: torch.dtype, *, tokens: int | None = None, text: int = 60, seed: int = 0
     ) -> dict[str, torch.Tensor]:
-        """One prompt: half of the text, one image of `tokens` visual tokens, the other half.
+        """One prompt: half of the text, `tokens` visual tokens, the other half.
+
+        Models of native resolution read one square image; the others as many of their images as make up `tokens`.
 
         Raises:
-            PlanError: no image of this model has that many visual tokens.
+            PlanError: no image of this model, and no number of them, has that many visual tokens.
         """
         generator = torch.Generator().manual_seed(seed)
         tokens = self.tokens if tokens is None else tokens
@@ -115,13 +125,16 @@ class ModelShape:
             values = 3 * 2 * patch * patch
             grid = torch.tensor([[1, 2 * side, 2 * side]])
             return {"pixel_values": torch.randn(4 * tokens, values, generator=generator), "image_grid_thw": grid}
-        if tokens != self.tokens:
-            raise PlanError(f"an image of {self.name} has {self.tokens} visual tokens, not {tokens}")
+        images, odd = divmod(tokens, self.tokens)
+        if odd or images < 1:
+            raise PlanError(
+                f"images of {self.name} have {self.tokens} visual tokens each; {tokens} is no multiple of it"
+            )
         side = self.vision["image_size"]
         if self.model_type == "llava_next":
-            pixels = torch.randn(1, 5, 3, side, side, generator=generator)
-            return {"pixel_values": pixels, "image_sizes": torch.tensor([[2 * side, 2 * side]])}
-        return {"pixel_values": torch.randn(1, 3, side, side, generator=generator)}
+            pixels = torch.randn(images, 5, 3, side, side, generator=generator)
+            return {"pixel_values": pixels, "image_sizes": torch.tensor([[2 * side, 2 * side]] * images)}
+        return {"pixel_values": torch.randn(images, 3, side, side, generator=generator)}
 
 
 _VICUNA_7B = _text(4096, 11008, 32, 32, 32, 32064)

@@ -62,6 +62,8 @@ def _time_rows(result: ProfileResult) -> list[list[str]]:
         ["  ideal by FLOPs", "", *(_ms(result.ideal_prefill_ms(v)) for v in pruned)],
         ["  selection", "", *(_ms(v.ms("selection")) for v in pruned)],
         ["  rest", "", *(_ms(result.rest_ms(v)) for v in pruned)],
+        ["    hooks", "", *(_ms(result.hooks_ms) for _ in pruned)],
+        ["    short input", "", *(_ms(result.rest_ms(v) - result.hooks_ms) for v in pruned)],
         measured("first token", "first_token", ratio=True),
         ["  ideal", "", *(_ms(result.ideal_first_token_ms(v)) for v in pruned)],
         measured("decode per token", "decode"),

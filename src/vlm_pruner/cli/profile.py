@@ -1,0 +1,67 @@
+"""`vlm-pruner profile`: where time and memory go with all visual tokens and with few, and where the limit is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vlm_pruner.cli.console import console, print_json, progress, quiet, writable
+from vlm_pruner.cli.options import Device, Dtype, Json, Layer, parse_keep, parse_list
+
+__all__ = ["profile"]
+
+
+def profile(
+    model: Annotated[
+        str, typer.Argument(help="'embedded', a checkpoint folder, a hub id, or a published shape with random weights.")
+    ] = "embedded",
+    keep: Annotated[str, typer.Option("--keep", help="Budgets, with commas between.")] = "64",
+    method: Annotated[str, typer.Option("--method", help="See `vlm-pruner methods`.")] = "vlm-pruner",
+    layer: Layer = None,
+    tokens: Annotated[
+        int | None, typer.Option("--tokens", min=1, help="Visual tokens of the prompt; by default those of one image.")
+    ] = None,
+    image: Annotated[str | None, typer.Option("--image", help="Image file; by default a scene of the package.")] = None,
+    new_tokens: Annotated[int, typer.Option("--new-tokens", min=2, help="Tokens to generate.")] = 8,
+    repeats: Annotated[int, typer.Option("--repeats", min=1, help="Rounds to take medians of.")] = 7,
+    threads: Annotated[
+        int | None, typer.Option("--threads", min=1, help="CPU threads; by default torch's own.")
+    ] = None,
+    json: Json = False,
+    plot: Annotated[Path | None, typer.Option("--plot", help="Write the bars of the first token here.")] = None,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+) -> None:
+    """Measure encoder, selection, prefill, decode and memory, beside the FLOP model and the limit."""
+    import torch
+
+    from vlm_pruner.methods import method_class
+    from vlm_pruner.profiling import profile as measure
+    from vlm_pruner.profiling import subject_named
+
+    budgets = [parse_keep(text) for text in parse_list(keep)]
+    method_class(method)
+    if plot is not None:
+        writable(plot)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or before)
+    try:
+        with progress(f"loading {model}") as say:
+            quiet()
+            subject = subject_named(model, tokens=tokens, image=image, device=device, dtype=dtype)
+            say(f"measuring {len(budgets) + 1} variants, {repeats} rounds")
+            result = measure(subject.model, subject.inputs, method, name=subject.name, keep=budgets, layer=layer,
+                             new_tokens=new_tokens, repeats=repeats)  # fmt: skip
+    finally:
+        torch.set_num_threads(before)
+    if plot is not None:
+        result.plot(plot)
+    if json:
+        print_json(result.to_dict())
+        return
+    out = console()
+    out.print(result.table(), markup=False, soft_wrap=True)
+    if plot is not None:
+        out.print(f"plot: {plot}", markup=False)

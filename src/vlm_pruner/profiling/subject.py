@@ -1,0 +1,104 @@
+"""What is profiled, by name: a published shape with random weights, or a model and its processor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from vlm_pruner.errors import InputError, unknown_name
+from vlm_pruner.profiling.shapes import SHAPES
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from vlm_pruner.asking import Loaded
+
+__all__ = ["Subject", "subject_named"]
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model in eval mode, one prompt for it, and how to call it in a table."""
+
+    name: str
+    model: nn.Module
+    inputs: dict[str, torch.Tensor]
+
+
+def subject_named(
+    name: str,
+    *,
+    tokens: int | None = None,
+    image: str | Path | None = None,
+    question: str = "What is in the image?",
+    device: str = "auto",
+    dtype: str = "auto",
+) -> Subject:
+    """The subject of a profile.
+
+    Args:
+        name: "embedded", a key of `SHAPES`, a checkpoint folder, or a hub id.
+        tokens: visual tokens of the prompt, made up of several images where one has fewer; None is one image.
+        image: file that a model with a processor looks at; by default the demo scene of the package.
+        question: what it is asked. A shape reads 60 random tokens and a random image.
+        device: as for `asking.open_model`.
+        dtype: likewise; "auto" of a shape is bfloat16 on a GPU, float32 elsewhere.
+
+    Raises:
+        InputError: no such model or device; weights that do not fit the memory; tokens that no number of images has.
+    """
+    if name in SHAPES:
+        if image is not None:
+            raise InputError(f"{name} is a shape with random weights: it reads a random image, not {str(image)!r}")
+        return _random(name, tokens, device, dtype)
+    from vlm_pruner.asking import EMBEDDED, open_image, open_model
+    from vlm_pruner.scenes import DEMO
+
+    if name != EMBEDDED and "/" not in name and not Path(name).exists():
+        raise InputError(unknown_name("model", name, [EMBEDDED, *SHAPES]) + ", a checkpoint folder, or a hub id")
+    picture = open_image(image or DEMO)
+    loaded = open_model(name, device=device, dtype=dtype)
+    one = _prompt(loaded, picture, question, 1)
+    visual = int((one["input_ids"] == loaded.model.config.image_token_id).sum())
+    images, odd = divmod(visual if tokens is None else tokens, visual)
+    if odd or images < 1:
+        raise InputError(f"the image has {visual} visual tokens in {name}; {tokens} is no multiple of it")
+    return Subject(name, loaded.model, one if images == 1 else _prompt(loaded, picture, question, images))
+
+
+def _prompt(loaded: Loaded, image: Image.Image, question: str, images: int) -> dict[str, torch.Tensor]:
+    from vlm_pruner.asking import prompt_inputs
+
+    inputs = prompt_inputs(loaded.processor, question, [image] * images)
+    model: Any = loaded.model
+    floats = {k: v.to(model.dtype) for k, v in inputs.items() if v.is_floating_point()}
+    return {k: v.to(model.device) for k, v in (inputs | floats).items()}
+
+
+def _random(name: str, tokens: int | None, device: str, dtype: str) -> Subject:
+    from vlm_pruner.asking import open_device
+
+    shape, place = SHAPES[name], open_device(device)
+    kind = DTYPES.get(dtype, torch.bfloat16 if place.type == "cuda" else torch.float32)
+    needed, free = shape.parameters() * kind.itemsize, _free_bytes(place)
+    if free is not None and needed > free:
+        raise InputError(
+            f"the weights of {name} take {needed / 1e9:.1f} GB in {str(kind).removeprefix('torch.')}, "
+            f"{free / 1e9:.1f} GB are free on {place}; smaller shapes: {', '.join(list(SHAPES)[:3])}"
+        )
+    inputs = shape.inputs(place, kind, tokens=tokens)
+    return Subject(f"{name} (random weights)", shape.build(place, kind), inputs)
+
+
+def _free_bytes(device: torch.device) -> int | None:
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    known = Path("/proc/meminfo")
+    lines = known.read_text(encoding="utf-8").splitlines() if known.exists() else []
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable")), None)
