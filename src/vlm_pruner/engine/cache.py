@@ -127,8 +127,9 @@ _CLASSES: dict[type, type] = {}
 
 def _pruned_class(stock: type) -> type[Any]:
     if stock not in _CLASSES:
-        quantized = getattr(cache_utils, "QuantizedLayer", None)
-        if stock not in _STOCK and not (quantized and issubclass(stock, quantized)):
+        # Older releases of transformers have no common base of integer and floating point layers.
+        quantized = getattr(cache_utils, "BaseQuantizedLayer", cache_utils.QuantizedLayer)
+        if stock not in _STOCK and not issubclass(stock, quantized):
             raise UnsupportedModelError(
                 f"cache layers of type {stock.__name__} cannot be pruned; known are "
                 f"{', '.join(c.__name__ for c in _STOCK)} and the quantized layers"

@@ -1,0 +1,344 @@
+"""Kinds of cache, several turns on one of them, and what may be done to it in between."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from tests.support.families import FAMILIES, IMAGE, Prompt, tiny
+from tests.support.pruning import close, dropped, forward, generate, plan
+from tests.support.reference import masked
+from torch import Tensor
+from transformers import DynamicCache, StaticCache, cache_utils
+
+from vlm_pruner import PrunedCacheError, PrunePlan, UnsupportedModelError, prune
+
+FEW = ["llava", "llava_onevision", "qwen2_vl", "qwen3_vl", "internvl", "gemma3", "llava-mistral"]
+CHUNKED = [n for n in FAMILIES if not n.startswith(("paligemma", "video_llava"))]
+few_families = pytest.mark.parametrize("name", FEW)
+
+
+def two(name: str) -> tuple[Any, Any, list[Prompt]]:
+    family, model = tiny(name)
+    return family, model, [family.prompt(8, 1, tail=4), family.prompt(9, 2, tail=7)]
+
+
+def compare(name: str, layer: int = 2, rows: slice = slice(None), mask: bool = True, **changes: Any) -> Any:
+    """Generate pruned with `changes`, and the reference without; the answer."""
+    family, model, prompts = two(name)
+    prompts = prompts[rows]
+    inputs = family.inputs(prompts, model.dtype, mask=mask)
+    with prune(model, plan((0.4, layer))) as session:
+        answer = generate(model, inputs, **changes)
+    with masked(model, dropped(session, prompts)):
+        reference = generate(model, inputs)
+    assert torch.equal(answer.sequences, reference.sequences)
+    close(answer.logits, reference.logits, model)
+    return answer
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("name", [n for n in FAMILIES if n != "paligemma2"])  # which fails there unpruned, too
+def test_static(name: str, batch: int) -> None:
+    answer = compare(name, rows=slice(2 - batch, 2), cache_implementation="static")
+    assert all("PrunedStatic" in type(layer).__name__ for layer in answer.past_key_values.layers[2:])
+
+
+@few_families
+def test_static_before_the_language_model(name: str) -> None:
+    compare(name, layer=0, cache_implementation="static")
+
+
+@few_families
+def test_dynamic_without_a_configuration(name: str) -> None:
+    """Grows when it is used; sliding layers keep everything."""
+    family, _, _ = two(name)
+    if family.sliding:
+        pytest.skip("a cache without configuration knows no windows: masks of this model need one")
+    compare(name, past_key_values=DynamicCache())
+
+
+@pytest.mark.parametrize("kind", ["dynamic", "static"])
+@pytest.mark.parametrize("mask", [True, False])
+@few_families
+def test_rows_that_keep_different_counts_without_padding(name: str, mask: bool, kind: str) -> None:
+    """The model hands out no mask, because nothing is padded: yet one is needed then."""
+    family, model = tiny(name)
+    one, other = family.prompt(9, 2), family.prompt(9, 2)
+    other.payload = [{k: v + 1 if v.is_floating_point() else v for k, v in p.items()} for p in other.payload]
+    few = PrunePlan(plan((6, 2)).stages, min_visual_tokens=one.tokens[0] + 1) if len(set(one.tokens)) > 1 else None
+    if few is None:  # all pictures are of one size: a third of the row's pictures is text instead
+        other.ids = other.ids.clone()
+        first = other.places[0]
+        other.ids[first] = 7
+        other.tokens, other.payload = other.tokens[1:], other.payload[1:]
+        few = plan((0.4, 2))
+    prompts = [one, other]
+    inputs = family.inputs(prompts, model.dtype, mask=mask)
+    assert one.ids.shape == other.ids.shape
+    changes = {"cache_implementation": "static"} if kind == "static" else {}
+    with prune(model, few) as session:
+        answer = generate(model, inputs, **changes)
+    with masked(model, dropped(session, prompts)):
+        reference = generate(model, inputs)
+    assert torch.equal(answer.sequences, reference.sequences)
+    close(answer.logits, reference.logits, model)
+
+
+class Lossless(cache_utils.QuantizedLayer):
+    """The bookkeeping of quantized layers without the loss."""
+
+    def _quantize(self, tensor: Tensor, axis: int) -> Tensor:
+        return tensor.clone()
+
+    def _dequantize(self, tensor: Tensor) -> Tensor:
+        return tensor
+
+
+@pytest.mark.parametrize("way", [{}, {"num_beams": 3}], ids=["greedy", "beams"])
+@pytest.mark.parametrize("name", ["llava", "llava_onevision", "qwen2_vl", "internvl"])
+def test_quantized_bookkeeping(name: str, way: dict[str, Any]) -> None:
+    family, model, prompts = two(name)
+    inputs = family.inputs(prompts, model.dtype)
+    with prune(model, plan((0.4, 2))):
+        want = generate(model, inputs, **way)
+        cache = cache_utils.Cache(layers=[Lossless(residual_length=3) for _ in range(5)])
+        got = generate(model, inputs, past_key_values=cache, **way)
+    assert torch.equal(got.sequences, want.sequences)
+    close(got.logits, want.logits, model)
+
+
+def test_eight_bit_floating_point_cache() -> None:
+    family, model, prompts = two("llava")
+    inputs = family.inputs(prompts, model.dtype)
+    options = {"cache_implementation": "quantized", "cache_config": {"backend": "fp8"}}
+    with prune(model, plan((0.4, 2))):
+        answer = generate(model, inputs, **options)
+        exact = generate(model, inputs)
+    assert [layer.get_seq_length() for layer in answer.past_key_values.layers] == [inputs["input_ids"].shape[1] + 3] * 5
+    assert answer.past_key_values.layers[4].cumulative_length < answer.past_key_values.layers[0].cumulative_length
+    assert 0 < float((answer.logits[1] - exact.logits[1]).abs().max()) < 1.0
+
+
+def test_a_cache_layer_of_unknown_kind_is_refused() -> None:
+    class Strange(cache_utils.DynamicLayer):
+        pass
+
+    family, model, prompts = two("llava")
+    cache = cache_utils.Cache(layers=[Strange() for _ in range(5)])
+    with (
+        prune(model, plan((0.4, 2))),
+        pytest.raises(UnsupportedModelError, match=r"cache layers of type Strange cannot be pruned; known are Dynamic"),
+    ):
+        forward(model, family.inputs(prompts), past_key_values=cache)
+
+
+# Several turns
+
+
+def talk(model: Any, cache: Any, turns: list[dict[str, Any]], done: int = 0) -> list[Tensor]:
+    """Logits of the last place of each turn after the first `done`, which are in the cache; the mask grows."""
+    out = []
+    mask = torch.cat([turn["attention_mask"] for turn in turns[:done]], 1) if done else None
+    for turn in turns[done:]:
+        own = turn["attention_mask"]
+        mask = own if mask is None else torch.cat([mask, own], 1)
+        given = {**turn, "attention_mask": mask}
+        if hasattr(model.base_model, "rope_deltas"):  # three positions per token: plain ones, for all turns alike
+            first = mask.shape[1] - own.shape[1]
+            given["position_ids"] = torch.arange(first, mask.shape[1]).expand(3, len(mask), -1)
+        with torch.no_grad():
+            out.append(model(**given, past_key_values=cache, use_cache=True).logits[:, -1])
+    return out
+
+
+@pytest.mark.parametrize("second", ["text", "picture"])
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("name", CHUNKED)
+def test_a_second_turn(name: str, batch: int, second: str) -> None:
+    """On one cache: prompt, then text or a new picture, then two tokens; against one hidden sequence."""
+    family, model, prompts = two(name)
+    prompts = prompts[:batch]
+    later = [family.prompt(20, 1 if second == "picture" else 0)] * batch
+    step = {"input_ids": torch.full((batch, 1), 7), "attention_mask": torch.ones(batch, 1, dtype=torch.long)}
+    if family.types:
+        step[family.types] = torch.zeros(batch, 1, dtype=torch.int)
+    turns = [family.inputs(prompts, model.dtype), family.inputs(later, model.dtype), step, step]
+    cache = DynamicCache(config=model.config.get_text_config())
+    with prune(model, plan((0.4, 2))) as session:
+        got = talk(model, cache, turns[:1])
+        gone = dropped(session, prompts)
+        got += talk(model, cache, turns[:2], 1)
+        if second == "picture":
+            gone = {layer: torch.cat([gone[layer], now], 1) for layer, now in dropped(session, later).items()}
+        got += talk(model, cache, turns, 2)
+    with masked(model, gone):
+        want = talk(model, DynamicCache(config=model.config.get_text_config()), turns)
+    close(got, want, model)
+    assert int(cache.get_seq_length()) == sum(turn["input_ids"].shape[1] for turn in turns)
+
+
+@pytest.mark.parametrize("name", ["llava", "llava_next", "internvl", "idefics3"])
+@pytest.mark.parametrize("second", ["text", "picture"])
+def test_a_second_turn_through_generate(name: str, second: str) -> None:
+    """The whole talk is passed again with the cache, as chat loops do."""
+    family, model = tiny(name)
+    one, other = family.prompt(3, 1), family.prompt(4, 1 if second == "picture" else 0)
+    inputs = family.inputs([one], model.dtype)
+    with prune(model, plan((0.4, 2))) as session:
+        first = generate(model, inputs)
+        gone = dropped(session, [one], len(first.sequences[0]))
+        ids = torch.cat([first.sequences[0], other.ids])[None]
+        again = {**family.inputs([other], model.dtype), "input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        second_answer = generate(model, again, past_key_values=first.past_key_values)
+        new = dropped(session, [other]) if second == "picture" else None
+    whole = Prompt(ids[0], one.tokens + other.tokens, one.payload + other.payload)
+    for layer in gone:
+        tail = new[layer] if new is not None else torch.zeros(1, len(other.ids), dtype=torch.bool)
+        gone[layer] = torch.cat([gone[layer], tail], 1)
+    with masked(model, gone):
+        reference = generate(model, family.inputs([whole], model.dtype))
+    assert torch.equal(second_answer.sequences, reference.sequences)
+    close(second_answer.logits, reference.logits, model)
+
+
+def prefilled(model: Any, inputs: dict[str, Any]) -> DynamicCache:
+    cache = DynamicCache(config=model.config.get_text_config())
+    forward(model, inputs, past_key_values=cache, use_cache=True)
+    return cache
+
+
+def step(model: Any, cache: Any, mask: Tensor, token: Tensor) -> Tensor:
+    positions = mask.cumsum(-1)[:, -1:] - 1
+    with torch.no_grad():
+        return model(
+            input_ids=token, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
+        ).logits
+
+
+def test_copies_and_interleaved_talks() -> None:
+    """All that outlives a forward is in the cache, so that talks do not disturb each other."""
+    family, model, prompts = two("llava")
+    inputs, other = family.inputs(prompts), family.inputs([family.prompt(77, 1)])
+    with prune(model, plan((0.4, 2))):
+        talks = {"a": prefilled(model, inputs), "b": prefilled(model, other)}
+        talks["copy"] = copy.deepcopy(talks["a"])
+        said: dict[str, list[Tensor]] = {key: [] for key in talks}
+        for t in range(3):
+            for key, cache in talks.items():
+                mask = other["attention_mask"] if key == "b" else inputs["attention_mask"]
+                mask = torch.cat([mask, mask.new_ones(len(mask), t + 1)], 1)
+                said[key].append(step(model, cache, mask, torch.full((len(mask), 1), 7 + t)))
+        alone = prefilled(model, other)
+        for t in range(3):
+            mask = torch.ones(1, other["input_ids"].shape[1] + t + 1, dtype=torch.long)
+            close([said["b"][t]], [step(model, alone, mask, torch.full((1, 1), 7 + t))], model)
+    close(said["a"], said["copy"], model)
+
+
+@pytest.mark.parametrize(
+    ("kind", "operation"),
+    [("dynamic", "reorder_cache"), ("dynamic", "batch_select_indices"), ("static", "reorder_cache")],
+)
+def test_rows_change_places(kind: str, operation: str) -> None:
+    """Beams never exchange rows with different survivors, so that rows are exchanged by hand."""
+    family, model, prompts = two("llava")
+    inputs, swap = family.inputs(prompts), torch.tensor([1, 0])
+    token = torch.tensor([[7], [8]])
+    mask = torch.cat([inputs["attention_mask"], torch.ones(2, 1, dtype=torch.long)], 1)
+
+    def fresh() -> Any:
+        if kind == "dynamic":
+            return prefilled(model, inputs)
+        cache = StaticCache(config=model.config, max_cache_len=80)
+        forward(model, inputs, past_key_values=cache, use_cache=True)
+        return cache
+
+    with prune(model, plan((0.4, 2))):
+        want = step(model, fresh(), mask, token)
+        cache = fresh()
+        getattr(cache, operation)(swap)
+        close([step(model, cache, mask[swap], token[swap])], [want[swap]], model)
+
+
+def test_rows_are_repeated() -> None:
+    family, model, prompts = two("llava")
+    inputs = family.inputs(prompts)
+    mask = torch.cat([inputs["attention_mask"], torch.ones(2, 1, dtype=torch.long)], 1)
+    token = torch.tensor([[7], [8]])
+    with prune(model, plan((0.4, 2))):
+        want = step(model, prefilled(model, inputs), mask, token)
+        cache = prefilled(model, inputs)
+        cache.batch_repeat_interleave(2)
+        got = step(model, cache, mask.repeat_interleave(2, 0), token.repeat_interleave(2, 0))
+    close([got], [want.repeat_interleave(2, 0)], model)
+
+
+def test_reset_and_use_again() -> None:
+    family, model, prompts = two("llava")
+    inputs, other = family.inputs(prompts), family.inputs([family.prompt(3, 1), family.prompt(4, 1)])
+    cache = StaticCache(config=model.config, max_cache_len=120)
+    with prune(model, plan((0.4, 2))):
+        want = generate(model, inputs)
+        generate(model, other, past_key_values=cache)
+        cache.reset()
+        got = generate(model, inputs, past_key_values=cache)
+    assert torch.equal(got.sequences, want.sequences)
+    close(got.logits, want.logits, model)
+
+
+def test_cropping_to_the_text_behind_the_picture_and_no_further() -> None:
+    family, model = tiny("llava")
+    prompt = family.prompt(3, 1, tail=6)
+    inputs, length = family.inputs([prompt]), len(prompt.ids)
+    with prune(model, plan((0.4, 2))):
+        cache = prefilled(model, inputs)
+        mask = torch.ones(1, length + 1, dtype=torch.long)
+        want = step(model, copy.deepcopy(cache), mask, torch.tensor([[9]]))
+        step(model, cache, mask, torch.tensor([[50]]))
+        step(model, cache, torch.ones(1, length + 2, dtype=torch.long), torch.tensor([[51]]))
+        cache.crop(-2)
+        assert cache.get_seq_length() == length
+        close([step(model, cache, mask, torch.tensor([[9]]))], [want], model)
+        last = int((prompt.ids == IMAGE).nonzero()[-1])
+        with pytest.raises(
+            PrunedCacheError, match=rf"cannot crop a pruned cache to {last} tokens: up to token {last + 1}"
+        ):
+            cache.crop(last - cache.get_seq_length())
+
+
+def test_a_pruned_cache_outside_the_block_is_refused() -> None:
+    family, model, prompts = two("llava")
+    inputs = family.inputs(prompts)
+    with prune(model, plan((0.4, 2))):
+        cache = prefilled(model, inputs)
+    length = cache.get_seq_length()
+    with pytest.raises(PrunedCacheError, match=r"pruned at decoder layers \[2\]: .* inside vp.prune"):
+        forward(model, {"input_ids": torch.tensor([[7], [7]])}, past_key_values=cache, use_cache=True)
+    with prune(model, plan((0.4, 2))):  # nothing is lost in the layers that hold survivors
+        assert cache.layers[4].get_seq_length() == length
+
+
+def test_a_cache_of_another_plan_is_refused() -> None:
+    family, model, prompts = two("llava")
+    with prune(model, plan((0.4, 2))):
+        cache = prefilled(model, family.inputs(prompts))
+    with (
+        prune(model, plan((0.4, 3))),
+        pytest.raises(PrunedCacheError, match=r"pruned at decoder layers \[2\] .* the plan prunes at layers \[3\]"),
+    ):
+        forward(model, {"input_ids": torch.tensor([[7], [7]])}, past_key_values=cache, use_cache=True)
+
+
+@pytest.mark.parametrize("backend", ["quanto"])
+def test_integer_quantized_cache(backend: str) -> None:
+    pytest.importorskip("optimum.quanto")
+    pytest.importorskip("ninja")
+    family, model = tiny("llava", "eager")
+    inputs = family.inputs([family.prompt(3, 1)], torch.float32)
+    config = {"backend": backend, "nbits": 4, "q_group_size": 16}
+    with prune(model, plan((0.4, 2))):
+        answer = generate(model, inputs, cache_implementation="quantized", cache_config=config)
+    assert answer.past_key_values.get_seq_length() == inputs["input_ids"].shape[1] + 3
