@@ -1,0 +1,181 @@
+"""Where tokens lie, checked by sending pictures whose every cell carries its own place through the models' own code."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from tests.support.families import FAMILIES, tiny
+from tests.support.pruning import forward, plan
+from torch import Tensor
+
+from vlm_pruner import UnsupportedModelError, prune
+from vlm_pruner.adapters import Encoded, adapter_for, families
+from vlm_pruner.adapters.base import deal_out, raster
+from vlm_pruner.adapters.llava_next import anyres, unpadded
+
+SIDE = 4
+
+
+def coded(rows: int, columns: int) -> Tensor:
+    """[rows * columns tiles, SIDE * SIDE, 2] the (y, x) of every cell of a padded view in that view."""
+    y, x = torch.meshgrid(torch.arange(rows * SIDE), torch.arange(columns * SIDE), indexing="ij")
+    view = torch.stack([y, x], -1).view(rows, SIDE, columns, SIDE, 2).transpose(1, 2)
+    return view.reshape(rows * columns, SIDE * SIDE, 2).float()
+
+
+@pytest.mark.parametrize("size", [(40, 50), (28, 56), (50, 23), (56, 30), (28, 28), (13, 56), (56, 11)])
+@pytest.mark.parametrize("name", ["llava_next", "llava_onevision"])
+def test_anyres_places_are_those_of_the_models_own_packing(name: str, size: tuple[int, int]) -> None:
+    """The model packs coded features; a token must lie where its code says, newlines where they are."""
+    from transformers.models.llava_next.modeling_llava_next import get_anyres_image_grid_shape
+
+    _, model = tiny(name)
+    base = model.base_model
+    rows, columns = get_anyres_image_grid_shape(size, base.config.image_grid_pinpoints, 28)
+    overview = coded(1, 1)
+    features = torch.cat([overview, coded(rows, columns)])
+    newline = torch.full((2,), -1.0)
+    options: dict[str, Any] = {"image_newline": newline}
+    if name == "llava_onevision":
+        options["vision_aspect_ratio"] = "anyres_max_9"
+    else:
+        options["vision_feature_select_strategy"] = "default"
+    packed, _ = base.pack_image_features([features], torch.tensor([size]), **options)
+    packed = packed[0]
+    encoded = Encoded({"image_sizes": torch.tensor([size])}, (1, 5, 3, 28, 28), None)
+    layout = adapter_for(name).image_layouts(base.config, encoded)[0]
+    assert layout.tokens == len(packed)
+    window = unpadded((rows * SIDE, columns * SIDE), size)
+    is_newline = (packed == -1).all(1)
+    lies = layout.position[SIDE * SIDE :, 1:]
+    codes = packed[SIDE * SIDE :] - torch.tensor(window[:2])
+    own = ~is_newline[SIDE * SIDE :]
+    torch.testing.assert_close(lies[own], codes[own])
+    width = layout.grid[2]
+    assert (lies[~own][:, 1] == width - 0.5).all()
+    # The overview is spread over the plane: its corners are half a cell inside it.
+    first, last = layout.position[0, 1:], layout.position[SIDE * SIDE - 1, 1:]
+    torch.testing.assert_close(first + last, torch.tensor([layout.grid[1] - 1.0, width - 1.0]))
+    patch = layout.patch[SIDE * SIDE :]
+    assert ((patch < 0) == ~own).all()
+    torch.testing.assert_close(features.flatten(0, 1)[patch[own]], packed[SIDE * SIDE :][own])
+
+
+def test_very_large_pictures_are_interpolated_down() -> None:
+    _, model = tiny("llava_onevision")
+    arguments = {"image_sizes": torch.tensor([[56, 56]]), "vision_aspect_ratio": "anyres_max_2"}
+    layout = adapter_for("llava_onevision").image_layouts(model.config, Encoded(arguments, (1, 5, 3, 28, 28), None))[0]
+    features = torch.cat([coded(1, 1), coded(2, 2)])
+    options = {"image_newline": torch.full((2,), -1.0), "vision_aspect_ratio": "anyres_max_2"}
+    packed = model.base_model.pack_image_features([features], torch.tensor([[56, 56]]), **options)[0][0]
+    assert layout.tokens == len(packed) == 16 + 5 * 6
+    assert layout.grid == (1, 5, 5)
+
+
+def test_several_pictures_in_a_row_are_overviews() -> None:
+    _, model = tiny("llava_onevision")
+    arguments = {"image_sizes": torch.tensor([[40, 50]] * 3), "batch_num_images": torch.tensor([2, 1])}
+    layouts = adapter_for("llava_onevision").image_layouts(model.config, Encoded(arguments, (3, 5, 3, 28, 28), None))
+    assert [x.tokens for x in layouts[:2]] == [17, 17]
+    assert layouts[2].tokens > 17
+
+
+@pytest.mark.parametrize("name", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl", "glm4v"])
+def test_merged_grids_are_in_raster_order(name: str) -> None:
+    """The positions that the model itself gives to merged tokens (M-RoPE) are the rows and columns of the layout."""
+    family, model = tiny(name)
+    prompt = family.prompt(1, 1)
+    inputs = family.inputs([prompt])
+    seen: list[Tensor] = []
+    text = model.base_model.get_decoder()
+    handle = text.register_forward_pre_hook(lambda m, a, k: seen.append(k["position_ids"]), with_kwargs=True)
+    with prune(model, plan((0.5, 2))) as session:
+        forward(model, inputs)
+    handle.remove()
+    record = session.images[0]
+    own = seen[0][-2:, 0, prompt.places[0]].T.float()  # [n, 2]
+    torch.testing.assert_close(own - own.min(0).values, record.position[:, 1:])
+    t, h, w = inputs["image_grid_thw"][0].tolist()
+    assert record.grid == (t, h // 2, w // 2)
+
+
+def test_frames_lie_behind_each_other() -> None:
+    for name, cls_first, newline in (("video_llava-video", True, False), ("llava_onevision-video", False, True)):
+        family, model = tiny(name)
+        with prune(model, plan((0.5, 2))) as session:
+            forward(model, family.inputs([family.prompt(1, 1)]))
+        (record,) = session.images
+        frames, h, w = record.grid
+        assert record.modality == "video"
+        assert frames == 3
+        assert record.total == frames * (h * w + cls_first) + newline
+        assert (record.position[:, 0].diff() >= 0).all()
+        if cls_first:
+            first = record.position[:: h * w + 1]
+            torch.testing.assert_close(first, torch.tensor([[t, (h - 1) / 2, (w - 1) / 2] for t in range(3)]))
+
+
+def test_an_unbroken_run_of_tiles_is_one_picture() -> None:
+    places = torch.zeros(1, 40, dtype=torch.bool)
+    places[0, 2:14] = places[0, 16:20] = True  # three tiles of four tokens, text, one tile
+    spans = deal_out([raster(1, 2, 2)] * 4, places, "image", joins=True)
+    assert [len(s.slots) for s in spans] == [12, 4]
+    assert [s.layout.grid for s in spans] == [(3, 2, 2), (1, 2, 2)]
+    assert [(s.tile, s.layout.tiles, s.index) for s in spans] == [(0, 3, 0), (3, 1, 1)]
+    apart = deal_out([raster(1, 2, 2)] * 4, places, "image")
+    assert [len(s.slots) for s in apart] == [4] * 4
+
+
+def test_two_tiles_have_one_budget() -> None:
+    family, model = tiny("internvl")
+    prompts = [family.prompt(seed, 1) for seed in range(6)]
+    with prune(model, plan((5, 2))) as session:
+        forward(model, family.inputs(prompts))
+    assert {record.total for record in session.images} == {16, 32}
+    assert [record.kept for record in session.images] == [5] * 6
+    assert {record.grid for record in session.images} == {(1, 4, 4), (2, 4, 4)}
+
+
+def test_beams_repeat_rows() -> None:
+    places = torch.zeros(4, 9, dtype=torch.bool)
+    places[:2, 1:5] = places[2:, 3:9] = True
+    spans = deal_out([raster(1, 2, 2), raster(1, 2, 3)], places, "image")
+    assert [(s.row, s.layout.tokens) for s in spans] == [(0, 4), (1, 4), (2, 6), (3, 6)]
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_token_has_a_place_inside_the_plane(name: str) -> None:
+    family, model = tiny(name)
+    with prune(model, plan((0.5, 2))) as session:
+        forward(model, family.inputs([family.prompt(3, 2)], model.dtype))
+    for record in session.images:
+        assert record.position.shape == (record.total, 3)
+        assert (record.position >= -0.5).all()
+        assert (record.position <= torch.tensor(record.grid) - 0.5).all()
+        assert len(record.position.unique(dim=0)) == record.total or record.grid[0] == 1  # CLS may lie on a cell
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_fixed_tokens_are_told_before_anything_runs(name: str) -> None:
+    family, model = tiny(name)
+    fixed = adapter_for(model.config.model_type).fixed_tokens(model.config)
+    if fixed is not None:
+        assert set(family.prompt(3, 2).tokens) == {fixed}
+
+
+def test_videos_of_a_family_without_them() -> None:
+    _, model = tiny("llava")
+    with pytest.raises(UnsupportedModelError, match="videos are not supported for llava"):
+        adapter_for("llava").video_layouts(model.config, Encoded({}, (), None))
+
+
+def test_registry_has_every_family_of_the_tests() -> None:
+    assert {tiny(name)[1].config.model_type for name in FAMILIES} <= set(families())
+
+
+def test_overview_of_a_wide_plane() -> None:
+    layout = anyres(2, (1, 2), (0, 0, 2, 4), (2, 4))
+    torch.testing.assert_close(layout.position[:4, 2], torch.tensor([0.5, 2.5, 0.5, 2.5]))
+    torch.testing.assert_close(layout.position[:4, 1], torch.tensor([0.0, 0.0, 1.0, 1.0]))

@@ -1,0 +1,125 @@
+"""Plans are data: checked when they are made, and the same after a round trip through JSON."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from vlm_pruner import PlanError, PrunePlan, Stage
+from vlm_pruner.methods.base import create
+
+TWO = PrunePlan((Stage(create("random", seed=3), 0.5, None), Stage(create("divprune"), 0.111, 2)))
+
+
+def test_round_trip() -> None:
+    again = PrunePlan.from_json(TWO.to_json())
+    assert again == TWO
+    assert again.fingerprint() == TWO.fingerprint()
+    assert json.loads(TWO.to_json())["version"] == 1
+    assert json.loads(TWO.to_json())["stages"][0] == {
+        "method": "random", "params": {"seed": 3}, "keep": 0.5, "layer": None
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("keep", [1, 1.0])
+def test_one_token_is_not_all_tokens(keep: float) -> None:
+    plan = PrunePlan.of("random", keep, num_layers=4)
+    again = PrunePlan.from_json(plan.to_json()).stages[0].keep
+    assert type(again) is type(keep)
+
+
+def test_fingerprint_names_the_plan() -> None:
+    other = PrunePlan(TWO.stages, min_visual_tokens=8)
+    assert other.fingerprint() != TWO.fingerprint()
+    assert (
+        PrunePlan.of("random", 1, num_layers=4).fingerprint() != PrunePlan.of("random", 1.0, num_layers=4).fingerprint()
+    )
+    assert len(TWO.fingerprint()) == 12
+    assert int(TWO.fingerprint(), 16) >= 0
+
+
+def test_layer_zero_is_before_the_language_model() -> None:
+    assert Stage(create("random"), 4, 0) == Stage(create("random"), 4, None)
+    assert Stage(create("random"), 4, 0).layer is None
+    assert Stage(create("random"), 4, 0).site == 0
+
+
+def changed(**changes: Any) -> str:
+    return json.dumps({**TWO.to_dict(), **changes})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", r"not a plan: Expecting property name"),
+        ("[]", r"a plan is an object with \['stages', 'version'\], got list"),
+        ("{}", r"a plan needs \['stages', 'version'\]"),
+        (changed(version=2), r"plan version 2 cannot be read; this library reads version 1"),
+        (changed(stagez=[]), r"unknown key of a plan 'stagez'; did you mean 'stages'\?"),
+        (changed(stages=[]), r"a plan needs at least one stage"),
+        (changed(stages=[{"method": "random"}]), r"a stage needs \['keep'\]"),
+        (
+            changed(stages=[{"method": "random", "keep": 4, "kep": 4}]),
+            r"unknown key of a stage 'kep'; did you mean 'keep'",
+        ),
+        (changed(stages=[{"method": "rndom", "keep": 4}]), r"unknown method 'rndom'; did you mean 'random'\?"),
+        (changed(stages=[{"method": "random", "keep": 4, "params": {"sed": 1}}]), r"unknown parameter of random 'sed'"),
+        (changed(positions="repackt"), r"unknown positions 'repackt'; did you mean 'repacked'\?"),
+        (changed(min_visual_tokens="few"), r"min_visual_tokens='few' is not a whole number"),
+    ],
+)
+def test_unreadable_plans(text: str, message: str) -> None:
+    with pytest.raises(PlanError, match=message):
+        PrunePlan.from_json(text)
+
+
+def stages(*pairs: tuple[float | int, int | None]) -> tuple[Stage, ...]:
+    return tuple(Stage(create("random"), keep, layer) for keep, layer in pairs)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "message"),
+    [
+        ([(0.5, 2), (0.4, 2)], r"stages must be at ascending layers, got \[2, 2\]"),
+        ([(0.5, 3), (0.4, 1)], r"stages must be at ascending layers, got \[3, 1\]"),
+        ([(0.2, 1), (0.4, 3)], r"layer 3 cannot keep 0.4 where layer 1 kept 0.2"),
+        ([(8, None), (16, 3)], r"layer 3 cannot keep 16 where layer 0 kept 8"),
+    ],
+)
+def test_stages_in_disorder(pairs: Any, message: str) -> None:
+    with pytest.raises(PlanError, match=message):
+        PrunePlan(stages(*pairs))
+
+
+def test_repacked_positions_need_a_stage_before_the_language_model() -> None:
+    with pytest.raises(PlanError, match=r"positions can only be repacked before the language model, not at layer 2"):
+        PrunePlan(stages((0.5, 2)), positions="repacked")
+    assert PrunePlan(stages((0.5, 0), (0.2, 2)), positions="repacked").positions == "repacked"
+
+
+def test_of_leaves_the_layer_to_the_method() -> None:
+    assert PrunePlan.of("vlm-pruner", 64, num_layers=32).stages[0].layer == 2
+    assert PrunePlan.of("divprune", 64, num_layers=32).stages[0].layer is None
+    assert PrunePlan.of("vlm-pruner", 64, 0, num_layers=32).stages[0].layer is None
+    assert PrunePlan.of("vlm-pruner", 64, 5, num_layers=32).stages[0].layer == 5
+
+
+def test_of_a_method_with_stages_of_its_own() -> None:
+    plan = PrunePlan.of("pyramiddrop", 0.25, num_layers=32)
+    assert len(plan.stages) > 1
+    with pytest.raises(PlanError, match=r"pyramiddrop prunes at layers \[.*\] of its own; leave layer out"):
+        PrunePlan.of("pyramiddrop", 0.25, 4, num_layers=32)
+
+
+def test_of_a_finished_plan() -> None:
+    assert PrunePlan.of(TWO, num_layers=5) is TWO
+    with pytest.raises(PlanError, match=r"a plan already says how much, where and how"):
+        PrunePlan.of(TWO, 64, num_layers=5)
+    with pytest.raises(PlanError, match=r"layer 2 does not exist: the model has 2 layers \(0 to 1\)"):
+        PrunePlan.of(TWO, num_layers=2)
+
+
+def test_no_pruning_needs_no_budget() -> None:
+    assert PrunePlan.of("none", num_layers=4).stages[0].keep == 1.0
