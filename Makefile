@@ -11,7 +11,7 @@ export OMP_WAIT_POLICY ?= passive
 PICTURE ?= demo
 ASK     ?= What is the word?
 
-.PHONY: help demo test check format bench clean
+.PHONY: help demo test check format bench clean pictures
 help:
 	@echo "make demo    ask the embedded model about a shipped image, with and without pruning"
 	@echo "make test    run the tests          make check   lint and types"
@@ -35,6 +35,9 @@ $(VENV)/dev.stamp: $(VENV)/run.stamp
 
 demo: $(VENV)/run.stamp
 	$(BIN)/vlm-pruner ask "$(PICTURE)" "$(ASK)" --keep 64 --overlay out/overlay.png
+
+pictures: $(VENV)/run.stamp
+	$(BIN)/python -m docs.pictures
 
 check: $(VENV)/dev.stamp
 	$(BIN)/ruff check .

@@ -44,7 +44,7 @@ def progress(doing: str) -> Iterator[Callable[[str, float], None]]:
         task = bar.add_task(doing, total=None)
 
         def say(text: str, share: float) -> None:
-            bar.update(task, description=text, total=1.0, completed=share)
+            bar.update(task, description=text, total=1.0, completed=share, refresh=True)
 
         yield say
 

@@ -6,7 +6,7 @@ Pillow is enough, but for the two plots, which need matplotlib (extra `viz`).
 from vlm_pruner.viz.compare import Choice, side_by_side, strip
 from vlm_pruner.viz.geometry import Layout, Panel, Window, image_window
 from vlm_pruner.viz.growth import growth_frames, save_growth
-from vlm_pruner.viz.merges import merge_map
+from vlm_pruner.viz.merges import merge_map, merge_panels
 from vlm_pruner.viz.notebook import selection_html, session_html
 from vlm_pruner.viz.overlay import overlay, overlay_panels
 from vlm_pruner.viz.page import Entry, data_uri, report_page
@@ -24,6 +24,7 @@ __all__ = [
     "growth_frames",
     "image_window",
     "merge_map",
+    "merge_panels",
     "overlay",
     "overlay_panels",
     "report_page",

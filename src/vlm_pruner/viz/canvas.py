@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 
 from vlm_pruner.viz.palette import INK, MUTED, PAPER, RGB, font, order_colour, plain
 
-__all__ = ["Legend", "order_legend", "pill", "sheet", "swatch", "wrap"]
+__all__ = ["Legend", "order_legend", "pill", "sheet", "slot_width", "swatch", "wrap"]
 
 Legend = Callable[[ImageDraw.ImageDraw, int, int, int], None]
 """Draws itself at (left, top) with the given width; `sheet` leaves `LEGEND_HEIGHT` for it."""
@@ -42,6 +42,12 @@ def wrap(text: str, size: int, width: int) -> list[str]:
     return lines
 
 
+def slot_width(width: int, columns: int = 1) -> int:
+    """Pixels that `sheet` has for a panel; one drawn at another width is scaled to it."""
+    margin = _Type.of(width).margin
+    return (width - (columns + 1) * margin) // columns
+
+
 def sheet(
     panels: Sequence[Image.Image],
     *,
@@ -55,7 +61,7 @@ def sheet(
     """Panels in rows of `columns` under a title, each over its caption, the legend at the foot. RGB, `width` wide."""
     kind = _Type.of(width)
     gap, inner = kind.margin, width - 2 * kind.margin
-    slot = (inner - gap * (columns - 1)) // columns
+    slot = slot_width(width, columns)
     shown = [p if p.width == slot else _fit(p, slot) for p in panels]
     notes = [wrap(c, kind.text, slot) if c else [] for c in captions] or [[] for _ in shown]
     head = [(line, kind.title, INK) for line in wrap(title, kind.title, inner)] if title else []
@@ -112,10 +118,12 @@ def order_legend(kept: int, total: int, *, ordered: bool, cut: bool = False) -> 
     return draw_legend
 
 
-def swatch(draw: ImageDraw.ImageDraw, at: tuple[float, float], size: int, fill: RGB | None, text: str) -> float:
+def swatch(
+    draw: ImageDraw.ImageDraw, at: tuple[float, float], size: int, fill: RGB | None, text: str, *, frame: int = 1
+) -> float:
     """A coloured square (struck out if `fill` is None) and its text; returns their width together."""
     x, y, side = at[0], at[1], round(size * 1.1)
-    draw.rounded_rectangle((x, y, x + side, y + side), 3, fill=fill or (88, 88, 88), outline=INK)
+    draw.rounded_rectangle((x, y, x + side, y + side), 3, fill=fill or (88, 88, 88), outline=INK, width=frame)
     if fill is None:
         for step in range(0, side, 6):
             draw.line((x + step, y + side, x + side, y + step), fill=(12, 14, 17), width=2)

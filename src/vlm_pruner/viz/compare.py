@@ -8,7 +8,7 @@ from typing import NamedTuple
 from PIL import Image
 
 from vlm_pruner.types import Selection
-from vlm_pruner.viz.canvas import order_legend, sheet
+from vlm_pruner.viz.canvas import order_legend, sheet, slot_width
 from vlm_pruner.viz.geometry import Layout
 from vlm_pruner.viz.overlay import cuts, overlay_panels
 
@@ -34,7 +34,7 @@ def side_by_side(
 ) -> Image.Image:
     """One overlay for each choice under a shared title and legend; panels of one choice share a cell of the table."""
     columns = columns or min(len(choices), 3)
-    slot = (width - (columns + 1) * (width // 48)) // columns
+    slot = slot_width(width, columns)
     pictures = [strip(overlay_panels(image, layout, c.selection, width=slot, numbers=False)) for c in choices]
     kept = max(len(c.selection) for c in choices)
     ordered = any(c.selection.order is not None for c in choices)

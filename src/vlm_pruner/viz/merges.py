@@ -8,12 +8,12 @@ from PIL import Image, ImageDraw
 
 from vlm_pruner.errors import InvalidSelectionError
 from vlm_pruner.types import Selection
-from vlm_pruner.viz.canvas import Legend, pill, sheet, swatch
+from vlm_pruner.viz.canvas import Legend, pill, sheet, slot_width, swatch
 from vlm_pruner.viz.geometry import Layout
 from vlm_pruner.viz.overlay import dimmed, label_size, mark_window, pixel_box, scaled
 from vlm_pruner.viz.palette import INK, REGIONS, RGB, font, ink_on
 
-__all__ = ["merge_map", "region_colours"]
+__all__ = ["merge_map", "merge_panels", "region_colours"]
 
 
 def merge_map(
@@ -32,17 +32,9 @@ def merge_map(
     Raises:
         InvalidSelectionError: the method does not merge (`selection.source` is None).
     """
-    if selection.source is None:
-        raise InvalidSelectionError("this selection has no `source`: its method drops tokens and merges none")
-    frames = [image] if isinstance(image, Image.Image) else list(image)
-    colours = region_colours(layout, selection)
     columns = min(len(layout.panels), 4 if layout.panels[-1].frame else 2)
-    panels = [
-        _panel(frames[panel.frame % len(frames)], layout, number, selection, colours, width // columns)
-        for number, panel in enumerate(layout.panels)
-    ]
     return sheet(
-        panels,
+        merge_panels(image, layout, selection, width=slot_width(width, columns)),
         title=title,
         subtitle=subtitle,
         captions=[p.name for p in layout.panels],
@@ -50,6 +42,24 @@ def merge_map(
         columns=columns,
         width=width,
     )
+
+
+def merge_panels(
+    image: Image.Image | Sequence[Image.Image], layout: Layout, selection: Selection, *, width: int
+) -> list[Image.Image]:
+    """One bare picture of `width` pixels for every panel of the layout, without title and legend.
+
+    Raises:
+        InvalidSelectionError: the method does not merge (`selection.source` is None).
+    """
+    if selection.source is None:
+        raise InvalidSelectionError("this selection has no `source`: its method drops tokens and merges none")
+    frames = [image] if isinstance(image, Image.Image) else list(image)
+    colours = region_colours(layout, selection)
+    return [
+        _panel(frames[panel.frame % len(frames)], layout, number, selection, colours, width)
+        for number, panel in enumerate(layout.panels)
+    ]
 
 
 def region_colours(layout: Layout, selection: Selection) -> list[RGB]:
@@ -154,7 +164,7 @@ def _legend(selection: Selection) -> Legend:
     def draw_legend(draw: ImageDraw.ImageDraw, left: int, top: int, width: int) -> None:
         size = max(11, (width + 40) // 42)
         below = top + round(size * 1.6)
-        swatch(draw, (left, top), size, REGIONS[1], f"framed and numbered: {kept} of {total} tokens kept")
+        swatch(draw, (left, top), size, REGIONS[1], f"framed and numbered: {kept} of {total} tokens kept", frame=3)
         wide = swatch(draw, (left, below), size, REGIONS[1], f"same colour: merged into it ({traced - kept})")
         if traced < total:
             swatch(draw, (left + wide + size * 2, below), size, (88, 88, 88), f"left no trace: {total - traced}")

@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw, ImageOps
 
 from vlm_pruner.errors import InvalidSelectionError
 from vlm_pruner.types import Selection
-from vlm_pruner.viz.canvas import order_legend, pill, sheet
+from vlm_pruner.viz.canvas import order_legend, pill, sheet, slot_width
 from vlm_pruner.viz.geometry import Layout
 from vlm_pruner.viz.palette import RGB, font, ink_on, order_colour
 
@@ -37,7 +37,7 @@ def overlay(
         InvalidSelectionError: the selection points past the tokens of the layout.
     """
     columns = min(len(layout.panels), 4 if layout.panels[-1].frame else 2)
-    panels = overlay_panels(image, layout, selection, width=width // columns, numbers=numbers)
+    panels = overlay_panels(image, layout, selection, width=slot_width(width, columns), numbers=numbers)
     return sheet(
         panels,
         title=title,
@@ -95,11 +95,16 @@ def _panel(
     side = layout.window.width / layout.panels[number].columns * scale
     size = label_size(side, len(colours)) if labels else 0
     for token, box in boxes.items():
-        draw.rectangle(box, outline=colours[token], width=max(1, round(side / 16)))
+        draw.rectangle(box, outline=colours[token], width=_frame(side))
         if size:
             pill(draw, box[:2], labels[token], size, colours[token], ink_on(colours[token]))
     mark_window(page, layout, scale)
     return page
+
+
+def _frame(side: float) -> int:
+    """Width of the outline of a cell: visible at half the size, without hiding what is in a small cell."""
+    return max(2 if side >= 12 else 1, round(side / 13))
 
 
 def scaled(image: Image.Image, width: int) -> tuple[Image.Image, float]:
@@ -143,8 +148,11 @@ def cuts(image: Image.Image | Sequence[Image.Image], layout: Layout) -> bool:
 
 
 def pixel_box(layout: Layout, token: int, scale: float, size: tuple[int, int]) -> tuple[float, float, float, float]:
-    """Corners of a token's cell on a picture of `size`, inclusive; cells of padding outside shrink to its edge."""
+    """Corners of a token's cell on a picture of `size`, inclusive; cells of padding outside shrink to its edge.
+
+    Neighbours share no pixel and leave none out, whatever the scale.
+    """
     box = [v * scale for v in layout.boxes[token].tolist()]
-    left, right = (min(max(v, 0.0), size[0] - 1.0) for v in (box[0], box[2] - 1))
-    top, bottom = (min(max(v, 0.0), size[1] - 1.0) for v in (box[1], box[3] - 1))
-    return round(left), round(top), round(max(left, right)), round(max(top, bottom))
+    left, right = (min(max(v, 0), size[0] - 1) for v in (round(box[0]), round(box[2]) - 1))
+    top, bottom = (min(max(v, 0), size[1] - 1) for v in (round(box[1]), round(box[3]) - 1))
+    return left, top, max(left, right), max(top, bottom)
