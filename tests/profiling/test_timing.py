@@ -59,7 +59,10 @@ def test_interleave_runs_in_turns_and_drops_the_warm_up() -> None:
         counts[name] += 1
         return counts[name]
 
-    found = interleave({"a": lambda: run("a"), "b": lambda: run("b")}, repeats=3, warmup=1)
+    told: list[tuple[str, float]] = []
+    candidates = {"a": lambda: run("a"), "b": lambda: run("b")}
+    found = interleave(candidates, repeats=3, warmup=1, progress=lambda *step: told.append(step))
+    assert told[:3] == [("a", 0.0), ("b", 0.125), ("b", 0.25)]
     assert calls == ["a", "b", "b", "a", "a", "b", "b", "a"]
     assert found == {"a": [2, 3, 4], "b": [2, 3, 4]}
 

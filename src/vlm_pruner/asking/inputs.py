@@ -40,7 +40,7 @@ class Loaded:
         """Decoder layers of the language model."""
         return int(self.model.config.get_text_config().num_hidden_layers)
 
-    def inputs(self, question: str, image: Image.Image | None) -> dict[str, Any]:
+    def inputs(self, question: str, image: Image.Image | Sequence[Image.Image] | None) -> dict[str, Any]:
         """`prompt_inputs` on the model's device and in its dtype.
 
         Raises:

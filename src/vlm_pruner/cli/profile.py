@@ -51,9 +51,8 @@ def profile(
         with progress(f"loading {model}") as say:
             quiet()
             subject = subject_named(model, tokens=tokens, image=image, device=device, dtype=dtype)
-            say(f"measuring {len(budgets) + 1} variants, {repeats} rounds")
             result = measure(subject.model, subject.inputs, method, name=subject.name, keep=budgets, layer=layer,
-                             new_tokens=new_tokens, repeats=repeats)  # fmt: skip
+                             new_tokens=new_tokens, repeats=repeats, progress=say)  # fmt: skip
     finally:
         torch.set_num_threads(before)
     if plot is not None:

@@ -43,6 +43,7 @@ def profile(
     new_tokens: int = 8,
     repeats: int = 7,
     warmup: int = 2,
+    progress: Callable[[str, float], None] = lambda *_: None,
 ) -> ProfileResult:
     """Measure one prompt unpruned and at each budget, in interleaved runs of `model.generate`.
 
@@ -55,6 +56,7 @@ def profile(
         layer: decoder layer to prune at; None leaves it to the method.
         new_tokens: tokens to generate, at least 2 so that a decode step is measured.
         repeats: measured rounds, after `warmup` rounds that are thrown away.
+        progress: told what is being run and the share of the rounds that is done.
 
     Raises:
         PlanError: several prompts, no image, fewer than 2 new tokens, or an impossible plan.
@@ -70,7 +72,7 @@ def profile(
         key: lambda plan=plan: _run(model, inputs, plan, new_tokens)  # type: ignore[misc]
         for key, plan in plans.items()
     }
-    found = interleave(runs, repeats, warmup)
+    found = interleave(runs, repeats, warmup, progress)
     hooks = _variant(_HOOKS, plans[_HOOKS], found[_HOOKS], 0)
     del plans[_HOOKS], runs[_HOOKS]
     device = inputs["input_ids"].device

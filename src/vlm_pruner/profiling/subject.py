@@ -4,18 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from vlm_pruner.errors import InputError, unknown_name
 from vlm_pruner.profiling.shapes import SHAPES
-
-if TYPE_CHECKING:
-    from PIL import Image
-
-    from vlm_pruner.asking import Loaded
 
 __all__ = ["Subject", "subject_named"]
 
@@ -35,7 +29,7 @@ def subject_named(
     name: str,
     *,
     tokens: int | None = None,
-    image: str | Path | None = None,
+    image: str | None = None,
     question: str = "What is in the image?",
     device: str = "auto",
     dtype: str = "auto",
@@ -57,28 +51,19 @@ def subject_named(
         if image is not None:
             raise InputError(f"{name} is a shape with random weights: it reads a random image, not {str(image)!r}")
         return _random(name, tokens, device, dtype)
-    from vlm_pruner.asking import EMBEDDED, open_image, open_model
-    from vlm_pruner.scenes import DEMO
+
+    from vlm_pruner.asking import DEMO_IMAGE, EMBEDDED, open_image, open_model
 
     if name != EMBEDDED and "/" not in name and not Path(name).exists():
         raise InputError(unknown_name("model", name, [EMBEDDED, *SHAPES]) + ", a checkpoint folder, or a hub id")
-    picture = open_image(image or DEMO)
+    picture = open_image(image or DEMO_IMAGE)
     loaded = open_model(name, device=device, dtype=dtype)
-    one = _prompt(loaded, picture, question, 1)
+    one = loaded.inputs(question, picture)
     visual = int((one["input_ids"] == loaded.model.config.image_token_id).sum())
     images, odd = divmod(visual if tokens is None else tokens, visual)
     if odd or images < 1:
         raise InputError(f"the image has {visual} visual tokens in {name}; {tokens} is no multiple of it")
-    return Subject(name, loaded.model, one if images == 1 else _prompt(loaded, picture, question, images))
-
-
-def _prompt(loaded: Loaded, image: Image.Image, question: str, images: int) -> dict[str, torch.Tensor]:
-    from vlm_pruner.asking import prompt_inputs
-
-    inputs = prompt_inputs(loaded.processor, question, [image] * images)
-    model: Any = loaded.model
-    floats = {k: v.to(model.dtype) for k, v in inputs.items() if v.is_floating_point()}
-    return {k: v.to(model.device) for k, v in (inputs | floats).items()}
+    return Subject(name, loaded.model, one if images == 1 else loaded.inputs(question, [picture] * images))
 
 
 def _random(name: str, tokens: int | None, device: str, dtype: str) -> Subject:

@@ -67,16 +67,22 @@ class Probe:
         return lambda: elapsed_ms(self.start, now)
 
 
-def interleave(candidates: Mapping[str, Callable[[], T]], repeats: int, warmup: int = 1) -> dict[str, list[T]]:
+def interleave(
+    candidates: Mapping[str, Callable[[], T]],
+    repeats: int,
+    warmup: int = 1,
+    progress: Callable[[str, float], None] = lambda *_: None,
+) -> dict[str, list[T]]:
     """Results of every candidate, run in turns so that a slow phase of the machine hits all of them alike.
 
-    Every round starts with another candidate.
+    Every round starts with another candidate. `progress` is told the candidate and the share done, before each run.
     """
     names = list(candidates)
     results: dict[str, list[T]] = {name: [] for name in names}
     for round_ in range(warmup + repeats):
         for i in range(len(names)):
             name = names[(i + round_) % len(names)]
+            progress(name, (round_ * len(names) + i) / ((warmup + repeats) * len(names)))
             result = candidates[name]()
             if round_ >= warmup:
                 results[name].append(result)
