@@ -44,6 +44,9 @@ check: $(VENV)/dev.stamp
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+bench: $(VENV)/run.stamp
+	$(BIN)/vlm-pruner bench --tiny -o out/bench.json
+
 test: $(VENV)/dev.stamp
 	$(BIN)/pytest -n auto
 

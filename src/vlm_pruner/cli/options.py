@@ -9,7 +9,7 @@ import typer
 from vlm_pruner.budget import Keep, check_keep
 from vlm_pruner.errors import InputError
 
-__all__ = ["Device", "Dtype", "Image", "Json", "Layer", "Model", "Question", "Tokens", "parse_keep", "parse_list"]
+__all__ = ["Device", "Dtype", "Image", "Json", "Layer", "Model", "Question", "Tokens", "parse_counts", "parse_keep", "parse_list"]
 
 Image = Annotated[
     str, typer.Argument(help="Image file; 'demo' is a shipped one, 'none' asks without.", show_default=False)
@@ -38,6 +38,18 @@ def parse_keep(text: str) -> Keep:
             if not str(error).startswith(("invalid literal", "could not convert")):
                 raise
     return check_keep(text)
+
+
+def parse_counts(text: str) -> list[int]:
+    """Token counts from "192,128,64".
+
+    Raises:
+        InputError: not whole numbers.
+    """
+    try:
+        return [int(part) for part in parse_list(text)]
+    except ValueError:
+        raise InputError(f"expected whole numbers with commas between, got {text!r}") from None
 
 
 def parse_list(text: str) -> list[str]:

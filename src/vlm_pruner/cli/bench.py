@@ -1,0 +1,117 @@
+"""`vlm-pruner bench`: methods x budgets x seeds on the questions of a split, as JSON, tables and curves."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vlm_pruner.cli.console import complain, console, progress, quiet, writable
+from vlm_pruner.cli.options import Device, Dtype, Model, parse_counts, parse_list
+from vlm_pruner.errors import BackendUnavailableError, InputError
+
+if TYPE_CHECKING:
+    from vlm_pruner.evaluation.bench import Setup
+    from vlm_pruner.evaluation.results import BenchResults
+
+__all__ = ["bench"]
+
+
+def bench(
+    methods: Annotated[str, typer.Option("--methods", help="Names with commas between, or 'all'.")] = "all",
+    keep: Annotated[str, typer.Option("--keep", help="Tokens kept, with commas between.")] = "192,128,64,32",
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Runs of methods that draw lots.")] = 5,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="The first so many questions a type.")] = None,
+    split: Annotated[str, typer.Option("--split", help="test or validation.")] = "test",
+    equal: Annotated[
+        str,
+        typer.Option("--equal", help="nominal: equal counts of kept tokens. layer-average: equal cost, vlm-pruner's."),
+    ] = "nominal",
+    tiny: Annotated[bool, typer.Option("--tiny", help="One question a type at 64 tokens: a smoke test.")] = False,
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="The JSON to write; tables, curves, times, answers lie beside it.")
+    ] = Path("bench.json"),
+    jobs: Annotated[int, typer.Option("--jobs", min=0, help="Processes; 0 = one a core, one on a GPU.")] = 0,
+    repeats: Annotated[int, typer.Option("--repeats", min=0, help="Timed prefills per method; 0 times none.")] = 5,
+    model: Model = "embedded",
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+) -> None:
+    """Measure what methods answer right, what they keep and what it costs. Killed, it goes on where it was."""
+    from vlm_pruner.evaluation.bench import describe, run_bench
+    from vlm_pruner.evaluation.cells import build_grid, default_methods
+    from vlm_pruner.evaluation.timing import measure_cells
+
+    if equal not in ("nominal", "layer-average"):
+        raise InputError(f"--equal is nominal or layer-average, not {equal!r}")
+    if tiny:
+        limit, keep, seeds, repeats = 1, "64", 2, min(repeats, 1)
+    writable(output)
+    quiet()
+    names, budgets = default_methods() if methods == "all" else parse_list(methods), parse_counts(keep)
+    load = partial(load_setup, model, device, dtype, split, limit)
+    setup = load()
+    about = describe(setup, model)
+    grid = build_grid(
+        names, budgets, seeds=seeds, layers=about["layers"], tokens=about["tokens"], equal=equal == "layer-average"
+    )
+    workers = jobs or (1 if setup.model.device.type == "cuda" else os.cpu_count() or 1)
+    with progress("answers") as say:
+        results = run_bench(
+            load, grid, output, name=model, split=about_split(split, limit), setup=setup, workers=workers,
+            progress=lambda done, total: say(f"{done} of {total} answers", done / max(1, total)),
+        )  # fmt: skip
+        timing = {}
+        if repeats:
+            timing = measure_cells(
+                setup, grid.cells, setup.questions[:1], repeats=repeats,
+                progress=lambda done, total: say(f"timed {done} of {total} times", done / total),
+            )  # fmt: skip
+    _write(results, timing, output)
+
+
+def load_setup(name: str, device: str, dtype: str, split: str, limit: int | None) -> Setup:
+    """The model and the questions; worker processes call it too."""
+    from vlm_pruner import asking
+    from vlm_pruner.evaluation.bench import Setup
+    from vlm_pruner.evaluation.questions import ask_split
+
+    quiet()
+    loaded = asking.open_model(name, device=device, dtype=dtype)
+    return Setup(loaded.model, loaded.processor, ask_split(loaded.model, loaded.processor, split, limit))
+
+
+def about_split(split: str, limit: int | None) -> dict[str, Any]:
+    """What was asked, for the record: versioned, and with the digest of the questions."""
+    from vlm_pruner import scenes
+
+    questions = scenes.load_split(split, limit)
+    return {
+        "name": split, "version": scenes.VERSION, "per_type": limit or scenes.PER_TYPE,
+        "fingerprint": scenes.fingerprint(questions),
+    }  # fmt: skip
+
+
+def _write(results: BenchResults, timing: dict[str, Any], output: Path) -> None:
+    """Times, tables and curves beside the results; the tables on the screen too."""
+    from vlm_pruner.evaluation.plots import plot_curves
+    from vlm_pruner.evaluation.results import write_json
+    from vlm_pruner.evaluation.table import markdown
+
+    written = [output]
+    if timing:
+        write_json(output.with_suffix(".timing.json"), timing)
+        written.append(output.with_suffix(".timing.json"))
+    text = markdown(results, timing.get("methods"))
+    output.with_suffix(".md").write_text(text, encoding="utf-8")
+    written.append(output.with_suffix(".md"))
+    try:
+        written.append(plot_curves(results, output.with_suffix(".png")))
+    except BackendUnavailableError as error:
+        complain(str(error))
+    out = console()
+    out.print(text, markup=False, soft_wrap=True)
+    out.print("written: " + ", ".join(map(str, written)), markup=False, soft_wrap=True)

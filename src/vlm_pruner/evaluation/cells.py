@@ -1,0 +1,165 @@
+"""Which runs a benchmark consists of: methods x budgets x seeds, at equal nominal budgets or at equal cost."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from vlm_pruner.budget import layer_average
+from vlm_pruner.errors import PlanError, VlmPrunerError
+from vlm_pruner.evaluation.measures import visual_lengths
+from vlm_pruner.methods.base import PruningMethod, create, registry
+from vlm_pruner.plan import PrunePlan
+from vlm_pruner.types import Signal
+
+__all__ = ["BLIND", "DOWNSAMPLE", "MEASURE", "Cell", "Grid", "build_grid", "default_methods", "equal_cost"]
+
+BLIND = "blind"
+"""No pruning, but from layer 2 on no token may look at an image token: what the text alone can answer."""
+
+DOWNSAMPLE = "downsample"
+"""The picture itself is made small before the vision tower, and its tokens are pooled to the same number."""
+
+MEASURE = "vlm-pruner"
+"""The method whose cost at a nominal budget is the price at which `equal` compares: 64 tokens from layer 2 of 8 on
+are 192 tokens per layer, and 96 where there are 32 layers."""
+
+BLIND_LAYER = 2
+
+_TEXT_SIGNALS = frozenset({
+    Signal.TEXT, Signal.TEXT_KEYS, Signal.WORDS, Signal.LAST_QUERY_ATTENTION, Signal.TEXT_ATTENTION,
+    Signal.SHARED_SPACE,
+})  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One method at one budget with one seed."""
+
+    label: str
+    budget: int  # tokens kept; at equal cost: tokens that the measure of cost keeps
+    plan: PrunePlan
+    seed: int = 0
+    small_picture: int | None = None  # the picture holds about this many patches' worth of detail
+    blind_from: int | None = None  # image tokens are invisible from this layer on
+
+    @property
+    def question_aware(self) -> bool:
+        """May two questions about one picture keep different tokens? True as soon as a method sees any text."""
+        methods = [stage.method for stage in self.plan.stages]
+        return any(m.question_aware or (m.needs | m.wants) & _TEXT_SIGNALS for m in methods)
+
+    def key(self, context: Mapping[str, Any]) -> str:
+        """Name of the cell's answers on the disk: a hash of all that they depend on.
+
+        `context` has the model's weights, the version of the split and the way of decoding.
+        """
+        record = {
+            "context": dict(context),
+            "plan": json.loads(self.plan.to_json()),
+            "small_picture": self.small_picture,
+            "blind_from": self.blind_from,
+        }
+        return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The cells of a run, and those that cannot be, each with its reason."""
+
+    cells: tuple[Cell, ...]
+    left_out: tuple[dict[str, Any], ...] = ()
+    equal: str | None = None  # "layer-average", or None: equal nominal budgets
+
+
+def default_methods() -> list[str]:
+    """The yardsticks first, then every registered method."""
+    first = ["none", BLIND, "random", DOWNSAMPLE]
+    return first + [name for name in registry() if name not in first]
+
+
+def build_grid(
+    methods: Iterable[str] | Mapping[str, str | PruningMethod],
+    budgets: Sequence[int],
+    *,
+    seeds: int = 5,
+    layers: int,
+    tokens: int,
+    equal: bool = False,
+) -> Grid:
+    """All cells for pictures of `tokens` visual tokens and a decoder of `layers` layers.
+
+    A mapping gives labels to method instances (ablations). Methods with a `seed` are run with 0 .. seeds-1. With
+    `equal`, a budget is the cost that `MEASURE` has at it: every method keeps as many tokens as come to the same mean
+    over the layers, or just fewer.
+
+    Raises:
+        PlanError: unknown method, or a budget that no picture has.
+    """
+    named = methods if isinstance(methods, Mapping) else {name: name for name in methods}
+    if bad := [b for b in budgets if not 0 < b <= tokens]:
+        raise PlanError(f"budgets {bad} are not between 1 and the {tokens} visual tokens of a picture")
+    cells: list[Cell] = []
+    left_out: list[dict[str, Any]] = []
+    for label, method in named.items():
+        if method in ("none", BLIND):
+            everything = PrunePlan.of("none", num_layers=layers)
+            blind = {"blind_from": BLIND_LAYER} if method == BLIND else {}
+            cells.append(Cell(label, tokens, everything, **blind))
+            continue
+        small = method == DOWNSAMPLE
+        for budget in budgets:
+            for seed, variant in enumerate(_seeded(create("pooling" if small else method), seeds)):
+                try:
+                    keep = equal_cost(variant, _price(budget, layers, tokens), layers, tokens) if equal else budget
+                    plan = _plan(variant, keep, layers, tokens)
+                except VlmPrunerError as error:
+                    left_out.append({"label": label, "budget": budget, "reason": str(error)})
+                    break
+                cells.append(Cell(label, budget, plan, seed, keep if small else None))
+    return Grid(tuple(cells), tuple(left_out), "layer-average" if equal else None)
+
+
+def _price(budget: int, layers: int, tokens: int) -> float:
+    """Visual tokens per layer, averaged over the layers, that `MEASURE` sees at a nominal budget."""
+    return layer_average(visual_lengths(_plan(create(MEASURE), budget, layers, tokens), tokens, layers))
+
+
+def _plan(method: PruningMethod, keep: int, layers: int, tokens: int) -> PrunePlan:
+    """The method's own stages; those of a schedule that would leave more tokens than there are leave all."""
+    plan = PrunePlan.of(method, keep=keep, num_layers=layers)
+    stages = [dataclasses.replace(s, keep=min(s.keep, tokens)) if isinstance(s.keep, int) else s for s in plan.stages]
+    return dataclasses.replace(plan, stages=tuple(stages))
+
+
+def _seeded(method: PruningMethod, seeds: int) -> list[PruningMethod]:
+    if "seed" not in method.params():
+        return [method]
+    return [dataclasses.replace(method, seed=seed) for seed in range(seeds)]  # type: ignore[type-var]
+
+
+def equal_cost(method: PruningMethod, target: float, layers: int, tokens: int) -> int:
+    """The largest nominal budget at which `method` has at most `target` visual tokens per layer on average.
+
+    The method's own stages are scaled together, because they follow from the nominal budget.
+
+    Raises:
+        PlanError: even a budget of one token costs more: the layers before the first stage see every token.
+    """
+
+    def cost(keep: int) -> float:
+        return layer_average(visual_lengths(_plan(method, keep, layers, tokens), tokens, layers))
+
+    if (least := cost(1)) > target:
+        raise PlanError(
+            f"{method.name} cannot come down to {target:g} visual tokens per layer: with one kept it has {least:.1f}"
+        )
+    low, high = 1, tokens
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if cost(middle) <= target else (low, middle - 1)
+    return low

@@ -1,0 +1,59 @@
+"""`vlm-pruner bench` on the embedded model: what it writes, that it repeats itself, and what it refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+from PIL import Image
+from typer.testing import CliRunner
+
+from vlm_pruner.cli import app
+from vlm_pruner.evaluation.results import BenchResults
+
+FEW = ("--methods", "none,vlm-pruner,random", "--tiny", "--split", "validation", "--jobs", "1")
+
+
+def bench(*words: object) -> Result:
+    return CliRunner().invoke(app, ["bench", *map(str, words)])
+
+
+def test_results_table_curves_and_times_and_the_same_answers_again(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    first = bench(*FEW, "-o", tmp_path / "a" / "r.json")
+    assert first.exit_code == 0, first.output
+    results = BenchResults.load(tmp_path / "a" / "r.json")
+    assert [row.label for row in results.rows()] == ["none", "vlm-pruner", "random"]
+    assert results.row("vlm-pruner").mean("layer_average") == 2 / 8 * 576 + 6 / 8 * 64
+    assert results.split["name"] == "validation"
+    assert results.left_out == []
+    assert (tmp_path / "a" / "r.md").read_text() in first.stdout
+    assert '"select_ms"' in (tmp_path / "a" / "r.timing.json").read_text()
+    with Image.open(tmp_path / "a" / "r.png") as drawn:
+        assert drawn.width > 500
+    second = bench(*FEW, "--repeats", 0, "-o", tmp_path / "b" / "r.json")
+    assert second.exit_code == 0, second.output
+    for name in ("r.json", "r.answers.jsonl"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    assert not (tmp_path / "b" / "r.timing.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--equal", "cost"), "--equal is nominal or layer-average"),
+        (("--keep", "64,many"), "whole numbers"),
+        (("--keep", "600"), "not between 1 and the 576"),
+        (("--split", "exam"), "unknown split 'exam'"),
+        (("--methods", "vlm-prunr", "--limit", "1"), "did you mean"),
+        (("--limit", "1000"), "limit must lie between"),
+    ],
+)
+def test_what_cannot_be_measured_is_one_line(words: tuple[str, ...], message: str, tmp_path: Path) -> None:
+    result = bench(*words, "-o", tmp_path / "r.json")
+    assert result.exit_code == 2, result.output
+    assert result.stderr.startswith("error: ")
+    assert result.stderr.count("\n") == 1
+    assert message in result.stderr
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from vlm_pruner.evaluation.pool import in_processes
+
+
+def squares(tasks: Iterator[int]) -> Iterator[int]:
+    for task in tasks:
+        if task == 13:
+            raise ValueError("no 13 today")
+        if task == 14:
+            os._exit(3)
+        yield task * task
+
+
+def test_every_task_is_done_once() -> None:
+    assert sorted(in_processes(squares, range(7), 2)) == [n * n for n in range(7)]
+
+
+def test_a_failing_worker_is_told_with_its_trace() -> None:
+    with pytest.raises(RuntimeError, match="no 13 today"):
+        list(in_processes(squares, [13], 1))
+
+
+def test_a_killed_worker_is_told() -> None:
+    with pytest.raises(RuntimeError, match="exit code 3"):
+        list(in_processes(squares, [14], 1))

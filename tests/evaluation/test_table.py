@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tests.support.bench import made_up_results
+
+from vlm_pruner.evaluation.plots import plot_curves
+from vlm_pruner.evaluation.table import markdown, method_table
+
+RESULTS = made_up_results()
+
+
+def rows(text: str) -> list[list[str]]:
+    return [[c.strip() for c in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")]
+
+
+def test_best_method_first_between_the_unpruned_and_the_blind_model() -> None:
+    table = rows(method_table(RESULTS, 64, RESULTS.bootstrap(), {}))
+    names = [row[0] for row in table[2:]]
+    assert names == ["none", "vlm-pruner", "bad", "random (2 seeds)", "blind"]
+    retention = [float(row[5].split()[0]) for row in table[2:]]
+    assert retention == sorted(retention, reverse=True)
+    assert retention[0] == 100.0
+
+
+def test_every_difference_has_an_interval_and_only_a_clear_one_is_bold() -> None:
+    table = {row[0]: row for row in rows(method_table(RESULTS, 64, RESULTS.bootstrap(), {}))}
+    assert table["vlm-pruner"][6] == ""
+    assert table["bad"][6].startswith("**-")
+    low, high = (float(x) for x in table["bad"][6].strip("*").split("[")[1].strip("]").split(","))
+    assert low < high < 0
+
+
+def test_timing_is_shown_where_it_was_measured() -> None:
+    timing = {"vlm-pruner@64": {"select_ms": 1.234, "prefill_ms": 12.34}}
+    table = {row[0]: row for row in rows(method_table(RESULTS, 64, RESULTS.bootstrap(), timing))}
+    assert table["vlm-pruner"][-2:] == ["1.23", "12.3"]
+    assert table["bad"][-2:] == ["", ""]
+
+
+def test_the_report_has_every_budget_every_type_and_what_could_not_run() -> None:
+    text = markdown(RESULTS)
+    assert "## 64 visual tokens kept" in text
+    assert "## 32 visual tokens kept" in text
+    assert "## 576" not in text
+    assert "- **needs-clip** at 64, 32: no CLIP space" in text
+    types = rows(text.split("per question type")[1])
+    assert types[0] == ["method", "budget", "color", "number", "word", "mean"]
+    assert types[2][:3] == ["chance", "", "12.5"]
+    assert "made up" in text.splitlines()[0]
+
+
+def test_the_same_results_give_the_same_report() -> None:
+    assert markdown(RESULTS) == markdown(made_up_results())
+
+
+@pytest.mark.parametrize("suffix", ["svg", "png"])
+def test_curves_are_drawn_and_reproducible(tmp_path: Path, suffix: str) -> None:
+    pytest.importorskip("matplotlib")
+    first, second = (plot_curves(RESULTS, tmp_path / f"{i}.{suffix}").read_bytes() for i in "ab")
+    assert first == second
+    if suffix == "svg":
+        text = first.decode()
+        assert all(f"<!-- {name} -->" in text for name in ("vlm-pruner", "bad", "random"))
+        assert "<!-- blind -->" not in text
