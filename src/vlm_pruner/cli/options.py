@@ -9,7 +9,19 @@ import typer
 from vlm_pruner.budget import Keep, check_keep
 from vlm_pruner.errors import InputError
 
-__all__ = ["Device", "Dtype", "Image", "Json", "Layer", "Model", "Question", "Tokens", "parse_counts", "parse_keep", "parse_list"]
+__all__ = [
+    "Device",
+    "Dtype",
+    "Image",
+    "Json",
+    "Layer",
+    "Model",
+    "Question",
+    "Tokens",
+    "parse_counts",
+    "parse_keep",
+    "parse_list",
+]
 
 Image = Annotated[
     str, typer.Argument(help="Image file; 'demo' is a shipped one, 'none' asks without.", show_default=False)
