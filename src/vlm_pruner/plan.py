@@ -13,12 +13,15 @@ from vlm_pruner.budget import Keep, check_keep
 from vlm_pruner.errors import PlanError, unknown_name
 from vlm_pruner.methods.base import PruningMethod, create
 
-__all__ = ["PLAN_VERSION", "Positions", "PrunePlan", "Stage"]
+__all__ = ["PLAN_VERSION", "Per", "Positions", "PrunePlan", "Stage"]
 
 PLAN_VERSION = 1
 
 Positions = Literal["kept", "repacked"]
 """`kept`: a survivor keeps its place in the unpruned sequence. `repacked`: renumbered without the dropped tokens."""
+
+Per = Literal["image", "frame"]
+"""Whose budget it is: one per image or video, or one per frame of a video."""
 
 
 def _check_layer(layer: object) -> int | None:
@@ -76,7 +79,8 @@ class Stage:
 class PrunePlan:
     """The stages of one pruning, in the order of their layers.
 
-    Images of fewer than `min_visual_tokens` tokens are left alone, and the report says so.
+    Images of fewer than `min_visual_tokens` tokens are left alone, and the report says so. With `per="frame"` every
+    frame of a video is pruned, and reported, as an image of its own.
 
     Raises:
         PlanError: no stage, stages out of order, a budget that grows, or repacked positions without a stage before the
@@ -86,6 +90,7 @@ class PrunePlan:
     stages: tuple[Stage, ...]
     min_visual_tokens: int = 16
     positions: Positions = "kept"
+    per: Per = "image"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "stages", tuple(self.stages))
@@ -98,8 +103,9 @@ class PrunePlan:
                 raise PlanError(
                     f"layer {after.site} cannot keep {after.keep} where layer {before.site} kept {before.keep}"
                 )
-        if self.positions not in get_args(Positions):
-            raise PlanError(unknown_name("positions", self.positions, get_args(Positions)))
+        for name, kind in (("positions", Positions), ("per", Per)):
+            if getattr(self, name) not in get_args(kind):
+                raise PlanError(unknown_name(name, getattr(self, name), get_args(kind)))
         if self.positions == "repacked" and self.stages[0].layer is not None:
             raise PlanError(
                 f"positions can only be repacked before the language model, not at layer {self.stages[0].layer}: "
@@ -117,6 +123,7 @@ class PrunePlan:
         *,
         num_layers: int,
         positions: Positions = "kept",
+        per: Per = "image",
         **params: Any,
     ) -> PrunePlan:
         """The plan that `prune(model, method, keep=, layer=)` means on a model of `num_layers` decoder layers.
@@ -143,7 +150,7 @@ class PrunePlan:
                     "leave layer out, or write a PrunePlan"
                 )
             stages = [Stage(stages[0].method, stages[0].keep, layer)]
-        return cls(tuple(stages), positions=positions).check(num_layers)
+        return cls(tuple(stages), positions=positions, per=per).check(num_layers)
 
     def check(self, num_layers: int) -> PrunePlan:
         """Itself, if a model of `num_layers` decoder layers can carry it out.
@@ -164,6 +171,7 @@ class PrunePlan:
             "stages": [s.to_dict() for s in self.stages],
             "min_visual_tokens": self.min_visual_tokens,
             "positions": self.positions,
+            "per": self.per,
         }
 
     @classmethod

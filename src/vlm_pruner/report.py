@@ -51,6 +51,8 @@ class PruneReport:
     kv_bytes_full: int | None = None  # after the prefill
     kv_bytes_pruned: int | None = None
     notes: tuple[str, ...] = ()
+    reused_tokens: int = 0  # of a prefix that was run before; prefill_ms is then that of the rest alone
+    saved_ms: float | None = None  # what the prefix took when it was run, vision tower included
 
     @property
     def total(self) -> int:
@@ -76,6 +78,8 @@ class PruneReport:
             parts.append(f"FLOPs {self.flops_pruned / self.flops_full:.0%}")
         if self.kv_bytes_full is not None and self.kv_bytes_pruned is not None:
             parts.append(f"KV {_megabytes(self.kv_bytes_full)} -> {_megabytes(self.kv_bytes_pruned)} MB")
+        if self.reused_tokens and self.saved_ms is not None:
+            parts.append(f"{self.reused_tokens} tokens reused, {self.saved_ms:.0f} ms saved")
         return " · ".join([*parts, *self.notes])
 
     def table(self) -> str:
@@ -91,7 +95,7 @@ class PruneReport:
         return "\n".join([*(lines if self.images else []), str(self)])
 
     def to_dict(self) -> dict[str, Any]:
-        plain = ("selection_ms", "prefill_ms", "decode_ms_per_token", "decoded_tokens")
+        plain = ("selection_ms", "prefill_ms", "decode_ms_per_token", "decoded_tokens", "reused_tokens", "saved_ms")
         cost = ("flops_full", "flops_pruned", "kv_bytes_full", "kv_bytes_pruned")
         return {
             "images": [image.to_dict() for image in self.images],

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from vlm_pruner.errors import UnsupportedModelError
 
-__all__ = ["Adapter", "Encoded", "Layout", "Modality", "VisualSpan", "deal_out", "raster"]
+__all__ = ["Adapter", "Encoded", "Layout", "Modality", "VisualSpan", "deal_out", "raster", "split_frames"]
 
 Modality = Literal["image", "video"]
 
@@ -173,3 +173,18 @@ def _stack(tiles: list[Layout]) -> Layout:
     """Rasters of equal size as the squares of one picture."""
     _, h, w = tiles[0].grid
     return tiles[0] if len(tiles) == 1 else replace(raster(len(tiles), h, w), tiles=len(tiles))
+
+
+def split_frames(span: VisualSpan) -> list[VisualSpan]:
+    """The frames of a video, each a picture of its own at its time. What ends the video goes with its last frame."""
+    layout = span.layout
+    t, h, w = layout.grid
+    place = layout.position
+    if place is None:
+        place = torch.cartesian_prod(*(torch.arange(side, dtype=torch.float32) for side in layout.grid)).reshape(-1, 3)
+    frames = []
+    for i in range(t):
+        own = (place[:, 0] == i).nonzero().flatten()
+        frame = Layout(len(own), (1, h, w), place[own] * torch.tensor([0.0, 1.0, 1.0]))
+        frames.append(replace(span, slots=span.slots[own], layout=frame, index=span.index * t + i, tile=span.tile + i))
+    return frames

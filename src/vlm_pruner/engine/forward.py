@@ -52,6 +52,7 @@ class Forward:
     first: bool = False  # nothing was in the cache
     length: int = 0  # q, places of the chunk
     kept: Kept | None = None  # None = all q places
+    levels: list[Kept | None] = field(default_factory=list)  # the same after each stage
     tap: LayerTap | None = None  # the layer before the next stage
     memo: Memo = field(default_factory=Memo)
     places: dict[Signature, Places] = field(default_factory=dict)

@@ -24,6 +24,7 @@ from vlm_pruner.adapters.base import Encoded, Modality
 from vlm_pruner.engine.cache import state_of
 from vlm_pruner.engine.clock import mark
 from vlm_pruner.engine.forward import Forward
+from vlm_pruner.engine.full_length import scatter_outputs
 from vlm_pruner.engine.layers import LayerHooks, Local
 from vlm_pruner.engine.prompt import read_prompt
 from vlm_pruner.engine.records import Recorder
@@ -45,8 +46,9 @@ _NOTE = "_vlm_pruner_encoded"  # rides on the output that generate() hands from 
 class Hooks:
     """All hooks of one plan on one model. `remove` leaves the model as it was found."""
 
-    def __init__(self, parts: Parts, plan: PrunePlan, recorder: Recorder) -> None:
+    def __init__(self, parts: Parts, plan: PrunePlan, recorder: Recorder, full_length: bool = False) -> None:
         self.parts, self.plan, self.recorder = parts, plan, recorder
+        self.full_length = full_length
         self.local = Local()
         self.inner = LayerHooks(parts, plan, self.local)
         self.read = frozenset[Signal]().union(*(reads(stage.method) for stage in plan.stages))
@@ -181,19 +183,26 @@ class Hooks:
                     f"{name}: packed sequences cannot be pruned; pass the rows as a padded batch"
                 )
         last = self.local.logits_to_keep
+        if self.full_length:
+            return
         if isinstance(last, Tensor):
             raise UnsupportedModelError(
-                "logits_to_keep as a tensor names places of the unpruned sequence; pass a number"
+                "logits_to_keep as a tensor names places of the unpruned sequence; pass a number, or prune with "
+                "full_length=True"
             )
         if last > 1 and bool(visual[:, -last:].any()):
             raise UnsupportedModelError(
                 f"logits_to_keep={last} reaches into the visual tokens, some of which are dropped"
             )
 
-    def _base_post(self, module: nn.Module, args: Any, output: Any) -> None:
+    def _base_post(self, module: nn.Module, args: Any, output: Any) -> Any:
+        forward = self.local.forward
         self.local.forward = None
         self.local.logits_to_keep = 0
         self.local.encoded = None
+        if self.full_length and output is not None and forward is not None and forward.kept is not None:
+            return scatter_outputs(output, forward.levels, self.inner.sites)
+        return None
 
     def _text_pre(self, module: nn.Module, args: Any) -> None:
         forward = self.local.forward

@@ -81,6 +81,7 @@ class LayerHooks:
         except MissingSignalError as error:
             raise MissingSignalError(f"{error} of this {self.parts.name} model") from error
         fwd.tap = None
+        fwd.levels.append(fwd.kept)
         if fwd.kept is not None and fwd.state is None:
             fwd.state = CacheState(self.sites, self.plan.positions)
         if fwd.kept is not None and self.plan.positions == "repacked" and stage.layer is None:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vlm_pruner.adapters.base import Adapter, Encoded, Modality, VisualSpan, deal_out
+from vlm_pruner.adapters.base import Adapter, Encoded, Modality, VisualSpan, deal_out, split_frames
 from vlm_pruner.budget import Keep, keep_count
 from vlm_pruner.errors import UnsupportedModelError
 from vlm_pruner.plan import PrunePlan, Stage
@@ -84,7 +84,10 @@ class Prompt:
                     )
                 continue
             layouts = getattr(adapter, f"{modality}_layouts")(config, encoded[modality])
-            self.images += [ImageState(s) for s in deal_out(layouts, places, modality, adapter.joins)]
+            spans = deal_out(layouts, places, modality, adapter.joins)
+            if plan.per == "frame" and modality == "video":
+                spans = [frame for span in spans for frame in split_frames(span)]
+            self.images += [ImageState(s) for s in spans]
         self.images.sort(key=lambda image: (image.span.row, int(image.span.slots[0])))
         for image in self.images:
             image.count = image.total

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+import weakref
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,6 +14,7 @@ from vlm_pruner.budget import Keep, layer_average
 from vlm_pruner.engine.clock import Mark, elapsed_ms
 from vlm_pruner.engine.forward import Forward
 from vlm_pruner.engine.prompt import ImageState
+from vlm_pruner.engine.reuse import Prefix
 from vlm_pruner.engine.support import Parts
 from vlm_pruner.errors import UnsupportedModelError
 from vlm_pruner.flops import DecoderShape, kv_bytes, prefill_flops
@@ -53,6 +56,8 @@ class _Prefill:
     selecting: list[tuple[Mark, Mark]]
     itemsize: int
     notes: tuple[str, ...]
+    reused: int = 0  # tokens of the prefix that it went on from
+    saved_ms: float | None = None  # what they took when they were run
 
 
 class Recorder:
@@ -64,21 +69,44 @@ class Recorder:
         self._prefill: _Prefill | None = None
         self._steps: list[tuple[Mark, Mark]] = []
         self._decoded, self._decode_ms = 0, 0.0
+        self._begun: weakref.WeakKeyDictionary[Any, tuple[_Prefill, int, float]] = weakref.WeakKeyDictionary()
+
+    def begin(self, cache: Any, prefix: Prefix) -> None:
+        """The next forward with this cache is the prefill of a question behind `prefix`."""
+        known = self._begun.get(prefix.cache)
+        with self._lock:
+            run = known[0] if known else self._prefill
+            assert run is not None
+            self._begun[cache] = self._begun[prefix.cache] = (run, len(prefix), prefix.milliseconds)
 
     def note(self, fwd: Forward, ended: Mark) -> None:
         """The language model has run once."""
         if fwd.started is None:
             return
-        if fwd.prompt is None and not fwd.first:
+        begun = self._take(fwd)
+        if begun is None and fwd.prompt is None and not fwd.first:
             with self._lock:
                 self._decoded += 1
                 self._steps.append((fwd.started, ended))
                 if len(self._steps) >= 64:  # the first of them are long done, so that reading them waits for little
                     self._drain()
             return
-        prefill = self._read(fwd, fwd.started, ended)
+        if begun is not None:
+            run, reused, saved = begun
+            asked = fwd.input.shape[1]
+            lengths = [[n + asked for n in stage] for stage in run.lengths]
+            prefill = replace(
+                run, rows=[n + asked for n in run.rows], lengths=lengths, started=fwd.started, ended=ended,
+                selecting=[], reused=reused, saved_ms=saved,
+            )  # fmt: skip
+        else:
+            prefill = self._read(fwd, fwd.started, ended)
         with self._lock:
             self._prefill, self._steps, self._decoded, self._decode_ms = prefill, [], 0, 0.0
+
+    def _take(self, fwd: Forward) -> tuple[_Prefill, int, float] | None:
+        cache = fwd.arguments.get("past_key_values")
+        return self._begun.pop(cache, None) if self._begun and cache is not None else None
 
     def _drain(self) -> None:
         self._decode_ms += sum(elapsed_ms(*step) for step in self._steps)
@@ -117,6 +145,8 @@ class Recorder:
             decode_ms_per_token=decode_ms / decoded if decoded else None,
             decoded_tokens=decoded,
             notes=prefill.notes,
+            reused_tokens=prefill.reused,
+            saved_ms=prefill.saved_ms,
             **self._cost(prefill),
         )
 

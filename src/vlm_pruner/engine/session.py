@@ -13,10 +13,11 @@ from torch import nn
 from vlm_pruner.budget import Keep
 from vlm_pruner.engine.hooks import Hooks
 from vlm_pruner.engine.records import ImageRecord, Recorder
-from vlm_pruner.engine.support import check_backend, check_stages, take_apart
-from vlm_pruner.errors import UnsupportedModelError
+from vlm_pruner.engine.reuse import Prefix, check_reusable, run_prefix
+from vlm_pruner.engine.support import Parts, check_backend, check_stages, take_apart
+from vlm_pruner.errors import PlanError, UnsupportedModelError
 from vlm_pruner.methods.base import PruningMethod
-from vlm_pruner.plan import Positions, PrunePlan
+from vlm_pruner.plan import Per, Positions, PrunePlan
 from vlm_pruner.report import PruneReport
 
 __all__ = ["Handle", "Session", "attach", "prune"]
@@ -28,11 +29,11 @@ _active_lock = threading.Lock()
 class Session:
     """A plan on a model. As a context manager it is active inside the block and leaves the model as it found it."""
 
-    def __init__(self, model: nn.Module, plan: PrunePlan, parts: Any) -> None:
+    def __init__(self, model: nn.Module, plan: PrunePlan, parts: Parts, full_length: bool = False) -> None:
         self.model, self.plan = model, plan
         self._parts = parts
         self._recorder = Recorder(parts, plan)
-        self._hooks = Hooks(parts, plan, self._recorder)
+        self._hooks = Hooks(parts, plan, self._recorder, full_length)
 
     @property
     def report(self) -> PruneReport:
@@ -43,6 +44,32 @@ class Session:
     def images(self) -> list[ImageRecord]:
         """The images of the last prefill with the choices made among their tokens."""
         return self._recorder.images
+
+    def reuse(self, **inputs: Any) -> Prefix:
+        """Run and prune a prompt up to its last picture once, for any number of questions about it.
+
+            with vp.prune(model, "vlm-pruner", keep=64) as session:
+                prefix = session.reuse(**processor(images=image, text=first, return_tensors="pt"))
+                for text in questions:
+                    asked = processor(images=image, text=text, return_tensors="pt")
+                    answer = model.generate(**prefix.inputs(**asked))
+
+        The answers are those of the whole prompts; the report says what was saved.
+
+        Args:
+            inputs: what the processor gives for one of the prompts, one row without padding.
+
+        Raises:
+            PlanError: the session is not active, or a method reads the question.
+            UnsupportedModelError: a model whose pictures see the question.
+            InputError: a prompt without pictures, of several rows, or padded.
+        """
+        if self._parts.base not in _active:
+            raise PlanError("this session is not active: reuse works inside its block, or until its handle is removed")
+        check_reusable(self.plan, self._parts)
+        prefix = run_prefix(self._parts, inputs, self._recorder.begin)
+        self._recorder.begin(prefix.cache, prefix)
+        return prefix
 
     def _repr_html_(self) -> str:
         # A notebook asked: the drawing room is above this one, and is looked up by name only now.
@@ -99,6 +126,8 @@ def prune(
     keep: Keep | None = None,
     layer: int | None = None,
     positions: Positions = "kept",
+    per: Per = "image",
+    full_length: bool = False,
     **params: Any,
 ) -> Session:
     """Prune visual tokens inside a `with` block.
@@ -113,6 +142,8 @@ def prune(
         keep: tokens per image (64) or a share of them (0.111).
         layer: decoder layer at whose input to prune; 0 = before the language model; None = as the method prefers.
         positions: `kept` or, before the language model, `repacked`.
+        per: whether the budget is that of a whole video (`image`) or of each of its frames (`frame`).
+        full_length: scatter logits and hidden states back to their places in the unpruned prompt, NaN at dropped ones.
         params: hyper-parameters of a method given by name.
 
     Raises:
@@ -120,10 +151,10 @@ def prune(
         UnsupportedModelError: a model whose visual tokens cannot be pruned.
     """
     parts = take_apart(model)
-    plan = PrunePlan.of(method, keep, layer, num_layers=len(parts.layers), positions=positions, **params)
+    plan = PrunePlan.of(method, keep, layer, num_layers=len(parts.layers), positions=positions, per=per, **params)
     check_stages(plan, parts)
     check_backend(parts)
-    return Session(model, plan, parts)
+    return Session(model, plan, parts, full_length)
 
 
 def attach(
@@ -133,9 +164,13 @@ def attach(
     keep: Keep | None = None,
     layer: int | None = None,
     positions: Positions = "kept",
+    per: Per = "image",
+    full_length: bool = False,
     **params: Any,
 ) -> Handle:
     """Prune from now on, until `remove()` of the handle. Arguments and errors as of `prune`."""
-    session = prune(model, method, keep=keep, layer=layer, positions=positions, **params)
+    session = prune(
+        model, method, keep=keep, layer=layer, positions=positions, per=per, full_length=full_length, **params
+    )
     session.start()
     return Handle(session)

@@ -1,0 +1,124 @@
+"""Once per image: the prompt up to its last picture is run and pruned once, then every question goes on from there.
+
+A causal decoder computes the same for a prefix whatever comes behind it, and a method that does not read the question
+chooses the same tokens. So the answers are those of the whole prompt; what is saved is the vision tower, the selection
+and the prefill of the prefix.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+
+from vlm_pruner.engine.clock import elapsed_ms, mark
+from vlm_pruner.engine.support import Parts
+from vlm_pruner.errors import InputError, PlanError, UnsupportedModelError
+from vlm_pruner.plan import PrunePlan
+
+__all__ = ["Prefix", "check_reusable", "run_prefix"]
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """A prompt up to its last picture, run and pruned. Made by `Session.reuse`."""
+
+    ids: Tensor  # [1, p]
+    cache: Any
+    milliseconds: float  # what it took, vision tower included
+    rope_deltas: Tensor | None  # M-RoPE models keep the distance of position and place on themselves
+    parts: Parts
+    begin: Callable[[Any, Prefix], None]  # tells the session that a cache goes on from here
+
+    def __len__(self) -> int:
+        return self.ids.shape[1]
+
+    def inputs(self, input_ids: Tensor, attention_mask: Tensor | None = None, **others: Any) -> dict[str, Any]:
+        """Arguments for `model.generate` that ask another question about the same pictures.
+
+            prefix = session.reuse(**inputs)
+            answer = model.generate(**prefix.inputs(**other_inputs))
+
+        Args:
+            input_ids: [1, s] the whole prompt, which begins like the one that was run.
+            attention_mask: [1, s]; nothing may be padded.
+            others: what else the processor gave; tensors about the pictures are left out.
+
+        Raises:
+            InputError: the prompt does not begin like this prefix, ends with it, or is padded.
+        """
+        ids = input_ids.to(self.ids.device)
+        if ids.shape[0] != 1 or ids.shape[1] <= len(self) or not torch.equal(ids[:, : len(self)], self.ids):
+            raise InputError(
+                f"a prompt of shape {tuple(ids.shape)} does not go on from the {len(self)} tokens that were run: it "
+                "must be one row that begins with the same text and the same pictures"
+            )
+        if attention_mask is not None and not bool(attention_mask.bool().all()):
+            raise InputError("a prompt that goes on from a prefix cannot be padded: pass one row without padding")
+        cache = copy.deepcopy(self.cache)
+        if self.rope_deltas is not None:
+            self.parts.base.rope_deltas = self.rope_deltas
+        self.begin(cache, self)
+        kinds = {k: v for k, v in others.items() if k.endswith("token_type_ids")}
+        return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "past_key_values": cache, **kinds}
+
+
+def check_reusable(plan: PrunePlan, parts: Parts) -> None:
+    """Raise where the answer could differ from that of the whole prompt.
+
+    Raises:
+        PlanError: a method that reads the question.
+        UnsupportedModelError: a decoder in which pictures see the text behind them.
+    """
+    curious = [stage.method.name for stage in plan.stages if stage.method.question_aware]
+    if curious:
+        raise PlanError(
+            f"{', '.join(curious)} reads the question: another question may keep other tokens, so that nothing can be "
+            "reused; methods that do not are listed as such by `vlm-pruner methods`"
+        )
+    if not getattr(getattr(parts.layers[0], "self_attn", None), "is_causal", True):
+        raise UnsupportedModelError(
+            f"{parts.name}: pictures see the question behind them, so that nothing computed for one question holds for "
+            "another"
+        )
+
+
+def run_prefix(parts: Parts, inputs: dict[str, Any], begin: Callable[[Any, Prefix], None]) -> Prefix:
+    """Run `inputs` up to the last placeholder.
+
+    Raises:
+        InputError: several rows, padding, no picture, or nothing behind it.
+    """
+    ids = inputs.get("input_ids")
+    if not isinstance(ids, Tensor) or ids.dim() != 2 or ids.shape[0] != 1:
+        shape = tuple(ids.shape) if isinstance(ids, Tensor) else None
+        raise InputError(f"reuse takes the prompt of one row as input_ids [1, s], got {shape}")
+    mask = inputs.get("attention_mask")
+    if mask is not None and not bool(mask.bool().all()):
+        raise InputError("reuse takes a prompt without padding")
+    tokens = torch.tensor(list(parts.adapter.placeholders(parts.config).values()), device=ids.device)
+    places = torch.isin(ids[0], tokens).nonzero().flatten()
+    if not len(places):
+        raise InputError("there is no picture in this prompt: nothing to reuse")
+    end, length = int(places[-1]) + 1, ids.shape[1]
+    cut = {k: v[:, :end] if _is_row(k, v, length) else v for k, v in inputs.items()}
+    cache = DynamicCache(config=parts.config.get_text_config())
+    base: Any = parts.base
+    if hasattr(base, "rope_deltas"):
+        base.rope_deltas = None
+    start = mark(ids.device)
+    with torch.no_grad():
+        parts.model(**cut, past_key_values=cache, use_cache=True)
+    took = elapsed_ms(start, mark(ids.device))
+    return Prefix(ids[:, :end], cache, took, getattr(base, "rope_deltas", None), parts, begin)
+
+
+def _is_row(name: str, value: Any, length: int) -> bool:
+    """Is this one entry per token of the prompt?"""
+    words = name == "input_ids" or name == "attention_mask" or name.endswith("token_type_ids")
+    return words and isinstance(value, Tensor) and value.shape[1] == length

@@ -1,0 +1,136 @@
+"""Several questions about one picture: the same answers as from whole prompts, and what was saved."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from tests.support.families import FAMILIES, Prompt, tiny
+from tests.support.pruning import GENERATE, close, generate, plan
+
+from vlm_pruner import InputError, PlanError, PrunePlan, Stage, UnsupportedModelError, prune
+from vlm_pruner.methods.base import create
+
+CAUSAL = [n for n in FAMILIES if not n.startswith("paligemma")]
+
+
+def questions(family: Any, count: int = 3) -> list[Prompt]:
+    """The same pictures with other text behind them."""
+    first = family.prompt(3, 2)
+    words = [torch.randint(5, 85, (n,), generator=torch.Generator().manual_seed(n)) for n in range(4, 4 + count)]
+    return [Prompt(torch.cat([first.ids, w]), first.tokens, first.payload) for w in words]
+
+
+def go_on(model: Any, inputs: dict[str, Any]) -> Any:
+    """`generate` as a user calls it: what the model keeps of the prefix on itself stays."""
+    return model.generate(**inputs, **GENERATE)
+
+
+@pytest.mark.parametrize("stages", [((0.4, 2),), ((0.6, 0), (0.3, 3))], ids=["2", "0-3"])
+@pytest.mark.parametrize("name", CAUSAL)
+def test_answers_are_those_of_whole_prompts(name: str, stages: tuple[tuple[float, int], ...]) -> None:
+    family, model = tiny(name)
+    asked = [family.inputs([p], model.dtype) for p in questions(family)]
+    with prune(model, plan(*stages)) as session:
+        whole = [generate(model, inputs) for inputs in asked]
+        chosen = [image.selection.index.tolist() for image in session.images]
+        prefix = session.reuse(**asked[0])
+        for want, inputs in zip(whole, asked, strict=True):
+            got = go_on(model, prefix.inputs(**inputs))
+            assert torch.equal(got.sequences, want.sequences)
+            close(got.logits, want.logits, model)
+            assert [image.selection.index.tolist() for image in session.images] == chosen
+            assert session.report.reused_tokens == len(prefix)
+            assert session.report.decoded_tokens == 3
+
+
+def test_the_report_says_what_was_saved() -> None:
+    family, model = tiny("llava")
+    asked = [family.inputs([p]) for p in questions(family, 2)]
+    calls: list[int] = []
+    tower = model.base_model.vision_tower.register_forward_hook(lambda *_: calls.append(1))
+    with prune(model, plan((0.4, 2))) as session:
+        generate(model, asked[1])
+        whole = session.report
+        prefix = session.reuse(**asked[0])
+        seen = len(calls)
+        go_on(model, prefix.inputs(**asked[1]))
+        again = session.report
+        generate(model, asked[1])
+        fresh = session.report
+    tower.remove()
+    assert seen == 2
+    assert len(calls) == 3  # the vision tower did not run for the question that went on from the prefix
+    assert again.saved_ms == prefix.milliseconds > 0
+    assert f"{len(prefix)} tokens reused, {prefix.milliseconds:.0f} ms saved" in str(again)
+    assert again.to_dict()["reused_tokens"] == len(prefix)
+    assert again.selection_ms == 0
+    assert 0 < again.prefill_ms < prefix.milliseconds
+    assert (again.kv_bytes_full, again.kv_bytes_pruned) == (whole.kv_bytes_full, whole.kv_bytes_pruned)
+    assert (fresh.reused_tokens, fresh.saved_ms) == (0, None)
+    assert "reused" not in str(fresh)
+
+
+def test_merged_rows_are_reused_too() -> None:
+    family, model = tiny("llava")
+    asked = [family.inputs([p]) for p in questions(family, 2)]
+    with prune(model, plan((0.4, 2), merge=True)) as session:
+        want = generate(model, asked[1])
+        got = go_on(model, session.reuse(**asked[0]).inputs(**asked[1]))
+    close(got.logits, want.logits, model)
+
+
+def test_repacked_positions_are_reused_too() -> None:
+    family, model = tiny("qwen2_vl")
+    asked = [family.inputs([p]) for p in questions(family, 2)]
+    with prune(model, plan((0.4, 0), positions="repacked")) as session:
+        want = generate(model, asked[1])
+        got = go_on(model, session.reuse(**asked[0]).inputs(**asked[1]))
+    close(got.logits, want.logits, model)
+
+
+def test_a_method_that_reads_the_question() -> None:
+    family, model = tiny("llava")
+    with (
+        prune(model, PrunePlan((Stage(create("fastv"), 4, 2),))) as session,
+        pytest.raises(PlanError, match=r"fastv reads the question: another question may keep other tokens"),
+    ):
+        session.reuse(**family.inputs([family.prompt(1, 1)]))
+
+
+def test_a_model_whose_pictures_see_the_question() -> None:
+    family, model = tiny("paligemma")
+    with (
+        prune(model, plan((0.4, 2))) as session,
+        pytest.raises(UnsupportedModelError, match=r"paligemma: pictures see the question behind them"),
+    ):
+        session.reuse(**family.inputs([family.prompt(1, 1)]))
+
+
+def test_prompts_that_cannot_be_reused() -> None:
+    family, model = tiny("llava")
+    one, two = family.prompt(1, 1), family.prompt(2, 2)
+    session = prune(model, plan((0.4, 2)))
+    with pytest.raises(PlanError, match=r"this session is not active"):
+        session.reuse(**family.inputs([one]))
+    with session:
+        with pytest.raises(
+            InputError, match=r"reuse takes the prompt of one row as input_ids \[1, s\], got \(2, \d+\)"
+        ):
+            session.reuse(**family.inputs([one, two]))
+        with pytest.raises(InputError, match=r"reuse takes the prompt of one row as input_ids \[1, s\], got None"):
+            session.reuse(inputs_embeds=torch.zeros(1, 3, 32))
+        with pytest.raises(InputError, match=r"no picture in this prompt: nothing to reuse"):
+            session.reuse(**family.inputs([family.prompt(1, 0)]))
+        padded = family.inputs([one])
+        padded["attention_mask"][0, 0] = 0
+        with pytest.raises(InputError, match=r"reuse takes a prompt without padding"):
+            session.reuse(**padded)
+        prefix = session.reuse(**family.inputs([one]))
+        with pytest.raises(InputError, match=r"does not go on from the \d+ tokens that were run"):
+            prefix.inputs(**family.inputs([two]))
+        with pytest.raises(InputError, match=r"does not go on from"):
+            prefix.inputs(prefix.ids)
+        with pytest.raises(InputError, match=r"cannot be padded"):
+            prefix.inputs(**padded)
