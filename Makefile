@@ -11,7 +11,7 @@ export OMP_WAIT_POLICY ?= passive
 PICTURE ?= demo
 ASK     ?= What is the word?
 
-.PHONY: help demo test check format bench clean pictures
+.PHONY: help demo test check format bench clean pictures notebooks tables
 help:
 	@echo "make demo    ask the embedded model about a shipped image, with and without pruning"
 	@echo "make test    run the tests          make check   lint and types"
@@ -35,6 +35,13 @@ $(VENV)/dev.stamp: $(VENV)/run.stamp
 
 demo: $(VENV)/run.stamp
 	$(BIN)/vlm-pruner ask "$(PICTURE)" "$(ASK)" --keep 64 --overlay out/overlay.png
+
+tables: $(VENV)/run.stamp
+	$(BIN)/python -m benchmarks.tables
+
+notebooks: $(VENV)/run.stamp
+	$(BIN)/pip install --quiet -c constraints.txt -e ".[docs]"
+	$(BIN)/python -m docs.execute
 
 pictures: $(VENV)/run.stamp
 	$(BIN)/python -m docs.pictures
