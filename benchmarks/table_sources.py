@@ -84,7 +84,34 @@ def models() -> str:
     return markdown(["`model_type`", "visual tokens"], rows)
 
 
+def commands() -> str:
+    """Every command of the command line with its arguments and options, as `--help` has them."""
+    import typer
+
+    from vlm_pruner.cli import app
+
+    group: Any = typer.main.get_command(app)
+    parts = []
+    for name, command in group.commands.items():
+        rows = []
+        for parameter in command.params:
+            if "--help" in parameter.opts:
+                continue
+            if parameter.param_type_name == "argument":
+                label, default = f"`{parameter.name.upper()}`", ""
+            else:
+                label = ", ".join(f"`{option}`" for option in sorted(parameter.opts, key=len))
+                default = "" if parameter.default in (None, False) else f"`{parameter.default}`"
+            rows.append([label, parameter.help or "", default])
+        usage = " ".join(p.name.upper() for p in command.params if p.param_type_name == "argument")
+        parts.append(f"## `{f'vlm-pruner {name} {usage}'.strip()}`")
+        parts.append((command.help or "").split("\n\n")[0])
+        parts.append(markdown(["", "what it is", "default"], rows) if rows else "")
+    return "\n\n".join(part for part in parts if part)
+
+
 SOURCES: dict[str, Callable[[], str]] = {
+    "commands": commands,
     "models": models,
     "prefill": measured(
         "prefill",

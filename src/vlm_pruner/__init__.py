@@ -34,8 +34,11 @@ _HOMES = {
     "vlm_pruner.report": ("ImageReport", "PruneReport"),
     "vlm_pruner.models": ("load_embedded",),
     "vlm_pruner.methods.base": ("PruningMethod",),
+    "vlm_pruner.methods.divprune": ("DivPrune",),
+    "vlm_pruner.methods.grid": ("GridPrune",),
     "vlm_pruner.methods.none": ("NoPruning",),
     "vlm_pruner.methods.random": ("RandomPrune",),
+    "vlm_pruner.methods.vlm_pruner": ("VLMPruner",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -26,6 +26,7 @@ __all__ = [
 Image = Annotated[
     str, typer.Argument(help="Image file; 'demo' is a shipped one, 'none' asks without.", show_default=False)
 ]
+Picture = Annotated[str, typer.Argument(help="Image file; 'demo' is a shipped one.", show_default=False)]
 Question = Annotated[str, typer.Argument(help="The question about it.", show_default=False)]
 Model = Annotated[str, typer.Option("--model", help="'embedded', a checkpoint folder, or a hub id.")]
 Layer = Annotated[

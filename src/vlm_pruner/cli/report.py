@@ -8,13 +8,13 @@ from typing import Annotated
 import typer
 
 from vlm_pruner.cli.console import console, progress, quiet, writable
-from vlm_pruner.cli.options import Device, Dtype, Image, Layer, Model, Question, Tokens, parse_keep, parse_list
+from vlm_pruner.cli.options import Device, Dtype, Layer, Model, Picture, Question, Tokens, parse_keep, parse_list
 
 __all__ = ["report"]
 
 
 def report(
-    image: Image,
+    image: Picture,
     question: Question,
     methods: Annotated[str, typer.Option("--methods", help="Names, with commas between.")] = "vlm-pruner,divprune",
     keep: Annotated[str, typer.Option("--keep", help="Budgets, with commas between.")] = "192,64",
