@@ -67,7 +67,7 @@ def ask(question: str, method: str | PruningMethod, keep: int) -> tuple[str, vp.
     return processor.decode(ids[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip(), session
 
 
-text, session = ask("What is the number?", Edges(reach=1), keep=96)
+text, session = ask("What is the yellow object?", Edges(reach=1), keep=64)
 print(text)
 session
 

@@ -25,7 +25,7 @@ def test_what_stands_between_the_marks_is_replaced_and_nothing_else():
 
 
 def test_a_table_that_nobody_makes():
-    with pytest.raises(KeyError, match="no source for table 'modles'; known: models"):
+    with pytest.raises(KeyError, match="no source for table 'modles'; known: commands"):
         fill("<!-- table: modles -->\n<!-- /table -->", SOURCES)
 
 
