@@ -7,14 +7,20 @@ TORCH  ?= torch==2.13.0
 export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY ?= passive
 
+# The oldest transformers that the package allows, in an environment of its own.
+OLDEST      := .venv-oldest
+OLDEST_PINS := transformers==5.19.0
+OLDEST_RUNS := tests/adapters tests/engine tests/test_plan.py tests/test_report.py
+
 # What `make demo` asks about; PICTURE may be any image file.
 PICTURE ?= demo
 ASK     ?= What is the word?
 
-.PHONY: help demo test check format bench clean pictures notebooks tables
+.PHONY: help demo test test-oldest check format bench clean pictures notebooks tables
 help:
 	@echo "make demo    ask the embedded model about a shipped image, with and without pruning"
 	@echo "make test    run the tests          make check   lint and types"
+	@echo "make test-oldest   the engine's tests with the oldest transformers that is supported"
 	@echo "make bench   the offline benchmark on a few scenes"
 
 $(VENV)/torch.stamp: constraints.txt
@@ -57,9 +63,18 @@ bench: $(VENV)/run.stamp
 test: $(VENV)/dev.stamp
 	$(BIN)/pytest -n auto
 
+$(OLDEST)/dev.stamp: constraints.txt pyproject.toml Makefile
+	$(MAKE) --no-print-directory VENV=$(OLDEST) $(OLDEST)/torch.stamp
+	grep -v '^transformers' constraints.txt > $(OLDEST)/constraints.txt
+	$(OLDEST)/bin/pip install --quiet -c $(OLDEST)/constraints.txt "$(OLDEST_PINS)" -e ".[dev]"
+	touch $@
+
+test-oldest: $(OLDEST)/dev.stamp
+	$(OLDEST)/bin/pytest -n auto $(wildcard $(OLDEST_RUNS))
+
 format: $(VENV)/dev.stamp
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) out build dist
+	rm -rf $(VENV) $(OLDEST) out build dist

@@ -24,8 +24,8 @@ def noise(generator: Generator, *shape: int) -> Tensor:
     return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
 
-def square(size: int = 28, tokens: int = 16) -> Blocks:
-    return lambda generator: (IMAGE, tokens, {"pixel_values": noise(generator, 1, 3, size, size)})
+def square(size: int = 28, tokens: int = 16, key: str = "pixel_values") -> Blocks:
+    return lambda generator: (IMAGE, tokens, {key: noise(generator, 1, 3, size, size)})
 
 
 def frames(tokens: int) -> Blocks:

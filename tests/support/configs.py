@@ -3,6 +3,7 @@ because models write into theirs."""
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import transformers
@@ -82,6 +83,12 @@ def video_llava() -> Any:
     return transformers.VideoLlavaConfig(
         text_config=text("llama"), vision_config=tower(), vision_feature_layer=-2, **tokens
     )
+
+
+def video_llava_pixels() -> str:
+    """The argument that takes images; transformers 5.19 has a name of its own for it."""
+    arguments = inspect.signature(transformers.VideoLlavaForConditionalGeneration.forward).parameters
+    return "pixel_values" if "pixel_values" in arguments else "pixel_values_images"
 
 
 def merged(cls: type, kind: str, decoder: dict[str, Any] | None = None, **encoder: Any) -> Any:

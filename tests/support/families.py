@@ -136,7 +136,7 @@ FAMILIES = {
         Family("llava_next_video", partial(configs.anyres, transformers.LlavaNextVideoConfig), blocks.frames(12)),
         Family("llava_onevision", partial(configs.anyres, transformers.LlavaOnevisionConfig), blocks.anyres),
         Family("llava_onevision-video", partial(configs.anyres, transformers.LlavaOnevisionConfig), blocks.frames(13)),
-        Family("video_llava", configs.video_llava, blocks.square()),
+        Family("video_llava", configs.video_llava, blocks.square(key=configs.video_llava_pixels())),
         Family("video_llava-video", configs.video_llava, blocks.frames(51)),
         Family("qwen2_vl", configs.qwen2, blocks.patches, **_plane),
         Family("qwen2_vl-video", configs.qwen2, blocks.patch_frames, **_plane),
