@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common import RESULTS
+from benchmarks.offline_tables import SOURCES as OFFLINE
 
 __all__ = ["SOURCES", "markdown", "measured", "models", "result"]
 
@@ -113,6 +114,7 @@ def commands() -> str:
 SOURCES: dict[str, Callable[[], str]] = {
     "commands": commands,
     "models": models,
+    **OFFLINE,
     "prefill": measured(
         "prefill",
         {

@@ -10,7 +10,7 @@ from vlm_pruner.evaluation.cells import MEASURE
 from vlm_pruner.evaluation.results import BenchResults, Row
 from vlm_pruner.evaluation.statistics import Bootstrap, Interval
 
-__all__ = ["left_out_lines", "markdown", "method_table", "type_table"]
+__all__ = ["is_frame", "left_out_lines", "markdown", "method_table", "percent", "table", "type_table"]
 
 Timing = Mapping[str, Mapping[str, float]]
 """`label@budget` -> select_ms and prefill_ms."""
@@ -23,7 +23,7 @@ def markdown(results: BenchResults, timing: Timing | None = None, *, reference: 
     """
     bootstrap = results.bootstrap()
     parts = [_heading(results)]
-    for budget in dict.fromkeys(r.budget for r in results.rows() if not _is_frame(r)):
+    for budget in dict.fromkeys(r.budget for r in results.rows() if not is_frame(r)):
         title = f"At the cost of {MEASURE} at {budget}" if results.equal else f"{budget} visual tokens kept"
         parts.append(f"## {title}\n\n{method_table(results, budget, bootstrap, timing or {}, reference)}")
     parts.append(f"## Accuracy per question type, %\n\n{type_table(results, bootstrap)}")
@@ -32,7 +32,7 @@ def markdown(results: BenchResults, timing: Timing | None = None, *, reference: 
     return "\n\n".join(parts) + "\n"
 
 
-def _is_frame(row: Row) -> bool:
+def is_frame(row: Row) -> bool:
     """Rows without a budget of their own: the upper and the lower end of the scale."""
     return row.label in ("none", "blind")
 
@@ -52,9 +52,9 @@ def method_table(
 ) -> str:
     """The methods at one budget, best retention first, between the unpruned and the blind model."""
     full = results.row("none").correct
-    rows = [r for r in results.rows() if r.budget == budget and not _is_frame(r)]
+    rows = [r for r in results.rows() if r.budget == budget and not is_frame(r)]
     rows.sort(key=lambda r: -bootstrap.retention(r.correct, full).value)
-    frame = {r.label: r for r in results.rows() if _is_frame(r)}
+    frame = {r.label: r for r in results.rows() if is_frame(r)}
     rows = [*filter(None, [frame.get("none")]), *rows, *filter(None, [frame.get("blind")])]
     against = next((r for r in rows if r.label == reference), None)
     versus = f"retention against {reference}"
@@ -71,9 +71,9 @@ def method_table(
             _number(row.mean("kept"), 0),
             _number(row.mean("layer_average"), 1),
             _number(row.mean("flops"), 2, 1e-9),
-            _percent(bootstrap.accuracy(row.correct)),
-            _percent(bootstrap.retention(row.correct, full)),
-            _percent(compare, sign=True, bold=True),
+            percent(bootstrap.accuracy(row.correct)),
+            percent(bootstrap.retention(row.correct, full)),
+            percent(compare, sign=True, bold=True),
             _number(row.mean("evidence_kept"), 1, 100),
             _number(row.mean("evidence_lost"), 1, 100),
             _number(row.mean("object_kept"), 1, 100),
@@ -81,18 +81,20 @@ def method_table(
             _number(times.get("select_ms"), 2),
             _number(times.get("prefill_ms"), 1),
         ])  # fmt: skip
-    return _table(head, lines)
+    return table(head, lines)
 
 
-def type_table(results: BenchResults, bootstrap: Bootstrap) -> str:
-    """Accuracy of every row on every question type, chance first."""
+def type_table(results: BenchResults, bootstrap: Bootstrap, budget: int | None = None) -> str:
+    """Accuracy of every row, or of those at one budget, on every question type, chance first."""
     head = ["method", "budget", *bootstrap.types, "mean"]
     chance = [results.chance[t] for t in bootstrap.types]
     lines = [["chance", "", *(_number(c, 1, 100) for c in chance), _number(sum(chance) / len(chance), 1, 100)]]
     for row in results.rows():
+        if budget not in (None, row.budget) and not is_frame(row):
+            continue
         values = [*bootstrap.type_accuracy(row.correct).values(), bootstrap.accuracy(row.correct)]
         lines.append([row.label, str(row.budget), *(_number(v.value, 1, 100) for v in values)])
-    return _table(head, lines)
+    return table(head, lines)
 
 
 def left_out_lines(left_out: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -107,7 +109,7 @@ def _number(value: float | None, digits: int, factor: float = 1.0) -> str:
     return "" if value is None else f"{value * factor:.{digits}f}"
 
 
-def _percent(interval: Interval | None, *, sign: bool = False, bold: bool = False) -> str:
+def percent(interval: Interval | None, *, sign: bool = False, bold: bool = False) -> str:
     """`93.1 [91.0, 95.2]`; bold where an interval of a difference excludes zero."""
     if interval is None or math.isnan(interval.value):
         return ""
@@ -117,6 +119,7 @@ def _percent(interval: Interval | None, *, sign: bool = False, bold: bool = Fals
     return f"**{text}**" if bold and interval.excludes_zero else text
 
 
-def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+def table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A Markdown table, all columns but the first to the right."""
     rule = ["---"] + ["--:"] * (len(head) - 1)
     return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, rule, *lines))

@@ -1,0 +1,52 @@
+"""One method against all others, in pairs: the same questions, the same resamples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from vlm_pruner.evaluation.results import BenchResults, Row
+from vlm_pruner.evaluation.statistics import Bootstrap
+from vlm_pruner.evaluation.table import is_frame, percent, table
+
+__all__ = ["best_row", "difference_table", "discrimination"]
+
+
+def best_row(results: BenchResults, budget: int, bootstrap: Bootstrap) -> Row:
+    """The method of highest retention at a budget."""
+    full = results.row("none").correct
+    rows = [r for r in results.rows() if r.budget == budget and not is_frame(r)]
+    return max(rows, key=lambda r: bootstrap.retention(r.correct, full).value)
+
+
+def difference_table(
+    results: BenchResults, reference: str, budgets: Sequence[int], bootstrap: Bootstrap | None = None
+) -> str:
+    """Retention of `reference` less that of every other method, in points, one column a budget.
+
+    Bold where the 95 % interval excludes zero: above zero `reference` is ahead, below it the other method wins.
+    """
+    bootstrap = bootstrap or results.bootstrap()
+    rows = {(r.label, r.budget): r for r in results.rows() if not is_frame(r)}
+    others = [label for label in dict.fromkeys(label for label, _ in rows) if label != reference]
+    lines = []
+    for label in others:
+        cells = [label]
+        for budget in budgets:
+            mine, other = rows.get((reference, budget)), rows.get((label, budget))
+            pair = results.difference(mine, other, bootstrap) if mine and other else None
+            cells.append(percent(pair, sign=True, bold=True))
+        lines.append(cells)
+    return table([f"{reference} less", *(f"at {budget}" for budget in budgets)], lines)
+
+
+def discrimination(results: BenchResults, budget: int, bootstrap: Bootstrap | None = None) -> str:
+    """Whether the benchmark tells methods apart at a budget, in one sentence: the best against chance choice."""
+    bootstrap = bootstrap or results.bootstrap()
+    best, lots = best_row(results, budget, bootstrap), results.row("random", budget)
+    full = bootstrap.accuracy(results.row("none").correct)
+    difference = bootstrap.accuracy_difference(best.correct, lots.correct)
+    right, by_lot = (percent(bootstrap.accuracy(row.correct)) for row in (best, lots))
+    return (
+        f"At {budget} tokens {best.label} answers {right} % of the questions right, tokens drawn by lot {by_lot} %, "
+        f"the unpruned model {percent(full)} %. Best less random: {percent(difference, sign=True)} points, paired."
+    )

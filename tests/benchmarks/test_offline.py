@@ -1,0 +1,63 @@
+"""The settings that are run, and the pages made of what they give."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from benchmarks import offline_tables
+from benchmarks.ablations import PUBLISHED, variants
+from tests.support.bench import made_up_results
+
+from vlm_pruner.evaluation import BenchResults
+
+
+def test_every_point_of_the_figure_is_run_at_the_same_share_of_channels() -> None:
+    found = variants(256)
+    places = [place for place, _ in found.values()]
+    assert places == list(dict.fromkeys(places))
+    assert set(places) == {
+        f"{curve} {value}" for curve, points in PUBLISHED.items() if isinstance(points, dict) for value in points
+    }
+    assert [m.params()["channels"] for label, (_, m) in found.items() if "channels" in label] == [8, 16, 32, 64, 256]
+    for curve in ("pivots", "token_batch", "threshold"):
+        for value in PUBLISHED[curve]:
+            assert found[f"{curve}={value}"][1].params()[curve] == float(value)
+    assert found["no merging"][1].params()["merge"] is False
+    assert found["no BSS"][1].params()["spatial_weight"] == 0
+
+
+@pytest.fixture
+def results(tmp_path, monkeypatch) -> BenchResults:
+    """Made-up result files, in place of those of the repository."""
+    made = made_up_results()
+    made = dataclasses.replace(made, split=made.split | {"fingerprint": "f" * 16})
+    made.save(tmp_path / "offline.json")
+    dataclasses.replace(made, equal="layer-average").save(tmp_path / "offline_equal.json")
+    cells = [dataclasses.replace(made.cells[0], label="none")]
+    for label, (_, method) in variants(256).items():
+        cells.append(dataclasses.replace(made.cells[1], label=label, budget=64, params=method.params()))
+    dataclasses.replace(made, cells=cells).save(tmp_path / "ablations.json")
+    (tmp_path / "offline_timing.json").write_text('{"methods": {"bad@64": {"select_ms": 1.5, "prefill_ms": 30.0}}}')
+    monkeypatch.setattr(offline_tables, "RESULTS", tmp_path)
+    offline_tables.load.cache_clear()
+    yield made
+    offline_tables.load.cache_clear()
+
+
+def test_every_table_can_be_made(results: BenchResults, monkeypatch) -> None:
+    monkeypatch.setattr(offline_tables, "PRESET", "vlm-pruner")
+    made = {name: make() for name, make in offline_tables.SOURCES.items()}
+    assert not [name for name, text in made.items() if "Not measured" in text]
+    assert "| 1.50 | 30.0 |" in made["offline-64"]
+    assert "needs-clip" in made["offline-equal"]
+    assert "At equal cost" in made["offline-preset"]
+    assert "| no merging | 95.07 | -0.23 |" in made["ablations"]
+    assert "| threshold=1.0 | 91.00 | -4.30 |" in made["ablations"]
+
+
+def test_without_results_a_page_names_the_command(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(offline_tables, "RESULTS", tmp_path)
+    offline_tables.load.cache_clear()
+    assert offline_tables.SOURCES["offline-64"]() == "*Not measured yet: `python -m benchmarks.offline`.*"
+    assert "benchmarks.ablations" in offline_tables.SOURCES["ablations"]()
