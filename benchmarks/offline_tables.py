@@ -12,7 +12,7 @@ from benchmarks.ablations import KEEP, PUBLISHED, variants
 from benchmarks.common import RESULTS
 
 from vlm_pruner.evaluation import BenchResults, Bootstrap
-from vlm_pruner.evaluation.compare import difference_table, discrimination
+from vlm_pruner.evaluation.compare import difference_table, discrimination, frame
 from vlm_pruner.evaluation.plots import leaders, plot_curves
 from vlm_pruner.evaluation.table import left_out_lines, method_table, percent, table, type_table
 from vlm_pruner.methods import registry
@@ -60,9 +60,9 @@ def types() -> str:
 
 
 def told_apart() -> str:
-    """The sentence of the best against the random choice."""
+    """Both ends of the scale, and the best against the random choice."""
     results, bootstrap = load("offline")
-    return discrimination(results, KEEP, bootstrap)
+    return f"{frame(results, bootstrap)} {discrimination(results, KEEP, bootstrap)}"
 
 
 def against(name: str) -> str:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from tests.support.bench import made_up_results
 
-from vlm_pruner.evaluation.compare import best_row, difference_table, discrimination
+from vlm_pruner.evaluation.compare import best_row, difference_table, discrimination, frame
 from vlm_pruner.evaluation.plots import leaders
 
 RESULTS = made_up_results()
@@ -34,6 +34,14 @@ def test_the_sentence_has_both_ends_and_an_interval_above_zero() -> None:
     assert text.startswith("At 64 tokens vlm-pruner answers ")
     low = float(text.rpartition("[")[2].split(",")[0])
     assert low > 0
+
+
+def test_the_frame_has_worst_type_blind_and_chance() -> None:
+    text = frame(RESULTS, BOOTSTRAP)
+    types = BOOTSTRAP.type_accuracy(RESULTS.row("none").correct)
+    assert f"{100 * min(t.value for t in types.values()):.1f} [" in text
+    assert "mean of 3 types" in text
+    assert text.endswith(f"chance is {100 * (0.125 + 0.001 + 0.05) / 3:.1f} %.")
 
 
 def test_leaders_come_first_and_yardsticks_always() -> None:

@@ -8,7 +8,7 @@ from vlm_pruner.evaluation.results import BenchResults, Row
 from vlm_pruner.evaluation.statistics import Bootstrap
 from vlm_pruner.evaluation.table import is_frame, percent, table
 
-__all__ = ["best_row", "difference_table", "discrimination"]
+__all__ = ["best_row", "difference_table", "discrimination", "frame"]
 
 
 def best_row(results: BenchResults, budget: int, bootstrap: Bootstrap) -> Row:
@@ -49,4 +49,18 @@ def discrimination(results: BenchResults, budget: int, bootstrap: Bootstrap | No
     return (
         f"At {budget} tokens {best.label} answers {right} % of the questions right, tokens drawn by lot {by_lot} %, "
         f"the unpruned model {percent(full)} %. Best less random: {percent(difference, sign=True)} points, paired."
+    )
+
+
+def frame(results: BenchResults, bootstrap: Bootstrap | None = None) -> str:
+    """Both ends of the scale, in one sentence: the unpruned model, its worst type, the blinded model, chance."""
+    bootstrap = bootstrap or results.bootstrap()
+    full, blind = results.row("none"), results.row("blind")
+    types = bootstrap.type_accuracy(full.correct)
+    worst = min(types, key=lambda name: types[name].value)
+    chance = sum(results.chance.values()) / len(results.chance)
+    return (
+        f"Unpruned, the model answers {percent(bootstrap.accuracy(full.correct))} % right, mean of {len(types)} types, "
+        f"and {percent(types[worst])} % of the worst type, {worst}. With every image token hidden from layer 2 on it "
+        f"answers {percent(bootstrap.accuracy(blind.correct))} %; chance is {100 * chance:.1f} %."
     )
