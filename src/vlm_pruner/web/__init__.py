@@ -1,5 +1,6 @@
 """The demo page: ask a model about an image, with all visual tokens and with few, side by side.
 
-`service` and `settings` do the work and know neither Gradio nor a browser; `page`, `wiring` and `server` put them on
-screen and need the extra `web`.
+`turns`, `stream` and `service` run the model for many visitors; `settings`, `gallery`, `controls`, `board` and `desk`
+say what is asked and shown. None of them knows Gradio or a browser. `parts`, `wiring`, `page` and `server` put them on
+the screen and need the extra `web`.
 """

@@ -35,12 +35,12 @@ class Choice:
         return PrunePlan.of(self.method, self.percent / 100, self.layer, num_layers=num_layers)
 
     def to_text(self) -> str:
-        """ "vlm-pruner,11,2": method, percent, layer or "auto"."""
-        return f"{self.method},{self.percent:g},{'auto' if self.layer is None else self.layer}"
+        """ "vlm-pruner,11,2": method, percent and, unless the method is to choose, the layer."""
+        return f"{self.method},{self.percent:g}" + ("" if self.layer is None else f",{self.layer}")
 
     @classmethod
     def from_text(cls, text: str) -> Choice:
-        """Inverse of `to_text`; the layer may be left out.
+        """Inverse of `to_text`.
 
         Raises:
             InputError: not method,percent,layer, or a share outside 1 to 100.
@@ -49,12 +49,11 @@ class Choice:
         name, *numbers = text.split(",")
         method_class(name)
         try:
-            percent, layer = float(numbers[0]), numbers[1] if numbers[1:] else "auto"
-            choice = cls(name, percent, None if layer == "auto" else int(layer))
+            choice = cls(name, float(numbers[0]), int(numbers[1]) if numbers[1:] else None)
         except (ValueError, IndexError):
             raise InputError(f"{text!r} is not method,percent,layer as in 'vlm-pruner,11,2'") from None
-        if not 1 <= percent <= 100:
-            raise InputError(f"{text!r} keeps {percent:g} % of the tokens; 1 to 100 can be asked for")
+        if not 1 <= choice.percent <= 100:
+            raise InputError(f"{text!r} keeps {choice.percent:g} % of the tokens; 1 to 100 can be asked for")
         return choice
 
 
@@ -70,7 +69,7 @@ class Settings:
     def to_query(self) -> str:
         """The query string of a link, without its question mark."""
         fields = [("picture", self.picture), ("question", self.question), ("tokens", str(self.max_new_tokens))]
-        return urlencode([*fields, *(("try", choice.to_text()) for choice in self.choices)])
+        return urlencode([*fields, *(("try", choice.to_text()) for choice in self.choices)], safe=",")
 
     @classmethod
     def from_query(cls, fields: Mapping[str, list[str]]) -> tuple[Settings, list[str]]:

@@ -1,0 +1,71 @@
+"""What the controls of the page offer on a given model, and what their values mean. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from vlm_pruner.asking import EMBEDDED, Loaded
+from vlm_pruner.engine import prune
+from vlm_pruner.errors import VlmPrunerError
+from vlm_pruner.methods.base import registry
+from vlm_pruner.web.settings import MAX_CHOICES, Choice
+
+__all__ = ["AUTO", "NOBODY", "about", "choices_of", "layer_options", "method_options", "row_of"]
+
+NOBODY = ""  # a row of controls without a method
+AUTO = "auto"
+
+
+def method_options(loaded: Loaded) -> list[tuple[str, str]]:
+    """(label, name) of every method that this model gives what it needs, our own first."""
+    names = [name for name in registry() if name != "none" and _fits(loaded, name)]
+    names.sort(key=lambda name: (name != "vlm-pruner", registry()[name].title.lower()))
+    return [(registry()[name].title, name) for name in names]
+
+
+def _fits(loaded: Loaded, name: str) -> bool:
+    """Can the method be carried out at its own layer, or, where the model is too shallow for that, in its middle?"""
+    for layer in (None, loaded.layers // 2):
+        try:
+            prune(loaded.model, name, keep=0.5, layer=layer)
+        except VlmPrunerError:
+            continue
+        return True
+    return False
+
+
+def layer_options(layers: int) -> list[tuple[str, str]]:
+    """(label, value) of the places where a model of so many decoder layers can be pruned."""
+    inside = [(f"layer {i}", str(i)) for i in range(1, layers)]
+    return [("auto", AUTO), ("before LLM", "0"), *inside]
+
+
+def choices_of(rows: Sequence[object]) -> tuple[Choice, ...]:
+    """The choices of the rows: method, percent, layer, method, percent, layer, ...; rows without a method are none."""
+    triples = [rows[i : i + 3] for i in range(0, len(rows), 3)]
+    return tuple(
+        Choice(str(method), float(str(percent)), None if layer in (AUTO, None) else int(str(layer)))
+        for method, percent, layer in triples
+        if method
+    )
+
+
+def row_of(choices: Sequence[Choice]) -> list[str | float]:
+    """Inverse of `choices_of`, filled up to `MAX_CHOICES` rows."""
+    rows: list[str | float] = []
+    for number in range(MAX_CHOICES):
+        choice = choices[number] if number < len(choices) else Choice(NOBODY, 11)
+        rows += [choice.method, choice.percent, AUTO if choice.layer is None else str(choice.layer)]
+    return rows
+
+
+def about(loaded: Loaded) -> str:
+    """One line about the model."""
+    dtype = str(loaded.model.dtype).removeprefix("torch.")
+    line = f"Model: {loaded.name}, {loaded.layers} decoder layers, {dtype} on {loaded.model.device.type.upper()}."
+    if loaded.name == EMBEDDED:
+        line += (
+            " It is small, trained from scratch, and knows the drawn scenes only: words, numbers, symbols, colours"
+            " and places. About photographs it guesses; give a larger model with --model to ask about those."
+        )
+    return line

@@ -1,0 +1,80 @@
+// The order slider, the play button and the copy buttons. Everything else is Gradio's.
+(() => {
+  const SECONDS = 4;
+  let timer = null;
+
+  const slider = () => document.getElementById("vp-order");
+
+  function show() {
+    const input = slider();
+    if (!input) return;
+    const share = Number(input.value) / 100;
+    for (const picture of document.querySelectorAll(".vp-panels[data-kept]")) {
+      const count = Math.ceil(share * Number(picture.dataset.kept));
+      if (picture.dataset.shown === String(count)) continue;
+      picture.dataset.shown = count;
+      for (const cell of picture.querySelectorAll("[data-rank]")) {
+        cell.style.display = Number(cell.dataset.rank) < count ? "" : "none";
+      }
+    }
+    const text = share === 1 ? "all that was kept" : `the first ${input.value} %`;
+    const shown = document.getElementById("vp-shown");
+    if (shown.textContent === text) return; // writing it again would wake the observer below again
+    input.setAttribute("aria-valuetext", text);
+    shown.textContent = text;
+  }
+
+  function stop() {
+    if (timer) cancelAnimationFrame(timer);
+    timer = null;
+    const button = document.getElementById("vp-play");
+    if (button) button.textContent = "Play";
+  }
+
+  function play() {
+    const input = slider();
+    const from = input.value === "100" ? 0 : Number(input.value);
+    let begun = null;
+    document.getElementById("vp-play").textContent = "Pause";
+    const step = (now) => {
+      begun = begun ?? now;
+      const value = Math.min(100, from + ((now - begun) / (SECONDS * 1000)) * 100);
+      input.value = Math.round(value);
+      show();
+      if (value < 100) timer = requestAnimationFrame(step);
+      else stop();
+    };
+    timer = requestAnimationFrame(step);
+  }
+
+  async function copy(button) {
+    const text = button.parentElement.querySelector("pre").textContent;
+    try {
+      await navigator.clipboard.writeText(text);
+      button.textContent = "Copied";
+    } catch {
+      button.textContent = "Select and copy by hand";
+    }
+    setTimeout(() => (button.textContent = "Copy"), 2000);
+  }
+
+  document.addEventListener("input", (event) => {
+    if (event.target.id !== "vp-order") return;
+    stop();
+    show();
+  });
+  document.addEventListener("click", (event) => {
+    if (event.target.id === "vp-play") timer ? stop() : play();
+    else if (event.target.classList?.contains("vp-copy")) copy(event.target);
+  });
+  // Gradio names a group of radio buttons for the eye only.
+  function nameGroups() {
+    for (const group of document.querySelectorAll("#vp-thumbs, #vp-samples")) {
+      const name = group.querySelector("[data-testid=block-info]")?.textContent.trim();
+      if (name && group.getAttribute("aria-label") !== name) group.setAttribute("aria-label", name);
+    }
+  }
+
+  // A picture that arrives while the slider is not at its end is shown as far as the others.
+  new MutationObserver(() => (show(), nameGroups())).observe(document.documentElement, { childList: true, subtree: true });
+})();

@@ -1,0 +1,147 @@
+"""The components of the page and their order on the screen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+import gradio as gr
+
+from vlm_pruner.viz import data_uri
+from vlm_pruner.viz.palette import order_colour
+from vlm_pruner.web.board import COPY
+from vlm_pruner.web.controls import NOBODY, layer_options, method_options, row_of
+from vlm_pruner.web.desk import Desk, Shared
+from vlm_pruner.web.gallery import Picture, gallery
+from vlm_pruner.web.settings import MAX_CHOICES, MAX_TOKENS, Settings
+
+__all__ = ["Parts", "lay_out", "preview_html", "share_html", "thumbs_css"]
+
+NOTE = (
+    "Times are of one run each and move from run to run; nobody else's question runs meanwhile. First token: vision "
+    "tower, prefill and selection. Prefill FLOPs and KV cache are counted for the language model. Bars show the share "
+    "of what all tokens cost."
+)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The components that handlers read or write."""
+
+    key: Any
+    uploaded: Any
+    preview: Any
+    thumbs: Any
+    upload: Any
+    refused: Any
+    question: Any
+    samples: Any
+    rows: list[Any]  # method, percent, layer of each choice
+    tokens: Any
+    ask: Any
+    stop: Any
+    alert: Any
+    status: Any
+    cards: list[Any]
+    share: Any
+
+
+def preview_html(picture: Picture) -> str:
+    """The chosen picture, large."""
+    size = f"{picture.image.width} x {picture.image.height} pixels"
+    return (
+        f'<figure class="vp-preview"><img src="{data_uri(picture.image, width=800)}" alt="{escape(picture.title)}">'
+        f"<figcaption>{escape(picture.title)}, {size}</figcaption></figure>"
+    )
+
+
+def share_html(shared: Shared) -> str:
+    """Link and Python, each with a button that copies it."""
+    link, code = escape(shared.link), escape(shared.code)
+    return (
+        "<h2>Take it with you</h2><h3>Link to these settings</h3>"
+        f'<div class="vp-source">{COPY}<pre id="vp-link"><a href="{link}">{link}</a></pre></div>'
+        "<h3>The same in Python</h3>"
+        f'<div class="vp-source">{COPY}<pre id="vp-code" tabindex="0">{code}</pre></div>'
+    )
+
+
+def thumbs_css() -> str:
+    """The shipped pictures as the faces of their radio buttons, in the order of the gallery."""
+    faces = (picture.image.convert("RGB").resize((160, 160)) for picture in gallery().values())
+    rule = "#vp-thumbs label:nth-of-type({}) {{ background-image: url({}); }}"
+    return "\n".join(rule.format(i + 1, data_uri(face, width=160, quality=70)) for i, face in enumerate(faces))
+
+
+def lay_out(desk: Desk) -> Parts:
+    """Put every component on the page that is being built, set for the first shipped picture."""
+    first = gallery()["demo"]
+    state = {"key": gr.State(first.key), "uploaded": gr.State(None, time_to_live=3600)}
+    with gr.Row(elem_classes="vp-bench", equal_height=False):
+        with gr.Column(scale=4, min_width=280):
+            picture = _picture_column(first)
+        with gr.Column(scale=5, min_width=300):
+            controls = _control_column(desk, first)
+    status = gr.HTML("", elem_id="vp-status")
+    gr.HTML(_player(), elem_id="vp-player")
+    with gr.Row(elem_classes="vp-results", elem_id="vp-results"):
+        cards = [gr.HTML("", elem_classes="vp-slot") for _ in range(1 + MAX_CHOICES)]
+    gr.HTML(f'<p class="vp-note vp-notes">{NOTE}</p>')
+    share = gr.HTML("", elem_id="vp-share")
+    return Parts(**state, **picture, **controls, status=status, cards=cards, share=share)
+
+
+def _picture_column(first: Picture) -> dict[str, Any]:
+    preview = gr.HTML(preview_html(first), elem_id="vp-preview")
+    thumbs = gr.Radio(
+        [(picture.title, picture.key) for picture in gallery().values()],
+        value=first.key, label="Pictures", elem_id="vp-thumbs",
+    )  # fmt: skip
+    upload = gr.File(label="Or your own picture", file_types=["image"], height=100, elem_id="vp-upload")
+    refused = gr.HTML("", elem_id="vp-refused")
+    return {"preview": preview, "thumbs": thumbs, "upload": upload, "refused": refused}
+
+
+def _control_column(desk: Desk, first: Picture) -> dict[str, Any]:
+    question = gr.Textbox(label="Question", value=first.questions[0], lines=1, max_lines=4, elem_id="vp-question")
+    samples = gr.Radio(list(first.questions), label="Questions to try", elem_id="vp-samples")
+    rows = _choice_rows(desk)
+    with gr.Accordion("More", open=False):
+        tokens = gr.Slider(1, MAX_TOKENS, value=Settings().max_new_tokens, step=1, label="Longest answer, tokens")
+    with gr.Row():
+        ask = gr.Button("Ask", variant="primary", elem_id="vp-ask", scale=3)
+        stop = gr.Button("Stop", variant="stop", interactive=False, elem_id="vp-stop", scale=1, min_width=90)
+    alert = gr.HTML("", elem_id="vp-alert")
+    return {
+        "question": question, "samples": samples, "rows": rows, "tokens": tokens, "ask": ask, "stop": stop,
+        "alert": alert,
+    }  # fmt: skip
+
+
+def _choice_rows(desk: Desk) -> list[Any]:
+    methods = [("(none)", NOBODY), *method_options(desk.service.loaded)]
+    layers = layer_options(desk.service.loaded.layers)
+    values = row_of(Settings().choices)
+    rows: list[Any] = []
+    for number in range(MAX_CHOICES):
+        method, percent, layer = values[3 * number : 3 * number + 3]
+        with gr.Row(elem_classes="vp-choice", elem_id=f"vp-choice-{number + 1}"):
+            rows += [
+                gr.Dropdown(methods, value=method, label=f"Method {number + 1}", scale=3, min_width=150),
+                gr.Slider(1, 100, value=percent, step=1, label=f"Keep {number + 1}, %", scale=4, min_width=170),
+                gr.Dropdown(layers, value=layer, label=f"Where {number + 1}", scale=3, min_width=150),
+            ]
+    return rows
+
+
+def _player() -> str:
+    stops = ", ".join("rgb({}, {}, {})".format(*order_colour(i, 9)) for i in range(9))
+    return (
+        '<div class="vp-player" role="group" aria-label="Order of selection">'
+        '<button type="button" id="vp-play">Play</button>'
+        '<label for="vp-order">Order of selection</label>'
+        '<input type="range" id="vp-order" min="0" max="100" value="100" step="1" aria-describedby="vp-shown">'
+        '<output id="vp-shown" for="vp-order">all that was kept</output>'
+        f'<span class="vp-scale">first<i style="background:linear-gradient(90deg, {stops})"></i>last</span></div>'
+    )

@@ -1,0 +1,77 @@
+"""The page on a port of this machine."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import gradio as gr
+
+from vlm_pruner.asking import Loaded
+from vlm_pruner.errors import InputError
+from vlm_pruner.web.desk import Desk
+from vlm_pruner.web.gallery import gallery
+from vlm_pruner.web.page import build
+from vlm_pruner.web.parts import thumbs_css
+from vlm_pruner.web.resources import resource
+from vlm_pruner.web.service import Service
+from vlm_pruner.web.settings import MAX_CHOICES
+
+__all__ = ["free_port", "serve"]
+
+MAX_WAITING = 64  # visitors in Gradio's queue; the next one is told to come back
+MAX_FILE = "64mb"
+
+
+@contextmanager
+def serve(loaded: Loaded, *, host: str = "127.0.0.1", port: int = 7860) -> Iterator[str]:
+    """The address of the page, which answers until the block ends. Nothing is sent anywhere else.
+
+    Args:
+        port: a free one, see `free_port`.
+    """
+    desk = Desk(Service(loaded), columns=1 + MAX_CHOICES)
+    desk.service.warm_up(gallery()["demo"].image)
+    page = build(desk)
+    page.queue(max_size=MAX_WAITING)
+    _launch(page, host, port)
+    try:
+        yield f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"
+    finally:
+        desk.jobs.stop_all()
+        page.close(verbose=False)
+
+
+def _launch(page: Any, host: str, port: int) -> None:
+    page.launch(
+        server_name=host,
+        server_port=port,
+        prevent_thread_lock=True,
+        quiet=True,
+        share=False,
+        show_error=False,
+        ssr_mode=False,
+        footer_links=[],
+        max_file_size=MAX_FILE,
+        theme=gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
+        css=resource("page.css") + thumbs_css(),
+        head=f"<script>{resource('page.js')}</script>",
+    )
+
+
+def free_port(host: str, port: int) -> int:
+    """`port`, or any that is free where it is 0.
+
+    Raises:
+        InputError: it is taken, or cannot be listened on by this user.
+    """
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+            return int(probe.getsockname()[1])
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InputError(f"cannot listen on {host}:{port}: {reason}; --port 0 takes any free port") from error

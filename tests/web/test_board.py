@@ -1,0 +1,107 @@
+"""What a visitor sees of every event."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from vlm_pruner.scenes import DEMO_QUESTIONS
+from vlm_pruner.web.board import Board, alert
+from vlm_pruner.web.gallery import gallery
+from vlm_pruner.web.service import Done, Failed, Said, Service, Started, Stopped, Waiting
+from vlm_pruner.web.settings import Choice
+
+CHOICES = (Choice("vlm-pruner", 11), Choice("random", 25, 0))
+
+
+@pytest.fixture(scope="module")
+def events(tiny, picture):
+    return list(Service(tiny).compare(picture.image, "what is this ?", CHOICES, max_new_tokens=3))
+
+
+@pytest.fixture
+def board(tiny, picture) -> Board:
+    return Board(tiny, picture, "what is this ?", CHOICES)
+
+
+def test_before_anything_happens_all_columns_wait(board):
+    assert "Answer 1 of 3: All tokens." in board.status
+    for number, title in enumerate(("All tokens", "VLM-Pruner", "Random")):
+        assert f"<h3>{title}</h3>" in board.card(number)
+        assert 'aria-busy="true"' in board.card(number)
+
+
+def test_a_whole_comparison(board, events):
+    for event in events:
+        assert board.apply(event) == event.column
+    full, pruned, random = (board.card(number) for number in range(3))
+    assert "The whole picture: nothing was pruned" in full
+    assert "64 of 576 tokens; arXiv:2512.02700" in pruned
+    assert 'aria-label="Tokens that VLM-Pruner keeps: 64 of 576"' in pruned
+    assert "144 of 576 tokens" in random
+    for card in (pruned, random):
+        assert card.count("&quot;version&quot;: 1") == 1
+        assert "= all tokens" in card or "≠ all tokens" in card
+        assert 'aria-busy="false"' in card
+    assert "of 2 give the answer of all tokens." in board.status
+    assert "<progress" not in board.status
+
+
+def test_only_merging_methods_have_a_map_of_it(tiny, picture):
+    board = Board(tiny, picture, "what is this ?", [Choice("tome", 25), Choice("grid", 25)])
+    for event in Service(tiny).compare(picture.image, "what is this ?", [Choice("tome", 25), Choice("grid", 25)]):
+        board.apply(event)
+    assert "Where the dropped tokens went" in board.card(1)
+    assert "Where the dropped tokens went" not in board.card(2)
+
+
+def test_words_appear_as_they_come(board):
+    board.apply(Started(0))
+    assert "vp-thinking" in board.card(0)
+    board.apply(Said(0, "a <b>red</b> cup"))
+    assert "a &lt;b&gt;red&lt;/b&gt; cup" in board.card(0)
+
+
+def test_waiting_says_for_how_many(board):
+    board.apply(Waiting(0, 2))
+    assert "Waiting for 2 answers of other visitors, then: All tokens." in board.status
+    board.apply(Waiting(0, 1))
+    assert "Waiting for 1 answer of other visitors" in board.status
+    board.apply(Started(0))
+    assert "Waiting" not in board.status
+
+
+def test_a_failure_is_a_message_in_its_column_and_counted(board, events):
+    for event in events:
+        board.apply(Failed(1, "needs <keys>") if event.column == 1 and isinstance(event, Done) else event)
+    assert '<p class="vp-alert" role="alert">needs &lt;keys&gt;</p>' in board.card(1)
+    assert "1 could not answer." in board.status
+
+
+def test_stopping_leaves_what_was_done(board, events):
+    for event in events:
+        if event.column == 0:
+            board.apply(event)
+    board.apply(Started(1))
+    assert board.apply(Stopped()) is None
+    assert "Stopped." in board.status
+    assert 'data-state="done"' in board.card(0)
+    assert 'data-state="stopped"' in board.card(1)
+    assert 'data-state="stopped"' in board.card(2)
+
+
+def test_answers_are_judged_where_the_truth_is_known(tiny, events):
+    question, answer = DEMO_QUESTIONS[0]
+    board = Board(tiny, gallery()["demo"], question, CHOICES)
+    done = [event for event in events if isinstance(event, Done)]
+    board.apply(done[0])
+    board.apply(Done(1, replace(done[1].run, text=answer)))
+    assert f"it is {answer}" in board.card(0)
+    assert "✓ right" in board.card(1)
+    assert "≠ all tokens" in board.card(1)
+
+
+def test_an_alert_is_said_and_can_be_cleared():
+    assert alert("a < b") == '<p class="vp-alert" role="alert">a &lt; b</p>'
+    assert alert("") == ""

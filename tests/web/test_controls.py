@@ -1,0 +1,39 @@
+"""What can be chosen on a model."""
+
+from __future__ import annotations
+
+from vlm_pruner.asking import Loaded
+from vlm_pruner.methods.base import registry
+from vlm_pruner.web.controls import AUTO, NOBODY, about, choices_of, layer_options, method_options, row_of
+from vlm_pruner.web.settings import Choice
+
+
+def test_methods_are_those_that_the_model_can_carry_out(tiny):
+    names = [name for _, name in method_options(tiny)]
+    assert names[0] == "vlm-pruner"
+    assert set(names) <= registry().keys() - {"none"}
+    assert {"divprune", "fastv", "text-attention"} <= set(names)  # the last one prefers a layer beyond this model
+    assert not any(module._forward_pre_hooks for module in tiny.model.model.language_model.layers)
+
+
+def test_layers_end_with_the_model():
+    labels, values = zip(*layer_options(4), strict=True)
+    assert values == (AUTO, "0", "1", "2", "3")
+    assert len(set(labels)) == 5
+
+
+def test_rows_and_choices_are_the_same_thing():
+    choices = (Choice("vlm-pruner", 11), Choice("grid", 50, 0))
+    rows = row_of(choices)
+    assert rows == ["vlm-pruner", 11, AUTO, "grid", 50, "0", NOBODY, 11, AUTO]
+    assert choices_of(rows) == choices
+
+
+def test_an_empty_row_between_others_is_left_out():
+    assert choices_of(["", 11, AUTO, "grid", 5.0, "3", None, 11, AUTO]) == (Choice("grid", 5.0, 3),)
+
+
+def test_only_the_embedded_model_is_said_to_be_small(tiny):
+    assert "trained from scratch" not in about(tiny)
+    assert "4 decoder layers" in about(tiny)
+    assert "trained from scratch" in about(Loaded("embedded", tiny.model, tiny.processor))

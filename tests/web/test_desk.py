@@ -1,0 +1,113 @@
+"""What happens when a visitor acts; nothing that they enter may raise."""
+
+from __future__ import annotations
+
+from itertools import islice
+
+import pytest
+from PIL import Image
+
+from vlm_pruner.errors import InputError
+from vlm_pruner.web.controls import row_of
+from vlm_pruner.web.desk import message_of
+from vlm_pruner.web.gallery import Picture
+from vlm_pruner.web.settings import UPLOADED, Choice, Settings
+
+ROWS = row_of([Choice("grid", 11)])
+
+
+def ask(desk, key="photo-test", question="what is this ?", rows=ROWS, tokens=3, uploaded=None):
+    return list(desk.run("ann", key, uploaded, question, rows, tokens))
+
+
+def test_a_run_fills_the_columns_it_needs_and_empties_the_others(desk):
+    first, *_, last = frames = ask(desk)
+    assert [bool(first.cards[number]) for number in range(4)] == [True, True, False, False]
+    assert all(len(frame.cards) <= 1 for frame in frames[1:])  # a card is sent again only where it changed
+    assert last.over
+    assert not any(frame.over for frame in frames[:-1])
+    assert "Done." in last.status
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"question": ""}, "the question is empty"),
+        ({"question": "why " * 1000}, "the question has 4000 characters; at most 2000 are read"),
+        ({"key": UPLOADED}, "your picture is no longer here; upload it again"),
+        ({"key": "nowhere"}, "there is no picture 'nowhere'"),
+        ({"rows": ["unheard-of", 11, "auto"]}, "unknown method 'unheard-of'"),
+        ({"rows": ["grid", 11, "deep"]}, "Something went wrong on the server (ValueError)"),
+    ],
+)
+def test_entries_that_make_no_sense_end_in_one_message(desk, entry, message):
+    last = ask(desk, **entry)[-1]
+    assert message in last.alert
+    assert last.over
+    assert "Traceback" not in last.alert
+    assert not desk.jobs.stop("ann")  # nothing is left under way
+
+
+def test_a_layer_that_does_not_exist_is_a_message_in_its_column(desk):
+    frames = ask(desk, rows=["grid", 11, "40"])
+    assert any("layer 40 does not exist" in card for frame in frames for card in frame.cards.values())
+    assert "1 could not answer." in frames[-1].status
+
+
+def test_an_uploaded_picture_can_be_asked_about(desk, tmp_path):
+    Image.new("RGB", (90, 60), "red").save(tmp_path / "red.png")
+    uploaded, problem = desk.upload(str(tmp_path / "red.png"))
+    assert problem == ""
+    assert "Done." in ask(desk, key=UPLOADED, uploaded=uploaded)[-1].status
+
+
+def test_a_broken_upload_is_a_message(desk, tmp_path):
+    (tmp_path / "x.png").write_bytes(b"no")
+    assert desk.upload(str(tmp_path / "x.png"))[0] is None
+    assert "'x.png' is not a readable image" in desk.upload(str(tmp_path / "x.png"))[1]
+
+
+def test_stop_ends_the_visitors_run(desk):
+    frames = desk.run("ann", "photo-test", None, "what is this ?", ROWS, 400)
+    list(islice(frames, 3))
+    assert desk.jobs.stop("ann")
+    rest = list(frames)
+    assert len(rest) < 10
+    assert "Stopped." in rest[-1].status
+    assert rest[-1].over
+
+
+def test_a_plain_address_restores_the_first_picture(desk):
+    settings, problem = desk.restore({})
+    assert (settings.picture, problem) == ("demo", "")
+    assert settings.question
+    assert settings.choices == Settings().choices
+
+
+def test_a_link_restores_what_it_names_and_says_what_it_cannot(desk):
+    settings, problem = desk.restore({"picture": ["photo-chelsea"], "try": ["grid,20,1"]})
+    assert (settings.picture, settings.choices, problem) == ("photo-chelsea", (Choice("grid", 20, 1),), "")
+    for key, message in ((UPLOADED, "a link cannot carry an uploaded picture"), ("gone", "there is no picture 'gone'")):
+        settings, problem = desk.restore({"picture": [key], "question": ["Why?"]})
+        assert (settings.picture, settings.question) == ("demo", "Why?")
+        assert message in problem
+
+
+def test_sharing_tells_link_and_python(desk):
+    shared = desk.share("http://127.0.0.1:7860/?old", Settings("demo", "Why?"))
+    assert shared.link.startswith("http://127.0.0.1:7860/?picture=demo&question=Why%3F")
+    assert "with vp.prune(" in shared.code
+
+
+def test_our_errors_are_told_and_others_are_not(caplog):
+    assert message_of(InputError("the question is empty")) == "the question is empty"
+    told = message_of(RuntimeError("secret /etc/path"))
+    assert "secret" not in told
+    assert "secret" in caplog.text
+
+
+def test_the_python_lines_run(desk, picture: Picture, tmp_path, monkeypatch, capsys):
+    picture.image.save(tmp_path / "picture.png")
+    monkeypatch.chdir(tmp_path)
+    exec(desk.share("", Settings("photo-test", "what is this ?", (Choice("grid", 11, 2),), 2)).code, {})
+    assert "64/576 tokens kept" in capsys.readouterr().out

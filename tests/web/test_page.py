@@ -1,0 +1,266 @@
+"""The page in a real browser: `vlm-pruner demo` on the embedded model, driven like a visitor would."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlencode
+
+import pytest
+from PIL import Image
+from tests.support.browser import Watch, chromium, find, overflow, shot
+from tests.support.demo_server import OUTSIDE
+
+pytestmark = pytest.mark.browser
+
+ROOT = Path(__file__).parents[2]
+DESKTOP, PHONE = {"width": 1400, "height": 1000}, {"width": 390, "height": 844}
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory) -> Iterator[str]:
+    """The page on a free port, in a process of its own that is stopped like a user stops it."""
+    find()
+    pytest.importorskip("gradio", reason="needs the extra `web`")
+    log = tmp_path_factory.mktemp("server") / "stderr"
+    command = [sys.executable, "-m", "tests.support.demo_server", "demo", "--port", "0", "--minutes", "15"]
+    with log.open("w") as errors:
+        server = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=errors, text=True)
+    assert server.stdout is not None
+    try:
+        line = server.stdout.readline()
+        found = re.search(r"http://127\.0\.0\.1:\d+", line)
+        assert found, f"{line!r}\n{log.read_text()}"
+        yield found[0]
+    finally:
+        server.send_signal(signal.SIGINT)
+        server.wait(30)
+        server.stdout.close()
+    said = log.read_text()
+    assert OUTSIDE not in said
+    assert "Traceback" not in said
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with chromium() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def context(browser):
+    return browser.new_context(viewport=DESKTOP)
+
+
+class Visit:
+    """One visitor's page."""
+
+    def __init__(self, context, address: str, **query: str) -> None:
+        self.page = context.new_page()
+        self.watch = Watch(self.page)
+        self.page.goto(f"{address}/?{urlencode(query)}")
+        self.linked("picture=")
+
+    def wait_until(self, script: str) -> None:
+        self.page.wait_for_function(f"() => {script}")
+
+    def linked(self, part: str) -> None:
+        """Wait until the link has it: the server has answered to the last change."""
+        self.wait_until(f"document.querySelector('#vp-link')?.innerText.includes('{part}')")
+
+    def ask(self) -> None:
+        self.page.get_by_role("button", name="Ask", exact=True).click()
+
+    def done(self, text: str = "Done.") -> None:
+        self.page.get_by_role("status").get_by_text(text).wait_for()
+
+    def card(self, number: int):
+        return self.page.locator(".vp-card").nth(number)
+
+    def alert(self) -> str:
+        self.page.get_by_role("alert").first.wait_for()
+        return self.page.get_by_role("alert").first.inner_text()
+
+    def upload(self, path: Path) -> None:
+        self.page.locator("#vp-upload input[type=file]").set_input_files(str(path))
+
+    def choose(self, label: str, option: str) -> None:
+        """Type into a list and take what it offers, with the keyboard alone."""
+        box = self.page.get_by_role("combobox", name=label)
+        box.focus()
+        box.fill(option)
+        self.page.get_by_role("option", name=option, exact=True).wait_for()
+        box.press("Enter")
+
+    def close(self) -> None:
+        self.watch.check()
+        self.page.close()
+
+
+def test_ask_and_see_the_answers_side_by_side(context, address):
+    visit = Visit(context, address)
+    assert visit.page.title() == "vlm-pruner"
+    visit.ask()
+    visit.done()
+    assert visit.page.locator(".vp-card").count() == 3
+    assert "576 of 576 tokens" in visit.card(0).inner_text()
+    assert "MARCH" in visit.card(0).inner_text()
+    for number in (1, 2):
+        assert "64 of 576 tokens" in visit.card(number).inner_text()
+        assert visit.card(number).locator("svg g rect").count() == 64
+    visit.card(1).get_by_text("Plan (JSON)").click()
+    assert '"method": "vlm-pruner"' in visit.card(1).locator("pre").inner_text()
+    shot(visit.page, "desktop")
+    visit.close()
+
+
+def test_budget_method_and_place_can_be_changed_with_the_keyboard(context, address):
+    visit = Visit(context, address)
+    slider = visit.page.get_by_role("slider", name="Keep 1, %")
+    slider.focus()
+    for _ in range(14):
+        slider.press("ArrowRight")
+    visit.choose("Method 2", "FastV")
+    visit.choose("Where 2", "layer 3")
+    visit.linked("fastv,11,3")
+    visit.page.get_by_label("Question", exact=True).press("Enter")
+    visit.done()
+    assert "144 of 576 tokens" in visit.card(1).inner_text()
+    assert "FastV" in visit.card(2).inner_text()
+    assert "at decoder layer 3" in visit.card(2).inner_text()
+    visit.close()
+
+
+def test_files_that_cannot_be_used_are_refused_and_the_page_lives_on(context, address, tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing more")
+    Image.new("1", (10_000, 10_000)).save(tmp_path / "huge.png")
+    Image.radial_gradient("L").resize((300, 200)).save(tmp_path / "mine.png")
+    visit = Visit(context, address)
+    visit.upload(tmp_path / "broken.png")
+    assert "'broken.png' is not a readable image" in visit.alert()
+    visit.upload(tmp_path / "huge.png")
+    visit.page.get_by_role("alert").get_by_text("10000 x 10000 = 100 megapixels; at most 64 are read").wait_for()
+    shot(visit.page, "refused")
+    visit.upload(tmp_path / "mine.png")
+    visit.page.get_by_text("Your picture, 300 x 200 pixels").wait_for()
+    assert visit.page.get_by_role("alert").count() == 0
+    visit.ask()
+    visit.done()
+    assert visit.page.locator(".vp-card").count() == 3
+    visit.close()
+
+
+def test_two_visitors_at_once_are_both_served(browser, address):
+    contexts = [browser.new_context(viewport=DESKTOP) for _ in range(2)]
+    visits = [Visit(context, address) for context in contexts]
+    record = """() => { window.seen = []; new MutationObserver(() => {
+        const said = document.querySelector('#vp-status')?.innerText; if (said) window.seen.push(said); })
+        .observe(document.body, {childList: true, subtree: true, characterData: true}) }"""
+    for visit in visits:
+        visit.page.evaluate(record)
+    for visit in visits:
+        visit.ask()
+    for visit in visits:
+        visit.done()
+        assert visit.page.locator(".vp-card[data-state=done]").count() == 3
+    seen = [text for visit in visits for text in visit.page.evaluate("() => window.seen")]
+    assert any("Waiting for" in text for text in seen)
+    for visit, context in zip(visits, contexts, strict=True):
+        visit.close()
+        context.close()
+
+
+def test_a_run_can_be_stopped_and_another_begun(context, address):
+    visit = Visit(context, address)
+    visit.choose("Method 3", "ToMe")
+    for _ in range(3):  # a machine may be done before the click arrives
+        visit.ask()
+        visit.page.locator("#vp-stop:enabled").click()
+        visit.wait_until("/Stopped|Done/.test(document.querySelector('#vp-status').innerText)")
+        if "Stopped." in visit.page.locator("#vp-status").inner_text():
+            break
+    visit.done("Stopped.")
+    assert visit.page.locator(".vp-card[data-state=stopped]").count() >= 1
+    visit.ask()
+    visit.done()
+    assert visit.page.locator(".vp-card[data-state=done]").count() == 4
+    visit.close()
+
+
+def test_the_selection_plays_in_its_order(context, address):
+    visit = Visit(context, address, **{"try": "vlm-pruner,11"})
+    visit.ask()
+    visit.done()
+    slider = visit.page.get_by_role("slider", name="Order of selection")
+    shown = visit.card(1).locator("svg g rect:visible")
+    slider.press("Home")
+    assert shown.count() == 0
+    for _ in range(25):
+        slider.press("ArrowRight")
+    assert shown.count() == 16
+    assert {int(rank) for rank in shown.evaluate_all("all => all.map(cell => cell.dataset.rank)")} == set(range(16))
+    assert visit.page.locator("#vp-shown").inner_text() == "the first 25 %"
+    visit.page.get_by_role("button", name="Play").click()
+    visit.page.locator("#vp-shown").get_by_text("all that was kept").wait_for()
+    assert shown.count() == 64
+    visit.close()
+
+
+def test_a_link_brings_everything_back(context, address):
+    query = {"picture": "scene-counting", "question": "Is there a sun?", "try": "divprune,20,2", "tokens": "8"}
+    visit = Visit(context, address, **query)
+    assert visit.page.get_by_label("Question", exact=True).input_value() == "Is there a sun?"
+    assert visit.page.get_by_role("combobox", name="Method 1").input_value() == "DivPrune"
+    assert visit.page.get_by_role("combobox", name="Where 1").input_value() == "layer 2"
+    assert visit.page.get_by_role("slider", name="Keep 1, %").input_value() == "20"
+    link = visit.page.locator("#vp-link a").get_attribute("href")
+    assert link == f"{address}/?picture=scene-counting&question=Is+there+a+sun%3F&tokens=8&try=divprune,20,2"
+    assert 'vp.prune(model, "divprune", keep=0.2, layer=2)' in visit.page.locator("#vp-code").inner_text()
+    shot(visit.page, "link")
+    visit.close()
+    broken = Visit(context, address, picture="nowhere", **{"try": "vlm-prunner,11"})
+    assert "did you mean 'vlm-pruner'?" in broken.alert()
+    assert "there is no picture 'nowhere'" in broken.alert()
+    broken.close()
+
+
+NAMELESS = """() => [...document.querySelectorAll('input, button, select, textarea, summary')]
+    .filter(e => e.offsetParent !== null)
+    .filter(e => !(e.getAttribute('aria-label') || e.labels?.[0]?.textContent.trim() || e.textContent.trim()))
+    .map(e => e.outerHTML.slice(0, 200))"""
+
+
+def test_every_control_has_a_name_and_can_be_reached_with_the_keyboard(context, address):
+    visit = Visit(context, address)
+    assert visit.page.evaluate(NAMELESS) == []
+    groups = visit.page.locator("fieldset").evaluate_all("all => all.map(e => e.getAttribute('aria-label'))")
+    assert groups == ["Pictures", "Questions to try"]
+    reached = set()
+    visit.page.locator("body").press("Tab")
+    for _ in range(80):
+        reached.add(
+            visit.page.evaluate(
+                "() => { const e = document.activeElement; return e.getAttribute('aria-label') || e.innerText"
+                " || e.labels?.[0]?.innerText || '' }"
+            ).strip()
+        )
+        visit.page.keyboard.press("Tab")
+    assert {"Ask", "Method 1", "Where 3", "range slider for Keep 2, %", "Click to upload or drop files"} <= reached
+    visit.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_fits_a_phone(browser, address, scheme):
+    context = browser.new_context(viewport=PHONE, color_scheme=scheme)
+    visit = Visit(context, address)
+    assert overflow(visit.page) <= 0
+    visit.ask()
+    visit.done()
+    assert overflow(visit.page) <= 0
+    shot(visit.page, f"phone-{scheme}")
+    visit.close()
+    context.close()
