@@ -146,7 +146,7 @@ def talk(model: Any, cache: Any, turns: list[dict[str, Any]], done: int = 0) -> 
         own = turn["attention_mask"]
         mask = own if mask is None else torch.cat([mask, own], 1)
         given = {**turn, "attention_mask": mask}
-        if hasattr(model.base_model, "rope_deltas"):  # three positions per token: plain ones, for all turns alike
+        if "mm_token_type_ids" in turns[0]:  # three positions per token: plain ones, for all turns alike
             first = mask.shape[1] - own.shape[1]
             given["position_ids"] = torch.arange(first, mask.shape[1]).expand(3, len(mask), -1)
         with torch.no_grad():

@@ -63,7 +63,7 @@ def _check_lengths(cache, full: int, pruned: int, layer: int, sliding: bool) -> 
 def test_several_stages_equal_a_mask_per_layer(name: str, stages: tuple[tuple[float, int], ...]) -> None:
     family, model = tiny(name)
     prompts = [family.prompt(3, 2), family.prompt(4, 1)]
-    inputs = family.inputs(prompts)
+    inputs = family.inputs(prompts, model.dtype)
     with prune(model, plan(*stages)) as session:
         answer = generate(model, inputs)
     with masked(model, dropped(session, prompts)):
@@ -100,7 +100,7 @@ def test_every_image_keeps_its_count(name: str) -> None:
     prompts = [family.prompt(5, 2), family.prompt(6, 1)]
     for keep, count in ((0.3, lambda n: -(-3 * n // 10)), (0.001, lambda n: 1), (4, lambda n: 4)):
         with prune(model, plan((keep, 2))) as session:
-            forward(model, family.inputs(prompts))
+            forward(model, family.inputs(prompts, model.dtype))
         assert [i.kept for i in session.images] == [count(i.total) for i in session.images]
         assert [i.total for i in session.images] == [n for p in prompts for n in p.tokens]
 
@@ -110,7 +110,7 @@ def test_every_image_keeps_its_count(name: str) -> None:
 def test_merged_rows_are_written_into_the_residual_stream(name: str, layer: int) -> None:
     family, model = tiny(name)
     prompt = family.prompt(8, 2)
-    inputs = family.inputs([prompt])
+    inputs = family.inputs([prompt], model.dtype)
     with prune(model, plan((0.4, layer), merge=True)) as session:
         answer = generate(model, inputs)
     choices = [(prompt.places[i.index], i.selection) for i in session.images]
@@ -136,7 +136,7 @@ class Stop(Exception):
 @each_family
 def test_the_model_is_as_before_also_after_an_exception(name: str) -> None:
     family, model = tiny(name)
-    inputs = family.inputs([family.prompt(1, 1)])
+    inputs = family.inputs([family.prompt(1, 1)], model.dtype)
 
     def state() -> dict[str, object]:
         out: dict[str, object] = {}

@@ -69,6 +69,17 @@ def patches(generator: Generator) -> Block:
     return IMAGE, h * w // 4, {"pixel_values": pixels, "image_grid_thw": torch.tensor([[1, h, w]])}
 
 
+def flat_patches(square: bool = True, **more: Tensor) -> Blocks:
+    """The same without a time axis, as [n, 3, 4, 4] or [n, 48]."""
+
+    def block(generator: Generator) -> Block:
+        token, count, payload = patches(generator)
+        pixels = payload["pixel_values"].view(-1, 3, 2, 4, 4)[:, :, 0]
+        return token, count, {**payload, "pixel_values": pixels if square else pixels.flatten(1), **more}
+
+    return block
+
+
 def patch_frames(generator: Generator) -> Block:
     pixels = noise(generator, 3 * 4 * 6, 3 * 2 * 16)
     return VIDEO, 18, {"pixel_values_videos": pixels, "video_grid_thw": torch.tensor([[3, 4, 6]])}

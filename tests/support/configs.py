@@ -93,7 +93,8 @@ def video_llava_pixels() -> str:
 
 def merged(cls: type, kind: str, decoder: dict[str, Any] | None = None, **encoder: Any) -> Any:
     """Families with `grid_thw` and merged patches."""
-    words = text(kind, rope_parameters=MROPE, num_attention_heads=2, num_key_value_heads=1, **decoder or {}).to_dict()
+    heads = {"rope_parameters": MROPE, "num_attention_heads": 2, "num_key_value_heads": 1}
+    words = text(kind, **{**heads, **(decoder or {})}).to_dict()
     words.pop("layer_types", None)
     base = {"patch_size": 4, "spatial_merge_size": 2, "temporal_patch_size": 2, "num_heads": 2}
     names = ("image", "video") if "Glm" in cls.__name__ else ("vision",)
@@ -121,15 +122,70 @@ def qwen3(moe: bool = False) -> Any:
     return merged(transformers.Qwen3VLMoeConfig, "qwen3_vl_moe_text", experts, **encoder, **deep)
 
 
-def glm4v(cls: type) -> Any:
+def glm(cls: type, kind: str = "glm4v_text", **decoder: Any) -> Any:
     encoder = {"depth": 2, "hidden_size": 32, "intermediate_size": 48, "out_hidden_size": 32, "image_size": 32}
-    return merged(cls, "glm4v_text", **encoder)
+    if kind != "glm4v_text":  # these turn half of a head
+        decoder["rope_parameters"] = {**MROPE, "mrope_section": [1, 1, 2], "partial_rotary_factor": 0.5}
+    return merged(cls, kind, decoder, **encoder)
 
 
-def internvl() -> Any:
-    encoder = transformers.InternVLVisionConfig(**NARROW, num_attention_heads=4, image_size=[32, 32], patch_size=[4, 4])
-    return transformers.InternVLConfig(
-        vision_config=encoder, text_config=text("qwen2"), image_token_id=IMAGE, image_seq_length=16
+def glm_moe() -> Any:
+    experts = {"n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24, "n_shared_experts": 1}
+    groups = {"first_k_dense_replace": 1, "n_group": 1, "topk_group": 1}
+    return glm(transformers.Glm4vMoeConfig, "glm4v_moe_text", **experts, **groups)
+
+
+def exaone() -> Any:
+    encoder = {"depth": 2, "hidden_size": 32, "intermediate_size": 48, "out_hidden_size": 32, "window_size": 16}
+    merge = {"patch_size": 4, "spatial_merge_size": 2, "temporal_patch_size": 2, "fullatt_block_indexes": [1]}
+    return transformers.Exaone4_5_Config(
+        text_config=text("exaone4", sliding_window=20),
+        vision_config={**encoder, **merge, "num_heads": 2, "num_key_value_heads": 2},
+        image_token_id=IMAGE,
+        video_token_id=VIDEO,
+    )
+
+
+def paddle() -> Any:
+    encoder = {**NARROW, "num_attention_heads": 4, "image_size": 32, "patch_size": 4, "spatial_merge_size": 2}
+    words = text("paddleocr_vl_text", rope_parameters=MROPE, num_attention_heads=2, num_key_value_heads=1).to_dict()
+    words.pop("layer_types", None)
+    marks = {"vision_start_token_id": START, "vision_end_token_id": END}
+    return transformers.PaddleOCRVLConfig(
+        text_config=words, vision_config=encoder, image_token_id=IMAGE, video_token_id=VIDEO, **marks
+    )
+
+
+def video_llama() -> Any:
+    return transformers.VideoLlama3Config(
+        text_config=text("qwen2"),
+        vision_config={**NARROW, "num_attention_heads": 4, "patch_size": 4},
+        image_token_id=IMAGE,
+        video_token_id=VIDEO,
+    )
+
+
+def internvl(cls: type = transformers.InternVLConfig, decoder: str = "qwen2") -> Any:
+    encoder = {**NARROW, "num_attention_heads": 4, "image_size": [32, 32], "patch_size": [4, 4]}
+    return cls(vision_config=encoder, text_config=text(decoder), image_token_id=IMAGE, image_seq_length=16)
+
+
+def ovis() -> Any:
+    encoder = {**NARROW, "num_attention_heads": 4, "image_size": 28, "patch_size": 7, "hidden_stride": 1}
+    marks = {"visual_indicator_token_ids": [START, END], "vocab_size": VOCAB, "hidden_size": 32}
+    return transformers.Ovis2Config(
+        text_config=text("qwen2"),
+        vision_config={**encoder, "vocab_size": 20, "num_visual_indicator_tokens": 2},
+        image_token_id=IMAGE,
+        **marks,
+    )
+
+
+def got() -> Any:
+    encoder = {"hidden_size": 32, "output_channels": 16, "num_hidden_layers": 2, "num_attention_heads": 4}
+    size = {"image_size": 256, "patch_size": 16, "window_size": 4, "global_attn_indexes": [1], "mlp_dim": 48}
+    return transformers.GotOcr2Config(
+        vision_config={**encoder, **size}, text_config=text("qwen2"), image_token_index=IMAGE, image_seq_length=16
     )
 
 

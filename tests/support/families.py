@@ -112,6 +112,7 @@ def _by_row(rows: list[list[Tensor]]) -> Tensor:
 
 _llava = configs.llava
 _plane: dict[str, Any] = {"marked": True, "types": "mm_token_type_ids"}
+_experts = {"experts_implementation": "eager"}  # the grouped product knows no float64
 _gemma: dict[str, Any] = {"types": "token_type_ids", "bare": True}
 
 FAMILIES = {
@@ -142,15 +143,18 @@ FAMILIES = {
         Family("qwen2_vl-video", configs.qwen2, blocks.patch_frames, **_plane),
         Family("qwen2_5_vl", configs.qwen2_5, blocks.patches, **_plane),
         Family("qwen3_vl", configs.qwen3, blocks.patches, **_plane),
+        Family("qwen3_vl_moe", partial(configs.qwen3, moe=True), blocks.patches, options=_experts, **_plane),
+        Family("glm4v", partial(configs.glm, transformers.Glm4vConfig), blocks.patches, **_plane),
+        Family("glm46v", partial(configs.glm, transformers.Glm46VConfig), blocks.patches, **_plane),
+        Family("glm4v_moe", configs.glm_moe, blocks.patches, options=_experts, **_plane),
+        Family("glm_ocr", partial(configs.glm, transformers.GlmOcrConfig, "glm_ocr_text"), blocks.patches, **_plane),
+        Family("exaone4_5", configs.exaone, blocks.patches, sliding=True),
+        Family("paddleocr_vl", configs.paddle, blocks.flat_patches(), **_plane),
         Family(
-            "qwen3_vl_moe",
-            partial(configs.qwen3, moe=True),
-            blocks.patches,
-            options={"experts_implementation": "eager"},  # the grouped product knows no float64
-            **_plane,
+            "video_llama_3",
+            configs.video_llama,
+            blocks.flat_patches(square=False, image_merge_sizes=torch.tensor([2])),
         ),
-        Family("glm4v", partial(configs.glm4v, transformers.Glm4vConfig), blocks.patches, **_plane),
-        Family("glm46v", partial(configs.glm4v, transformers.Glm46VConfig), blocks.patches, **_plane),
         Family(
             "mistral3",
             partial(configs.pixtral, transformers.Mistral3Config, image_token_index=IMAGE, spatial_merge_size=2),
@@ -162,6 +166,9 @@ FAMILIES = {
             blocks.merged_size,
         ),
         Family("internvl", configs.internvl, blocks.tiles),
+        Family("qianfan_ocr", partial(configs.internvl, transformers.QianfanOCRConfig, "qwen3"), blocks.tiles),
+        Family("ovis2", configs.ovis, blocks.square()),
+        Family("got_ocr2", configs.got, blocks.square(256), attentions=("eager",)),
         Family(
             "aya_vision",
             partial(configs.shuffled, transformers.AyaVisionConfig, "cohere2", image_token_index=IMAGE),

@@ -6,7 +6,7 @@ processor, and at most written into the prompt as text). So a place means the sq
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from vlm_pruner.adapters.base import Adapter, Encoded, Layout, raster, square_side
 
@@ -16,7 +16,7 @@ __all__ = ["OneSquare", "SampleSquares", "TileRun"]
 class OneSquare(Adapter):
     """One square per picture. Gemma 3's pan-and-scan crops stand apart in the prompt: each is a picture of its own."""
 
-    model_types = ("paligemma", "gemma3", "shieldgemma2", "deepseek_vl", "janus", "fast_vlm")
+    model_types: ClassVar[tuple[str, ...]] = ("paligemma", "gemma3", "shieldgemma2", "deepseek_vl", "janus")
 
     def image_layouts(self, config: Any, encoded: Encoded) -> list[Layout]:
         sides = [square_side(n, config.model_type) for n in encoded.lengths or []]
@@ -33,7 +33,7 @@ class TileRun(OneSquare):
     """The tiles of a picture follow each other without text between them, the thumbnail last: an unbroken run of
     placeholders is one picture of `t` squares with one budget."""
 
-    model_types = ("internvl", "aya_vision", "cohere2_vision", "got_ocr2", "qianfan_ocr", "perception_lm")
+    model_types = ("internvl", "aya_vision", "cohere2_vision", "got_ocr2", "pp_chart2table", "qianfan_ocr", "ovis2")
     joins = True
 
 
