@@ -2,19 +2,23 @@
 
 import pytest
 import torch
+from tests.support.ops import DEVICE, running, triton
+from tests.support.sync import no_undeclared_reads
 
 from vlm_pruner.ops.facility import facility
 
 
+@pytest.mark.parametrize("backend", ["torch", triton])
 @pytest.mark.parametrize(("n", "m", "keep"), [(1, 1, 1), (7, 3, 7), (13, 13, 5), (63, 40, 12)])
 @pytest.mark.parametrize("weights", ["none", "rows", "candidates", "both"])
-def test_equals_the_definition(n, m, keep, weights):
+def test_equals_the_definition(backend, n, m, keep, weights):
     generator = torch.Generator().manual_seed(n * m)
-    cover = torch.randn(n, m, generator=generator)
-    rows = torch.rand(m, generator=generator) if weights in ("rows", "both") else None
-    candidates = torch.rand(n, generator=generator) if weights in ("candidates", "both") else None
+    cover = torch.randn(n, m, generator=generator).to(DEVICE)
+    rows = torch.rand(m, generator=generator).to(DEVICE) if weights in ("rows", "both") else None
+    candidates = torch.rand(n, generator=generator).to(DEVICE) if weights in ("candidates", "both") else None
     expected = facility(cover, keep, rows, candidates, backend="naive")
-    assert facility(cover, keep, rows, candidates, backend="torch").tolist() == expected.tolist()
+    with running(backend):
+        assert facility(cover, keep, rows, candidates).tolist() == expected.tolist()
 
 
 def test_two_steps_by_hand():
@@ -24,5 +28,14 @@ def test_two_steps_by_hand():
     assert facility(cover, 2, candidate_weight=torch.tensor([2.0, 1.0, 1.0])).tolist() == [0, 1]
 
 
-def test_ties_go_to_the_lower_index_and_nothing_is_taken_twice():
-    assert facility(torch.zeros(4, 3), 4).tolist() == [0, 1, 2, 3]
+@pytest.mark.parametrize("backend", ["torch", triton])
+def test_ties_go_to_the_lower_index_and_nothing_is_taken_twice(backend):
+    with running(backend):
+        assert facility(torch.zeros(40, 3, device=DEVICE), 40).tolist() == list(range(40))
+
+
+@pytest.mark.parametrize("backend", ["torch", triton])
+def test_reads_nothing(backend):
+    cover = torch.randn(30, 20).to(DEVICE)
+    with running(backend), no_undeclared_reads():
+        facility(cover, 5)

@@ -1,0 +1,56 @@
+"""Aggregation on the device: tokens sorted by owner, then a program for each strip of each kept row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from vlm_pruner.ops.launch import together
+
+__all__ = ["merge"]
+
+_COLUMNS = 512
+
+
+@triton.jit
+def _fold(
+    features, index, member, begin, weight, merged, self_weight,
+    n, d, slots, row_b, row_n, row_d, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    b, slot = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    column = tl.program_id(2) * COLUMNS + tl.arange(0, COLUMNS)
+    mask = column < d
+    rows = features + b * row_b + column * row_d
+    kept = tl.load(index + b * slots + slot)
+    total = 0.0
+    summed = tl.zeros((COLUMNS,), tl.float32)
+    for place in range(tl.load(begin + b * (slots + 1) + slot), tl.load(begin + b * (slots + 1) + slot + 1)):
+        token = tl.load(member + b * n + place)
+        share = tl.where(token == kept, 0.0, tl.load(weight + b * n + token))
+        total += share
+        summed += share * tl.load(rows + token * row_n, mask=mask, other=0.0).to(tl.float32)
+    own = tl.load(rows + kept * row_n, mask=mask, other=0.0).to(tl.float32)
+    mean = summed / tl.maximum(total, 1e-8)
+    row = tl.where(total > 0, self_weight * own + (1 - self_weight) * mean, own)
+    tl.store(merged + (b * slots + slot) * d + column, row.to(merged.dtype.element_ty), mask=mask)
+
+
+def merge(
+    features: Sequence[Tensor], index: Tensor, source: Tensor, weight: Tensor, self_weight: float
+) -> list[Tensor]:
+    """B tensors [k, d]; see `vlm_pruner.ops.merge.merge`. Sums are in float32, in the order of the tokens."""
+    images = together(features)  # [B, n, d]
+    (batch, n, d), slots = images.shape, index.shape[1]
+    by_slot = source.sort(dim=1, stable=True)
+    every = torch.arange(slots + 1, device=source.device).expand(batch, -1).contiguous()
+    begin = torch.searchsorted(by_slot.values, every)  # [B, k + 1]
+    merged = torch.empty(batch, slots, d, dtype=images.dtype, device=images.device)
+    _fold[batch, slots, triton.cdiv(d, _COLUMNS)](
+        images, index.contiguous(), by_slot.indices, begin, weight.contiguous(), merged, self_weight,
+        n, d, slots, *images.stride(), COLUMNS=_COLUMNS,
+    )  # fmt: skip
+    return list(merged.unbind())

@@ -1,0 +1,71 @@
+"""Channel screening on the device: one launch for the variances, a sort, one launch for the unit rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from vlm_pruner.ops.launch import inverse, share, together
+
+__all__ = ["screen"]
+
+_COLUMNS, _TOKENS = 32, 64
+
+
+@triton.jit
+def _variances(features, variance, n, d, row_b, row_n, row_d, COLUMNS: tl.constexpr, TOKENS: tl.constexpr):
+    """Mean first, then squares about it: no digits are lost where a mean is large."""
+    b = tl.program_id(0).to(tl.int64)
+    column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
+    rows = features + b * row_b + column[None, :] * row_d
+    mean = tl.zeros((COLUMNS,), tl.float32)
+    for start in range(0, n, TOKENS):
+        token = start + tl.arange(0, TOKENS)
+        mask = (token < n)[:, None] & (column < d)[None, :]
+        mean += tl.sum(tl.load(rows + token.to(tl.int64)[:, None] * row_n, mask=mask, other=0.0).to(tl.float32), 0)
+    mean = mean / n
+    square = tl.zeros((COLUMNS,), tl.float32)
+    for start in range(0, n, TOKENS):
+        token = start + tl.arange(0, TOKENS)
+        mask = (token < n)[:, None] & (column < d)[None, :]
+        part = tl.load(rows + token.to(tl.int64)[:, None] * row_n, mask=mask, other=0.0).to(tl.float32)
+        part = tl.where(mask, part - mean[None, :], 0.0)
+        square += tl.sum(part * part, 0)
+    tl.store(variance + b * d + column, square, mask=column < d)
+
+
+@triton.jit
+def _unit_rows(features, channels, unit, n, q, row_b, row_n, row_d, TOKENS: tl.constexpr, CHANNELS: tl.constexpr):
+    """Each row is divided by its largest entry, then by its length, so that no square overflows or vanishes."""
+    b = tl.program_id(0).to(tl.int64)
+    token = (tl.program_id(1) * TOKENS + tl.arange(0, TOKENS)).to(tl.int64)
+    lane = tl.arange(0, CHANNELS)
+    channel = tl.load(channels + b * q + lane, mask=lane < q, other=0)
+    mask = (token < n)[:, None] & (lane < q)[None, :]
+    address = b * row_b + token[:, None] * row_n + channel[None, :] * row_d
+    rows = tl.load(features + address, mask=mask, other=0.0).to(tl.float32)
+    rows *= inverse(tl.max(tl.abs(rows), 1))[:, None]
+    rows *= inverse(tl.sqrt(tl.sum(rows * rows, 1)))[:, None]
+    tl.store(unit + (b * n + token[:, None]) * q + lane[None, :], rows, mask=mask)
+
+
+def screen(features: Sequence[Tensor], channels: int) -> Tensor:
+    """[B, n, q] unit rows; see `vlm_pruner.ops.screen.screen`."""
+    images = together(features)  # [B, n, d]
+    batch, n, d = images.shape
+    q, device = min(channels, d), images.device
+    variance = torch.zeros(batch, d, device=device)
+    _variances[batch, triton.cdiv(d, _COLUMNS)](
+        images, variance, n, d, *images.stride(), COLUMNS=_COLUMNS, TOKENS=_TOKENS
+    )
+    best = variance.sort(dim=1, descending=True, stable=True).indices[:, :q].sort(dim=1).values.contiguous()
+    unit = torch.empty(batch, n, q, device=device)
+    each = share(images)
+    _unit_rows[batch, triton.cdiv(n, each)](
+        images, best, unit, n, q, *images.stride(), TOKENS=each, CHANNELS=triton.next_power_of_2(q)
+    )
+    return unit

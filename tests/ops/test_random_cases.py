@@ -1,0 +1,53 @@
+"""200 random images of 1 to 1,200 tokens: the fast paths keep what the definition keeps, whatever lies around them."""
+
+import pytest
+import torch
+from tests.support.ops import DEVICE, blobs, grid_of, poisoned, running, triton
+
+from vlm_pruner.methods.vlm_pruner import VLMPruner
+from vlm_pruner.types import Selection, VisualTokens
+
+SHARES = 8
+
+
+def image(seed: int) -> tuple[VisualTokens, VLMPruner, int]:
+    """Tokens in views surrounded by NaN, a method with rules of its own, and a budget; most images are small."""
+    random = torch.Generator().manual_seed(seed)
+    n = 1200 if seed == 0 else int(1200 ** torch.rand((), generator=random).item())
+
+    def pick(*choices):
+        return choices[int(torch.randint(len(choices), (), generator=random))]
+
+    keep = 1 + int(torch.randint(min(n, 48), (), generator=random))
+    features = poisoned(blobs(n, 40, seed, groups=pick(2, 6, 20), noise=pick(0.1, 0.4, 1.0)))
+    keys = poisoned(blobs(n, 24, seed + 1000).view(n, 2, 12).transpose(0, 1))
+    method = VLMPruner(channels=24, pivots=pick(1, 4, 7), token_batch=pick(7, 16, 33), fill=pick(True, True, False))
+    return VisualTokens(features, keys, (1, *grid_of(n))), method, keep
+
+
+def select(backend: str, seed: int) -> Selection:
+    tokens, method, keep = image(seed)
+    with running(backend):
+        return method.select(tokens, keep)
+
+
+@pytest.mark.parametrize("backend", ["torch", triton])
+@pytest.mark.parametrize("share", range(SHARES))
+def test_kept_sets_and_merged_rows(backend, share, monkeypatch):
+    empty = torch.empty
+    monkeypatch.setattr(torch, "empty", lambda *a, **k: _nan(empty(*a, **k)))
+    for seed in range(share, 200, SHARES):
+        found, expected = select(backend, seed), select("naive", seed)
+        assert found.index.tolist() == expected.index.tolist(), f"seed {seed}"
+        torch.testing.assert_close(found.features, expected.features, atol=1e-4, rtol=1e-4)
+
+
+def _nan(tensor: torch.Tensor) -> torch.Tensor:
+    """Memory that nobody has written yet holds NaN."""
+    return tensor.fill_(torch.nan) if tensor.is_floating_point() else tensor
+
+
+def test_the_inputs_lie_in_nan():
+    tokens = image(3)[0]
+    assert torch.as_strided(tokens.features, (1,), (1,), tokens.features.storage_offset() - 1).isnan().all()
+    assert tokens.features.device.type == DEVICE.type
