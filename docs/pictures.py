@@ -18,7 +18,7 @@ __all__ = ["draw"]
 
 FOLDER = Path(__file__).parent / "pictures"
 QUESTION = "What is the word?"
-METHODS = ("vlm-pruner", "divprune", "fastv", "random")
+METHODS = ("vlm-pruner", "divprune", "grid", "random")
 KEEP = 64
 LIMIT = 200_000  # bytes of one picture
 

@@ -60,7 +60,7 @@ viz.overlay(image, layout, record.selection, title="VLM-Pruner, 64 tokens", widt
 # `vlm-pruner methods` lists all methods. They are used by name, with their own parameters if you like:
 
 # %%
-for name in ("vlm-pruner", "divprune", "fastv", "random"):
+for name in ("vlm-pruner", "divprune", "grid", "random"):
     with vp.prune(model, name, keep=64) as session:
         print(f"{name:12} {answer(inputs):8} {session.report}")
 
