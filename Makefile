@@ -16,9 +16,10 @@ OLDEST_RUNS := tests/adapters tests/engine tests/test_plan.py tests/test_report.
 PICTURE ?= demo
 ASK     ?= What is the word?
 
-.PHONY: help demo test test-oldest check format bench clean pictures notebooks tables
+.PHONY: help demo page test test-oldest test-browser check format bench clean pictures notebooks tables
 help:
 	@echo "make demo    ask the embedded model about a shipped image, with and without pruning"
+	@echo "make page    the same in the browser, with any picture and several methods side by side"
 	@echo "make test    run the tests          make check   lint and types"
 	@echo "make test-oldest   the engine's tests with the oldest transformers that is supported"
 	@echo "make bench   the offline benchmark on a few scenes"
@@ -39,6 +40,14 @@ $(VENV)/dev.stamp: $(VENV)/run.stamp
 	$(BIN)/pip install --quiet -c constraints.txt -e ".[dev]"
 	touch $@
 
+$(VENV)/web.stamp: $(VENV)/run.stamp
+	$(BIN)/pip install --quiet -c constraints.txt -e ".[web]"
+	touch $@
+
+$(VENV)/browser.stamp: $(VENV)/dev.stamp
+	$(BIN)/pip install --quiet -c constraints.txt -e ".[dev,browser]"
+	touch $@
+
 demo: $(VENV)/run.stamp
 	$(BIN)/vlm-pruner ask "$(PICTURE)" "$(ASK)" --keep 64 --overlay out/overlay.png
 
@@ -48,6 +57,9 @@ tables: $(VENV)/run.stamp
 notebooks: $(VENV)/run.stamp
 	$(BIN)/pip install --quiet -c constraints.txt -e ".[docs]"
 	$(BIN)/python -m docs.execute
+
+page: $(VENV)/web.stamp
+	$(BIN)/vlm-pruner demo
 
 pictures: $(VENV)/run.stamp
 	$(BIN)/python -m docs.pictures
@@ -71,6 +83,10 @@ $(OLDEST)/dev.stamp: constraints.txt pyproject.toml Makefile
 
 test-oldest: $(OLDEST)/dev.stamp
 	$(OLDEST)/bin/pytest -n auto $(wildcard $(OLDEST_RUNS))
+
+# The pages in a headless Chromium of the system; pictures of them lie in out/screenshots afterwards.
+test-browser: $(VENV)/browser.stamp
+	$(BIN)/pytest -m browser
 
 format: $(VENV)/dev.stamp
 	$(BIN)/ruff check --fix .
