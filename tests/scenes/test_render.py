@@ -1,0 +1,102 @@
+"""Pictures: the same every time, and what a box promises is there in the pixels."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from vlm_pruner import scenes
+from vlm_pruner.scenes.layout import Scene
+from vlm_pruner.scenes.render import ASSETS, PHOTOS, backgrounds
+from vlm_pruner.scenes.vocabulary import COLORS
+
+
+def draw(number: int, split: str = "test", **changes: object) -> Scene:
+    rng = np.random.default_rng([7, number])
+    return replace(scenes.sample_scene(rng, split, len(backgrounds(split))), **changes)  # type: ignore[arg-type]
+
+
+def pixels(scene: Scene) -> np.ndarray:
+    return np.asarray(scenes.render(scene).image, np.int16)
+
+
+def test_same_scene_same_pixels() -> None:
+    assert np.array_equal(pixels(draw(0)), pixels(draw(0)))
+    assert not np.array_equal(pixels(draw(0)), pixels(draw(1)))
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_things_and_plates_change_pixels_inside_their_boxes_only(number: int) -> None:
+    scene = draw(number, occluded=frozenset())
+    # Plates draw from the generator of the grain: compare only scenes with the same plates, or none at all.
+    bare = pixels(replace(scene, things=(), plates=()))
+    drawn = pixels(replace(scene, plates=()))
+    changed = np.abs(drawn - bare).max(-1) > 0
+    allowed = np.zeros_like(changed)
+    for thing in scene.things:
+        x0, y0, x1, y1 = thing.box
+        mine = changed[max(0, int(y0)) : int(y1) + 1, max(0, int(x0)) : int(x1) + 1]
+        assert mine.mean() > 0.15, thing
+        margin = 0.12 * thing.size + 1  # a turned pictogram sticks out a little
+        allowed[max(0, int(y0 - margin)) : int(y1 + margin) + 2, max(0, int(x0 - margin)) : int(x1 + margin) + 2] = True
+    assert not (changed & ~allowed).any()
+
+
+def test_a_thing_shows_its_colour() -> None:
+    for number in range(6):
+        scene = draw(number, occluded=frozenset())
+        drawn = pixels(scene)
+        for thing in scene.things:
+            x0, y0, x1, y1 = (int(v) for v in thing.box)
+            inside = drawn[max(0, y0) : y1 + 1, max(0, x0) : x1 + 1].reshape(-1, 3)
+            distance = np.abs(inside - np.array(COLORS[thing.color])).max(1)
+            assert (distance < 60).mean() > 0.03, (number, thing)  # a skull has the least
+
+
+def test_coverage_maps_agree_with_boxes() -> None:
+    for number in range(6):
+        scene = draw(number)
+        drawn = scenes.render(scene)
+        assert drawn.things.shape == (len(scene.things), 24, 24)
+        assert [c.shape[0] for c in drawn.characters] == [len(p.text) for p in scene.plates]
+        for thing, share in zip(scene.things, drawn.things, strict=True):
+            rows, columns = np.nonzero(share > 0.3)
+            tokens = scenes.box_tokens(thing.box, scene.size, (24, 24), least=0.01)
+            assert set(rows * 24 + columns) <= set(tokens.tolist()), (number, thing)
+
+
+def test_size_and_grid_are_free() -> None:
+    rng = np.random.default_rng(3)
+    scene = scenes.sample_scene(rng, "validation", len(backgrounds("validation")), (640, 480))
+    drawn = scenes.render(scene, grid=12)
+    assert drawn.image.size == (640, 480)
+    assert drawn.plates.shape[1:] == (12, 12)
+    assert all(x1 <= 640 and y1 <= 480 for _, _, x1, y1 in (t.box for t in scene.things))
+
+
+def test_objects_do_not_overlap() -> None:
+    for number in range(40):
+        scene = draw(number)
+        boxes = [t.box for t in scene.things] + [p.box for p in scene.plates]
+        for i, a in enumerate(boxes):
+            for b in boxes[:i]:
+                assert a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1], (number, a, b)
+
+
+def test_every_photograph_is_there_and_listed_with_its_terms() -> None:
+    names = {name for names in PHOTOS.values() for name in names}
+    assert {path.stem for path in ASSETS.glob("*.jpg")} == names | {"demo"}
+    listed = (ASSETS.parents[3] / "ASSETS.md").read_text(encoding="utf-8")
+    assert [name for name in sorted(names) if f"`{name}.jpg`" not in listed] == []
+
+
+def test_demo_picture_is_the_demo_scene() -> None:
+    from PIL import Image
+
+    with Image.open(scenes.DEMO) as file:
+        stored = np.asarray(file.convert("RGB"), np.int16)
+    drawn = pixels(scenes.demo_scene())
+    assert stored.shape == drawn.shape
+    assert np.abs(stored - drawn).mean() < 4  # JPEG at quality 90
