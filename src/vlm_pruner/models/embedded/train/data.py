@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import multiprocessing as mp
-import os
 import queue
 from collections.abc import Callable, Sequence
 from functools import cache
+from multiprocessing.context import SpawnProcess
 
 import numpy as np
 import torch
@@ -134,17 +134,26 @@ def fixed_batch(count: int, questions: bool, split: str = "validation", seed: in
     return {k: torch.from_numpy(np.stack([s[k] for s in samples])) for k in samples[0]}
 
 
-def _work(
-    channel: mp.Queue[dict[str, np.ndarray]], seed: int, worker: int, questions: bool, cores: Sequence[int]
-) -> None:
+def _draw_arrays(rng: np.random.Generator, questions: bool) -> dict[str, np.ndarray]:
+    """Eight new training samples, stacked."""
+    samples = [draw_sample(rng, questions) for _ in range(8)]
+    return {k: np.stack([s[k] for s in samples]) for k in samples[0]}
+
+
+def _work(channel: mp.Queue[dict[str, np.ndarray]], seed: Sequence[int], questions: bool) -> None:
     torch.set_num_threads(1)
-    if cores:
-        os.setsid()  # a scheduling group of its own: the trainer's priority is not inherited
-        os.sched_setaffinity(0, set(cores))
-    rng = np.random.default_rng([seed, worker])
+    rng = np.random.default_rng(seed)
+    trainer = mp.parent_process()
     while True:
-        samples = [draw_sample(rng, questions) for _ in range(8)]
-        channel.put({k: np.stack([s[k] for s in samples]) for k in samples[0]})
+        arrays = _draw_arrays(rng, questions)
+        while True:
+            try:
+                channel.put(arrays, timeout=5)
+                break
+            except queue.Full:
+                if trainer is None or not trainer.is_alive():  # it was killed: nobody will end this process
+                    channel.cancel_join_thread()
+                    return
 
 
 class Pool:
@@ -153,30 +162,41 @@ class Pool:
     def __init__(
         self,
         size: int,
-        seed: int,
+        seed: Sequence[int],
         questions: bool,
         workers: int = 1,
-        cores: Sequence[int] = (),
         transform: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]] | None = None,
     ):
-        context = mp.get_context("fork")
-        self.transform = transform
-        self.size, self.filled, self.seen = size, 0, 0
+        """`seed`: words that all workers share; with no workers, `refresh` draws the samples itself."""
+        self.size, self.seed, self.questions, self.count, self.transform = size, seed, questions, workers, transform
+        self.filled, self.seen = 0, 0
         self.data: dict[str, torch.Tensor] = {}
+        self.workers: list[SpawnProcess] = []
+
+    def start(self, step: int) -> None:
+        """Start drawing. `step` is part of the seed, so that an interrupted stage goes on with new scenes."""
+        seeds = [[0, *self.seed, step, worker] for worker in range(max(1, self.count))]  # 0: see scenes.SPLITS
+        self.rng = np.random.default_rng(seeds[0])
+        context = mp.get_context("spawn")
         self.channel: mp.Queue[dict[str, np.ndarray]] = context.Queue(maxsize=6)
-        self.workers = [
-            context.Process(target=_work, args=(self.channel, seed, i, questions, cores), daemon=True)
-            for i in range(workers)
-        ]
-        for worker in self.workers:
+        for seed in seeds[: self.count]:
+            worker = context.Process(target=_work, args=(self.channel, seed, self.questions), daemon=True)
             worker.start()
+            self.workers.append(worker)
+
+    def _next(self, wait: bool) -> dict[str, np.ndarray] | None:
+        if not self.workers:
+            return _draw_arrays(self.rng, self.questions)
+        try:
+            return self.channel.get(timeout=120) if wait else self.channel.get_nowait()
+        except queue.Empty:
+            return None
 
     def refresh(self, at_most: int, wait: bool = False) -> None:
         """Take up to `at_most` new batches of those that are ready (or wait for them)."""
         for _ in range(at_most):
-            try:
-                arrays = self.channel.get(timeout=120) if wait else self.channel.get_nowait()
-            except queue.Empty:
+            arrays = self._next(wait)
+            if arrays is None:
                 break
             batch = {k: torch.from_numpy(a) for k, a in arrays.items()}
             batch = self.transform(batch) if self.transform else batch
