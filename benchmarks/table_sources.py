@@ -5,7 +5,6 @@ A measured table ends with a line that names the machine and the command; one wh
 
 from __future__ import annotations
 
-import inspect
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,7 +14,7 @@ from typing import Any
 from benchmarks.common import RESULTS
 from benchmarks.offline_tables import SOURCES as OFFLINE
 
-__all__ = ["SOURCES", "markdown", "measured", "models", "result"]
+__all__ = ["SOURCES", "markdown", "measured", "models", "refused", "result"]
 
 NUMBER = re.compile(r"[\d.,]*")
 
@@ -73,16 +72,22 @@ def _cell(value: Any, form: str) -> str:
 
 def models() -> str:
     """Every supported `model_type`, families that share an adapter in one row."""
-    from vlm_pruner.adapters import families
+    return _families(True, "visual tokens")
 
-    kinds: dict[type, list[str]] = {}
-    for name, adapter in families().items():
-        kinds.setdefault(adapter, []).append(name)
-    rows = []
-    for adapter, names in kinds.items():
-        summary = " ".join((inspect.getdoc(adapter) or "").split()).split(". ")[0].rstrip(".")
-        rows.append([", ".join(f"`{name}`" for name in names), summary])
-    return markdown(["`model_type`", "visual tokens"], rows)
+
+def refused() -> str:
+    """Every other image-text-to-text family of transformers, and what stands in the way."""
+    return _families(False, "what stands in the way")
+
+
+def _families(works: bool, head: str) -> str:
+    from vlm_pruner.engine.families import support_table
+
+    kinds: dict[str, list[str]] = {}
+    for row in support_table():
+        if row.works == works:
+            kinds.setdefault(row.why, []).append(f"`{row.model_type}`")
+    return markdown(["`model_type`", head], [[", ".join(names), why] for why, names in kinds.items()])
 
 
 def commands() -> str:
@@ -114,6 +119,7 @@ def commands() -> str:
 SOURCES: dict[str, Callable[[], str]] = {
     "commands": commands,
     "models": models,
+    "refused": refused,
     **OFFLINE,
     "prefill": measured(
         "prefill",

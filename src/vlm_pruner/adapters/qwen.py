@@ -42,7 +42,7 @@ class QwenVL(Adapter):
 
 
 class Glm4v(QwenVL):
-    """The same for pictures. Frames of a video stand under the token of pictures, and are not told apart here."""
+    """As the Qwen families, pictures only. Frames of a video stand under the token of pictures, not told apart here."""
 
     model_types = ("glm4v", "glm46v", "glm4v_moe", "glm_ocr", "glmga")
 
@@ -51,7 +51,7 @@ class Glm4v(QwenVL):
 
 
 class VideoLlama3(QwenVL):
-    """The same, with a merge size for every picture: frames are merged further than pictures."""
+    """As the Qwen families, with a merge size for every picture: frames are merged further."""
 
     model_types = ("video_llama_3",)
 

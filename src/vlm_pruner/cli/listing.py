@@ -43,21 +43,18 @@ def methods(json: Json = False) -> None:
 
 
 def models(json: Json = False) -> None:
-    """List the models: the embedded one, and the families that can be pruned."""
-    from vlm_pruner.adapters import families
+    """List the models: the embedded one, the families that can be pruned, and why the others cannot."""
     from vlm_pruner.asking import EMBEDDED
+    from vlm_pruner.engine.families import support_table
 
-    kinds: dict[type, list[str]] = {}
-    for name, adapter in families().items():
-        kinds.setdefault(adapter, []).append(name)
-    rows = [([EMBEDDED], "Inside the package: small, trained from scratch, nothing to download.")]
-    rows += [(names, first_sentence(adapter)) for adapter, names in kinds.items()]
+    inside = "Inside the package: small, trained from scratch, nothing to download"
+    rows = [(EMBEDDED, True, inside), *((row.model_type, row.works, row.why) for row in support_table())]
     if json:
-        print_json([{"names": names, "summary": summary} for names, summary in rows])
+        print_json([{"name": name, "works": works, "why": why} for name, works, why in rows])
         return
-    table = _table("model, or model_type of a checkpoint", "")
-    for names, summary in rows:
-        table.add_row("\n".join(names), summary)
+    table = _table("model, or model_type of a checkpoint", "works", "where its tokens lie, or what stands in the way")
+    for name, works, why in rows:
+        table.add_row(name, "yes" if works else "no", why)
     console().print(table)
 
 

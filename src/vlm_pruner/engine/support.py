@@ -13,7 +13,7 @@ from vlm_pruner.engine.wants import FROM_LAYER_BEFORE
 from vlm_pruner.errors import PlanError, UnsupportedModelError
 from vlm_pruner.plan import PrunePlan
 
-__all__ = ["Parts", "check_backend", "check_stages", "take_apart"]
+__all__ = ["Parts", "check_backend", "check_stages", "obstacle", "take_apart"]
 
 _ATTENTION = {"full_attention", "sliding_attention"}
 
@@ -61,17 +61,10 @@ def take_apart(model: nn.Module) -> Parts:
         raise UnsupportedModelError(f"expected a transformers model, got {type(model).__name__}")
     inner: Any = model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]  # PEFT
     config, base = inner.config, inner.base_model
+    found = obstacle(config)
+    if found is not None:
+        raise UnsupportedModelError(found)
     kind = config.model_type
-    text_config = config.get_text_config()
-    if getattr(text_config, "cross_attention_layers", None):
-        raise UnsupportedModelError(
-            f"{kind} reads its image through cross-attention: the decoder's sequence has no visual tokens to prune"
-        )
-    if getattr(config, "is_encoder_decoder", False):
-        raise UnsupportedModelError(f"{kind} is an encoder-decoder model: only decoder-only models can be pruned")
-    if getattr(config, "vision_config", None) is None:
-        raise UnsupportedModelError(f"{kind} takes no images: there are no visual tokens to prune")
-    _check_attention(kind, text_config)
     adapter = adapter_for(kind)
     text = base.get_decoder()
     if not isinstance(getattr(text, "layers", None), nn.ModuleList):
@@ -79,15 +72,24 @@ def take_apart(model: nn.Module) -> Parts:
     return Parts(inner, base, text, text.layers, adapter)
 
 
-def _check_attention(kind: str, text_config: Any) -> None:
-    if getattr(text_config, "kv_sharing_modes", None) or getattr(text_config, "num_kv_shared_layers", 0):
-        raise UnsupportedModelError(f"{kind}: decoder layers that share keys and values cannot be pruned")
-    types = set(getattr(text_config, "layer_types", None) or ["full_attention"])
-    if types - _ATTENTION:
-        raise UnsupportedModelError(
-            f"{kind}: layers of type {', '.join(sorted(types - _ATTENTION))} cannot be pruned (linear and chunked "
-            f"attention depend on the places that would go); known are {', '.join(sorted(_ATTENTION))}"
+def obstacle(config: Any) -> str | None:
+    """What in a model's configuration makes pruning impossible, None if nothing does."""
+    kind, text = config.model_type, config.get_text_config()
+    if getattr(text, "cross_attention_layers", None):
+        return f"{kind} reads its image through cross-attention: the decoder's sequence has no visual tokens to prune"
+    if getattr(config, "is_encoder_decoder", False):
+        return f"{kind} is an encoder-decoder model: only decoder-only models can be pruned"
+    if getattr(text, "kv_sharing_modes", None) or getattr(text, "num_kv_shared_layers", 0):
+        return f"{kind}: decoder layers that share keys and values cannot be pruned"
+    types = set(getattr(text, "layer_types", None) or ["full_attention"]) - _ATTENTION
+    if types:
+        return (
+            f"{kind}: layers of type {', '.join(sorted(types))} cannot be pruned (linear and chunked attention depend "
+            f"on the places that would go); known are {', '.join(sorted(_ATTENTION))}"
         )
+    if getattr(config, "vision_config", None) is None:
+        return f"{kind} takes no images: there are no visual tokens to prune"
+    return None
 
 
 def check_backend(parts: Parts) -> None:
