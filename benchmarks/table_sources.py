@@ -90,6 +90,16 @@ def _families(works: bool, head: str) -> str:
     return markdown(["`model_type`", head], [[", ".join(names), why] for why, names in kinds.items()])
 
 
+def picture(path: str, words: str, command: str) -> Callable[[], str]:
+    """Source of a picture of the docs, by its path there and what it shows to those who cannot see it."""
+
+    def make() -> str:
+        there = (RESULTS.parents[1] / "docs" / path).exists()
+        return f"![{words}]({path})" if there else f"*Not drawn yet: `{command}`.*"
+
+    return make
+
+
 def commands() -> str:
     """Every command of the command line with its arguments and options, as `--help` has them."""
     import typer
@@ -120,6 +130,9 @@ SOURCES: dict[str, Callable[[], str]] = {
     "commands": commands,
     "models": models,
     "refused": refused,
+    "offline-curves": picture(
+        "images/offline.png", "Accuracy against visual tokens per layer", "python -m benchmarks.offline_tables"
+    ),
     **OFFLINE,
     "prefill": measured(
         "prefill",
