@@ -13,6 +13,7 @@ from typing import Any
 
 from benchmarks.common import RESULTS
 from benchmarks.offline_tables import SOURCES as OFFLINE
+from benchmarks.offline_tables import load, where_run
 
 __all__ = ["SOURCES", "markdown", "measured", "models", "refused", "result"]
 
@@ -90,6 +91,28 @@ def _families(works: bool, head: str) -> str:
     return markdown(["`model_type`", head], [[", ".join(names), why] for why, names in kinds.items()])
 
 
+def accuracy() -> str:
+    """What the leading methods and the yardsticks keep of the unpruned model's accuracy, with the cost at 64 tokens."""
+    from vlm_pruner.evaluation.plots import leaders
+    from vlm_pruner.evaluation.table import percent
+
+    results, bootstrap = load("offline")
+    full, rows = results.row("none").correct, {(row.label, row.budget): row for row in results.rows()}
+    budgets = sorted({budget for label, budget in rows if label not in ("none", "blind")}, reverse=True)
+    lines = []
+    for name in leaders(results, bootstrap, 5):
+        shares = {b: bootstrap.retention(rows[name, b].correct, full) for b in budgets if (name, b) in rows}
+        cells = [percent(shares[b]) if b in shares else "" for b in budgets]
+        cost = rows[name, 64].mean("layer_average") if (name, 64) in rows else None
+        lines.append([f"`{name}`", *cells, _cell(cost, ".0f")])
+    share = bootstrap.accuracy(full)
+    head = ["tokens kept of 576:", *map(str, budgets), "tokens per layer at 64"]
+    return (
+        f"Per cent of the unpruned model's accuracy, which is {percent(share)} %; brackets are 95 % intervals.\n\n"
+        f"{markdown(head, lines)}\n\n*{len(results.types):,} questions: `python -m benchmarks.offline`*"
+    )
+
+
 def picture(path: str, words: str, command: str) -> Callable[[], str]:
     """Source of a picture of the docs, by its path there and what it shows to those who cannot see it."""
 
@@ -127,6 +150,7 @@ def commands() -> str:
 
 
 SOURCES: dict[str, Callable[[], str]] = {
+    "accuracy": where_run(accuracy, "python -m benchmarks.offline"),
     "commands": commands,
     "models": models,
     "refused": refused,

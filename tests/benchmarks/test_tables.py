@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
-from benchmarks.table_sources import SOURCES, measured
+from benchmarks import offline_tables
+from benchmarks.table_sources import SOURCES, measured, picture
 from benchmarks.tables import fill, pages, stale
+from tests.support.bench import made_up_results
 
 
 def test_no_page_is_stale():
@@ -25,7 +28,7 @@ def test_what_stands_between_the_marks_is_replaced_and_nothing_else():
 
 
 def test_a_table_that_nobody_makes():
-    with pytest.raises(KeyError, match="no source for table 'modles'; known: commands"):
+    with pytest.raises(KeyError, match=r"no source for table 'modles'; known: .*models"):
         fill("<!-- table: modles -->\n<!-- /table -->", SOURCES)
 
 
@@ -53,3 +56,21 @@ def test_models_come_from_the_registry():
     from vlm_pruner.adapters import families
 
     assert all(f"`{name}`" in SOURCES["models"]() for name in families())
+
+
+def test_the_small_table_has_the_leaders_the_cost_and_the_intervals(tmp_path, monkeypatch):
+    made_up_results().save(tmp_path / "offline.json")
+    monkeypatch.setattr(offline_tables, "RESULTS", tmp_path)
+    offline_tables.load.cache_clear()
+    text = SOURCES["accuracy"]()
+    offline_tables.load.cache_clear()
+    assert "| tokens kept of 576: | 64 | 32 | tokens per layer at 64 |" in text
+    rows = [line for line in text.splitlines() if line.startswith("| `")]
+    assert len(rows) >= 2
+    assert all(re.fullmatch(r"\| `[\w-]+` (\| [\d.]+ \[[\d.]+, [\d.]+\] ){2}\| \d+ \|", row) for row in rows)
+    assert "python -m benchmarks.offline" in text
+
+
+def test_a_picture_that_was_not_drawn_says_so():
+    assert picture("images/none.png", "Words", "make it")() == "*Not drawn yet: `make it`.*"
+    assert picture("pictures/poster.jpg", "Words", "make it")() == "![Words](pictures/poster.jpg)"

@@ -19,6 +19,7 @@ from vlm_pruner.adapters.base import Encoded
 from vlm_pruner.adapters.llava_next import LlavaNext, LlavaOnevision
 from vlm_pruner.errors import InvalidSelectionError
 from vlm_pruner.viz import Layout, Window, image_window
+from vlm_pruner.viz.overlay import pixel_box
 
 SIZES = [(336, 336), (600, 400), (400, 600), (1000, 300), (97, 211), (120, 90)]
 RAW = {"do_rescale": False, "do_normalize": False}
@@ -182,3 +183,14 @@ def test_geometry_that_does_not_fit_is_refused():
         Layout.of((4, 4), (1, 2, 2), plane(3, 3))
     with pytest.raises(InvalidSelectionError, match="none of the 2 tokens has a place"):
         Layout.of((4, 4), (1, 2, 2), torch.full((2, 3), -1.0))
+
+
+@pytest.mark.parametrize("width", [97, 240, 600, 863])
+def test_drawn_cells_share_no_pixel_and_leave_none_out(width):
+    layout = Layout.of((331, 331), (1, 24, 24))
+    scale = width / 331
+    covered = torch.zeros(width, width, dtype=torch.int64)
+    for token in range(576):
+        left, top, right, bottom = (int(v) for v in pixel_box(layout, token, scale, (width, width)))
+        covered[top : bottom + 1, left : right + 1] += 1
+    assert (covered == 1).all()

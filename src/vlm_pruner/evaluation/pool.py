@@ -55,9 +55,16 @@ def in_processes(work: Callable[[Iterator[int]], Iterator[Any]], tasks: Iterable
 def _worker(work: Callable[[Iterator[int]], Iterator[Any]], waiting: Any, results: Any) -> None:
     try:
         torch.set_num_threads(1)
-        for value in work(iter(waiting.get, None)):
+        for value in work(_tasks(waiting)):
             results.put(("value", value))
         results.put(("end", None))
     except BaseException:
         results.put(("failed", traceback.format_exc()))
         raise
+
+
+def _tasks(waiting: Any) -> Iterator[int]:
+    """Tasks until there are none, or until the process that wanted them is gone (killed, it could tell nobody)."""
+    parent = multiprocessing.parent_process()
+    while (parent is None or parent.is_alive()) and (task := waiting.get()) is not None:
+        yield task

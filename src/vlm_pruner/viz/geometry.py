@@ -173,8 +173,9 @@ class Layout:
 def _cell_boxes(y: Tensor, x: Tensor, rows: int, columns: int, window: Window) -> Tensor:
     """[m, 4] pixel rectangles of cells (y, x) of a rows x columns grid that covers the window."""
     high, wide = window.height / rows, window.width / columns
-    left, top = window.left + x * wide, window.top + y * high
-    return torch.stack([left, top, left + wide, top + high], 1)
+    # A right edge is computed like the next cell's left one: the very same number, so that both round to one pixel.
+    edges = (window.left + x * wide, window.top + y * high, window.left + (x + 1) * wide, window.top + (y + 1) * high)
+    return torch.stack(edges, 1)
 
 
 def _scales(position: Tensor, grid: tuple[int, int, int] | None) -> list[tuple[tuple[int, int, int], Tensor]]:
