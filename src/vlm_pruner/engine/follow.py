@@ -69,11 +69,11 @@ def follow(
     if "attention_mask" in kwargs:
         mask = kwargs["attention_mask"]
         tag = (level, None if layer is None else signature(layer, level))
-        known, made = fwd.memo.get(mask, tag)
+        known, made = fwd.recall(mask, tag)
         if not known:
             causal = getattr(getattr(parts.layers[index], "self_attn", None), "is_causal", True)
             made = remap_mask(mask, places, fwd.kept, ragged, causal, hidden, parts.backend)
-            fwd.memo.put(mask, tag, made)
+            fwd.remember(mask, tag, made)
         kwargs["attention_mask"] = made
     if fwd.kept is not None:
         _follow_queries(fwd, parts, level, kwargs)
@@ -138,15 +138,15 @@ def _follow_queries(fwd: Forward, parts: Parts, level: int, kwargs: dict[str, An
 
 def _once(fwd: Forward, value: Any, tag: Any, make: Callable[[Forward, Any], Any]) -> Any:
     key = value[0] if isinstance(value, tuple) else value  # accelerate rebuilds tuples, tensors stay the same objects
-    known, made = fwd.memo.get(key, tag)
-    return made if known else fwd.memo.put(key, tag, make(fwd, value))
+    known, made = fwd.recall(key, tag)
+    return made if known else fwd.remember(key, tag, make(fwd, value))
 
 
 def _cut_rotary(fwd: Forward, rotary: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     """(cos, sin), each [b or 1, q, head_dim] -> [b, k, head_dim], renumbered first where the plan says so."""
     assert fwd.kept is not None
     if fwd.state is not None and fwd.state.positions == "repacked":
-        known, rotary = fwd.memo.get(rotary[0], "repacked")
+        known, rotary = fwd.recall(rotary[0], "repacked")
         if not known:
             raise UnsupportedModelError("positions cannot be repacked: the rotary tables are not those of rotary_emb")
     for table in rotary:

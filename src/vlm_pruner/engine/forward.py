@@ -18,27 +18,7 @@ from vlm_pruner.engine.rows import Kept
 if TYPE_CHECKING:
     from vlm_pruner.engine.signals import LayerTap
 
-__all__ = ["Forward", "Memo"]
-
-
-class Memo:
-    """What was already made of an object in this forward: all pruned layers get the same masks and rotary tables.
-
-    Objects are compared with `is`. A dictionary over `id()` would make a compiled decode step recompile at every step.
-    """
-
-    def __init__(self) -> None:
-        self._entries: list[tuple[Any, Any, Any]] = []
-
-    def get(self, thing: Any, tag: Any) -> tuple[bool, Any]:
-        for known, its_tag, made in self._entries:
-            if known is thing and its_tag == tag:
-                return True, made
-        return False, None
-
-    def put(self, thing: Any, tag: Any, made: Any) -> Any:
-        self._entries.append((thing, tag, made))
-        return made
+__all__ = ["Forward"]
 
 
 @dataclass
@@ -54,7 +34,7 @@ class Forward:
     kept: Kept | None = None  # None = all q places
     levels: list[Kept | None] = field(default_factory=list)  # the same after each stage
     tap: LayerTap | None = None  # the layer before the next stage
-    memo: Memo = field(default_factory=Memo)
+    made: list[tuple[Any, Any, Any]] = field(default_factory=list)  # (thing, tag, what was made of it)
     places: dict[Signature, Places] = field(default_factory=dict)
     steps: dict[Signature, tuple[Any, Any]] = field(default_factory=dict)  # decode step: mask before, mask after
     entered: Tensor | None = None  # [b, q, d] what entered the language model, if a method asks
@@ -63,6 +43,22 @@ class Forward:
     started: Mark | None = None
     selecting: list[tuple[Mark, Mark]] = field(default_factory=list)
     lengths: list[list[int]] = field(default_factory=list)  # tokens left in every row, after each stage
+
+    def recall(self, thing: Any, tag: Any) -> tuple[bool, Any]:
+        """What was already made of an object in this forward: all pruned layers get the same masks and rotary tables.
+
+        Objects are compared with `is`. A dictionary over `id()` would make a compiled decode step recompile every
+        step, and a class of its own would break its graph.
+        """
+        for known, its_tag, made in self.made:
+            if known is thing and its_tag == tag:
+                return True, made
+        return False, None
+
+    def remember(self, thing: Any, tag: Any, made: Any) -> Any:
+        """Note what was made of `thing`, and return it."""
+        self.made.append((thing, tag, made))
+        return made
 
     @property
     def input(self) -> Tensor:

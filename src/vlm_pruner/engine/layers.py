@@ -139,7 +139,7 @@ class LayerHooks:
             args, kwargs = _with_positions(args, kwargs, positions)
             self.local.quiet = True
             try:
-                fwd.memo.put(output[0], "repacked", rotary(*args, **kwargs))
+                fwd.remember(output[0], "repacked", rotary(*args, **kwargs))
             finally:
                 self.local.quiet = False
             cache = fwd.arguments.get("past_key_values")
