@@ -39,7 +39,7 @@ def demo(
         with progress(f"loading {model}") as say:
             quiet()
             loaded = asking.open_model(model, device=device, dtype=dtype)
-            say("warming up")
+            say("warming up", 0.8)
             address = stack.enter_context(serve(loaded, host=host, port=port))
         console().print(f"{model} answers at {address} (Ctrl-C stops it)", markup=False, soft_wrap=True)
         if host not in LOOPBACK:
