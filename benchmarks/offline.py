@@ -27,6 +27,7 @@ __all__ = ["arguments", "measure", "prepare"]
 
 EMBEDDED = "embedded"
 ANSWERS = Path("out") / "offline.answers.jsonl"
+LIMIT = 32  # of 48 questions a type: what two cores answer within an hour in all cells
 QUICK_LIMIT = 1
 
 
@@ -34,7 +35,7 @@ def arguments(description: str) -> argparse.ArgumentParser:
     """Parser with the options of everything that asks the embedded model."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--split", default="test", help="test or validation")
-    parser.add_argument("--limit", type=int, default=None, help="the first so many questions a type; all by default")
+    parser.add_argument("--limit", type=int, default=LIMIT, help="the first so many questions a type")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
     parser.add_argument("--keep", type=int, nargs="+", default=[192, 128, 64, 32], help="budgets, tokens kept")
     parser.add_argument("--equal-keep", type=int, nargs="+", default=[64], help="budgets of the table at equal cost")

@@ -84,9 +84,9 @@ def split() -> str:
     results, _ = load("offline")
     model, asked = results.model, results.split
     return (
-        f"{len(results.types)} questions of the {asked['name']} split of {asked['version']} (fingerprint "
-        f"`{asked['fingerprint']}`), {len(set(results.types))} types, "
-        f"on weights `{model['weights']}` in {model['dtype']}."
+        f"{len(results.types)} questions of the {asked['name']} split of {asked['version']}: the first "
+        f"{asked['per_type']} of each of {len(set(results.types))} types (fingerprint `{asked['fingerprint']}`), on "
+        f"weights `{model['weights']}` in {model['dtype']}."
     )
 
 

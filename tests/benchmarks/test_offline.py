@@ -31,7 +31,7 @@ def test_every_point_of_the_figure_is_run_at_the_same_share_of_channels() -> Non
 def results(tmp_path, monkeypatch) -> BenchResults:
     """Made-up result files, in place of those of the repository."""
     made = made_up_results()
-    made = dataclasses.replace(made, split=made.split | {"fingerprint": "f" * 16})
+    made = dataclasses.replace(made, split=made.split | {"fingerprint": "f" * 16, "per_type": 80})
     made.save(tmp_path / "offline.json")
     dataclasses.replace(made, equal="layer-average").save(tmp_path / "offline_equal.json")
     cells = [dataclasses.replace(made.cells[0], label="none")]

@@ -42,9 +42,9 @@ def plot_curves(results: BenchResults, path: str | Path, labels: Sequence[str] |
         axes.plot(x, middle, color="0.8", linewidth=0.8, zorder=1)
     for number, name in enumerate(shown):
         x, middle, low, high = zip(*curves[name], strict=True)
-        style = {"color": f"C{number % 10}", "linestyle": ("-", "--", ":")[number // 10 % 3]}
-        axes.plot(x, middle, marker="o", markersize=3.5, linewidth=1.5, label=name, **style)
-        axes.fill_between(x, low, high, color=style["color"], alpha=0.12, lw=0)
+        color, dashes = f"C{number % 10}", ("-", "--", ":")[number // 10 % 3]
+        axes.plot(x, middle, dashes, color=color, marker="o", markersize=3.5, linewidth=1.5, label=name)
+        axes.fill_between(x, low, high, color=color, alpha=0.12, lw=0)
     _ends(axes, results, bootstrap)
     axes.set_xlabel("visual tokens per decoder layer (mean)")
     axes.set_ylabel("accuracy, % (mean over question types)")
