@@ -74,4 +74,6 @@ def test_the_python_lines_are_python_with_three_lines_for_each_choice(model):
     assert text.count("with vp.prune(model") == 3
     assert 'vp.prune(model, "vlm-pruner", keep=0.11, layer=2)' in text
     assert repr(ALL.question) in text
+    assert 'open_image("picture.png")' in text
+    assert 'open_image("demo")' in python_lines(model, Settings("demo"))
     assert "open_model()" in text if model == "embedded" else "open_model('owner/name')" in text

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlencode
 
-from vlm_pruner.asking import EMBEDDED
+from vlm_pruner.asking import DEMO_IMAGE, EMBEDDED
 from vlm_pruner.errors import InputError, PlanError
 from vlm_pruner.methods.base import method_class
 from vlm_pruner.plan import PrunePlan
@@ -101,15 +101,19 @@ def address(page: str, settings: Settings) -> str:
 
 
 def python_lines(model: str, settings: Settings) -> str:
-    """A script that asks the same: the model and the question, then three lines for each choice."""
+    """A script that asks the same: the model and the question, then three lines for each choice.
+
+    A visitor's picture stands in it as picture.png.
+    """
     name = "" if model == EMBEDDED else repr(model)
+    file = DEMO_IMAGE if settings.picture in ("", DEMO_IMAGE) else "picture.png"
     head = [
         "import vlm_pruner as vp",
         "from vlm_pruner.asking import open_image, open_model, prompt_inputs",
         "",
         f"loaded = open_model({name})",
         "model, processor = loaded.model, loaded.processor",
-        f'inputs = prompt_inputs(processor, {settings.question!r}, open_image("picture.png"))',
+        f'inputs = prompt_inputs(processor, {settings.question!r}, open_image("{file}"))',
     ]
     for choice in settings.choices:
         layer = "" if choice.layer is None else f", layer={choice.layer}"
