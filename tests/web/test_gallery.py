@@ -31,6 +31,9 @@ def test_known_answers_are_judged_and_others_left_open():
     assert demo.verdict(" What is the word? ", "march") is True
     assert demo.verdict("What is the word?", "april") is False
     assert demo.verdict("Why?", "march") is None
+    counting = gallery()["scene-counting"]
+    assert len(counting.questions) == len(counting.truths) == 6
+    assert counting.verdict(counting.questions[0], {"three": "3"}[counting.truth(counting.questions[0])]) is True
     assert gallery()["photo-chelsea"].truth("What animal is this?") is None
 
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from vlm_pruner.asking import open_image
 from vlm_pruner.errors import InputError
 from vlm_pruner.scenes import DEMO, DEMO_QUESTIONS, load_split, score
+from vlm_pruner.scenes.questions import ONE_IMAGE
 from vlm_pruner.scenes.render import ASSETS
 from vlm_pruner.scenes.splits import Question
 from vlm_pruner.web.settings import UPLOADED
@@ -19,6 +21,7 @@ from vlm_pruner.web.settings import UPLOADED
 __all__ = ["LONGEST_SIDE", "Picture", "gallery", "read_upload"]
 
 LONGEST_SIDE = 2048  # pixels that stay of an uploaded picture: those of many visitors have to fit in memory
+SUGGESTED = 6  # questions about a scene
 
 _SCENES = ("counting", "word", "relation", "comparison", "small")
 _PHOTOS = {
@@ -56,16 +59,28 @@ def gallery() -> Mapping[str, Picture]:
     demo = {text: _known(text, answer) for text, answer in DEMO_QUESTIONS}
     pictures = [Picture("demo", "Scene: word, number, symbols", open_image(DEMO), tuple(demo), demo)]
     for question in load_split("test", limit=1, types=_SCENES):
-        title = f"Scene: {question.type.replace('_', ' ')}"
-        truths = {question.text: question}
-        pictures.append(Picture(f"scene-{question.type}", title, question.images[0], (question.text,), truths))
+        truths = _questions(question)
+        pictures.append(
+            Picture(f"scene-{question.type}", f"Scene: {question.type}", question.images[0], tuple(truths), truths)
+        )
     for name, (title, questions) in _PHOTOS.items():
         pictures.append(Picture(f"photo-{name}", f"Photograph: {title}", open_image(ASSETS / f"{name}.jpg"), questions))
     return {picture.key: picture for picture in pictures}
 
 
+def _questions(first: Question) -> dict[str, Question]:
+    """A question and others about its scene, of a type each, by their text."""
+    scene, rng = first.scenes[0], np.random.default_rng(0)
+    known = {first.text: first}
+    for kind, draw in ONE_IMAGE.items():
+        draft = draw(rng, scene)
+        if draft is not None and kind != first.type and len(known) < SUGGESTED:
+            known[draft.text] = replace(_known(draft.text, draft.answer), type=kind)
+    return known
+
+
 def _known(text: str, answer: str) -> Question:
-    return Question(f"demo-{text}", "demo", text, answer, 0.0, (), ())
+    return Question(text, "demo", text, answer, 0.0, (), ())
 
 
 def read_upload(path: str | Path) -> Picture:
