@@ -145,6 +145,15 @@ def test_files_that_cannot_be_used_are_refused_and_the_page_lives_on(context, ad
     visit.upload(tmp_path / "huge.png")
     visit.page.get_by_role("alert").get_by_text("10000 x 10000 = 100 megapixels; at most 64 are read").wait_for()
     shot(visit.page, "refused")
+    with (tmp_path / "vast.png").open("wb") as file:
+        file.truncate(65_000_000)
+    (tmp_path / "note.txt").write_text("no picture")
+    for name, message in (
+        ("vast.png", "'vast.png' has 65 MB; at most 64 are read"),
+        ("note.txt", "'note.txt' is not an image"),
+    ):
+        visit.upload(tmp_path / name)
+        visit.page.get_by_role("alert").get_by_text(message).wait_for()
     visit.upload(tmp_path / "mine.png")
     visit.page.get_by_text("Your picture, 300 x 200 pixels").wait_for()
     assert visit.page.get_by_role("alert").count() == 0

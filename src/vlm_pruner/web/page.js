@@ -1,4 +1,4 @@
-// The order slider, the play button and the copy buttons. Everything else is Gradio's.
+// The order slider, the play and copy buttons, and files that need not be sent. Everything else is Gradio's.
 (() => {
   const SECONDS = 4;
   let timer = null;
@@ -58,6 +58,25 @@
     setTimeout(() => (button.textContent = "Copy"), 2000);
   }
 
+  // Files that the server would refuse anyway: Gradio shows no reason for those.
+  function refuse(event, files) {
+    const [file, note] = [files?.[0], document.getElementById("vp-unsent")];
+    if (!file || !note) return;
+    const most = Number(note.dataset.megabytes);
+    let why = "";
+    if (!file.type.startsWith("image/")) why = `'${file.name}' is not an image`;
+    else if (file.size > most * 1e6) why = `'${file.name}' has ${Math.round(file.size / 1e6)} MB; at most ${most} are read`;
+    note.textContent = why;
+    note.hidden = !why;
+    if (!why) return;
+    event.preventDefault();
+    event.stopPropagation();
+    if (event.target.type === "file") event.target.value = "";
+  }
+
+  const inUpload = (event) => event.target.closest?.("#vp-upload");
+  document.addEventListener("change", (event) => inUpload(event) && refuse(event, event.target.files), true);
+  document.addEventListener("drop", (event) => inUpload(event) && refuse(event, event.dataTransfer?.files), true);
   document.addEventListener("input", (event) => {
     if (event.target.id !== "vp-order") return;
     stop();

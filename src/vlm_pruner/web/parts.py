@@ -14,7 +14,7 @@ from vlm_pruner.web.board import COPY
 from vlm_pruner.web.controls import NOBODY, layer_options, method_options, row_of
 from vlm_pruner.web.desk import Desk, Shared
 from vlm_pruner.web.gallery import Picture, gallery
-from vlm_pruner.web.settings import MAX_CHOICES, MAX_TOKENS, Settings
+from vlm_pruner.web.settings import MAX_CHOICES, MAX_MEGABYTES, MAX_TOKENS, Settings
 
 __all__ = ["Parts", "lay_out", "preview_html", "share_html", "thumbs_css"]
 
@@ -99,6 +99,7 @@ def _picture_column(first: Picture) -> dict[str, Any]:
         value=first.key, label="Pictures", elem_id="vp-thumbs",
     )  # fmt: skip
     upload = gr.File(label="Or your own picture", file_types=["image"], height=100, elem_id="vp-upload")
+    gr.HTML(f'<p class="vp-alert" role="alert" id="vp-unsent" data-megabytes="{MAX_MEGABYTES}" hidden></p>')
     refused = gr.HTML("", elem_id="vp-refused")
     return {"preview": preview, "thumbs": thumbs, "upload": upload, "refused": refused}
 

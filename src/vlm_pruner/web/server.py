@@ -17,12 +17,11 @@ from vlm_pruner.web.page import build
 from vlm_pruner.web.parts import thumbs_css
 from vlm_pruner.web.resources import resource
 from vlm_pruner.web.service import Service
-from vlm_pruner.web.settings import MAX_CHOICES
+from vlm_pruner.web.settings import MAX_CHOICES, MAX_MEGABYTES
 
 __all__ = ["free_port", "serve"]
 
 MAX_WAITING = 64  # visitors in Gradio's queue; the next one is told to come back
-MAX_FILE = "64mb"
 
 
 @contextmanager
@@ -54,7 +53,7 @@ def _launch(page: Any, host: str, port: int) -> None:
         show_error=False,
         ssr_mode=False,
         footer_links=[],
-        max_file_size=MAX_FILE,
+        max_file_size=MAX_MEGABYTES * 1_000_000,
         theme=gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
         css=resource("page.css") + thumbs_css(),
         head=f"<script>{resource('page.js')}</script>",

@@ -11,10 +11,11 @@ from vlm_pruner.errors import InputError, PlanError
 from vlm_pruner.methods.base import method_class
 from vlm_pruner.plan import PrunePlan
 
-__all__ = ["MAX_CHOICES", "MAX_TOKENS", "UPLOADED", "Choice", "Settings", "address", "python_lines"]
+__all__ = ["MAX_CHOICES", "MAX_MEGABYTES", "MAX_TOKENS", "UPLOADED", "Choice", "Settings", "address", "python_lines"]
 
 MAX_CHOICES = 3
 MAX_TOKENS = 512  # of an answer
+MAX_MEGABYTES = 64  # of an uploaded file
 UPLOADED = "uploaded"  # the picture of a visitor: a link cannot carry it
 
 
