@@ -53,14 +53,14 @@ def run_packed(
     foreign: int = 0,
     blind: int = 0,
     watch: Collection[int] = (),
-    drop: tuple[int, Tensor | None] | None = None,
+    until: Tensor | None = None,
 ) -> Packed:
     """Decode blocks [b, q, l] behind projected image tokens [b, images * n, width].
 
     foreign: in layers below it, blocks look at the image tokens of another sample, and so learn to ignore them.
     blind: in layers from `foreign` to below `blind`, blocks see no image token.
     watch: layers whose attention is returned.
-    drop: (layer, kept image tokens [b, k] or None for none): from this layer on only these image tokens remain.
+    until: [q] block i sees image tokens in the layers below until[i] only; None: in all.
     """
     language = model.model.language_model
     batch, count, length = tokens.shape
@@ -74,25 +74,13 @@ def run_packed(
     angles_t = tuple(a.unsqueeze(1).float().repeat(1, 1, count, 1) for a in language.rotary_emb(text, after[None]))
     seen: dict[int, Tensor] = {}
     for number, layer in enumerate(language.layers):
-        if drop is not None and number == drop[0]:
-            prefix, angles_p = _drop(prefix, angles_p, drop[1])
         sight = "foreign" if number < foreign else "none" if number < blind else "own"
-        prefix, text, weights = _layer(
-            layer, prefix, text, angles_p, angles_t, count, sight, number == len(language.layers) - 1
-        )
+        masked = None if until is None else until <= number
+        last = number == len(language.layers) - 1
+        prefix, text, weights = _layer(layer, prefix, text, angles_p, angles_t, count, sight, masked, last)
         if number in watch:
             seen[number] = weights
     return Packed(language.norm(text).view(batch, count, length, -1), seen)
-
-
-def _drop(prefix: Tensor, angles: tuple[Tensor, ...], kept: Tensor | None) -> tuple[Tensor, tuple[Tensor, ...]]:
-    head = torch.arange(HEAD, device=prefix.device).expand(len(prefix), -1)
-    index = head if kept is None else torch.cat([head, HEAD + kept.sort(1).values], 1)
-    rows = index[..., None]
-    angles = tuple(
-        a[:, 0].expand(len(prefix), -1, -1).gather(1, rows.expand(-1, -1, a.shape[-1]))[:, None] for a in angles
-    )
-    return prefix.gather(1, rows.expand(-1, -1, prefix.shape[-1])), angles
 
 
 def _layer(
@@ -103,6 +91,7 @@ def _layer(
     angles_t: tuple[Tensor, ...],
     count: int,
     sight: str,
+    masked: Tensor | None,
     last: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """One decoder layer: prefix [b, p, width], text [b, q * l, width] and the attention of the text to the prefix."""
@@ -125,7 +114,7 @@ def _layer(
     elif sight == "none":
         key_p, value_p = key_p[:, :, :HEAD], value_p[:, :, :HEAD]
     mixed, weights = _block_attention(
-        query[:, :, split:], key_p, value_p, key[:, :, split:], value[:, :, split:], count
+        query[:, :, split:], key_p, value_p, key[:, :, split:], value[:, :, split:], count, masked
     )
     if last:  # nobody reads the prefix after the last layer
         split, rows = 0, rows[:, split:]
@@ -140,14 +129,20 @@ def _layer(
 
 
 def _block_attention(
-    query: Tensor, key_p: Tensor, value_p: Tensor, key_t: Tensor, value_t: Tensor, count: int
+    query: Tensor, key_p: Tensor, value_p: Tensor, key_t: Tensor, value_t: Tensor, count: int, masked: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """Softmax over the prefix and the block's own earlier tokens. query [b, heads, q * l, size]."""
+    """Softmax over the prefix and the block's own earlier tokens. query [b, heads, q * l, size].
+
+    masked: [q] blocks that see no image token.
+    """
     batch, heads, rows, size = query.shape
     groups, length, prefix = heads // key_p.shape[1], rows // count, key_p.shape[2]
     grouped = query.reshape(batch, heads // groups, groups * rows, size) * size**-0.5
     far = (grouped @ key_p.transpose(2, 3)).view(batch, heads, count, length, prefix)
     block = (batch, heads // groups, 1, count, length, size)
+    if masked is not None:
+        image = torch.arange(prefix, device=query.device) >= HEAD
+        far = far.masked_fill(masked[:, None, None] & image, float("-inf"))
     near = grouped.view(batch, heads // groups, groups, count, length, size) @ key_t.reshape(block).transpose(4, 5)
     near = near.reshape(batch, heads, count, length, length)
     later = torch.ones(length, length, dtype=torch.bool, device=query.device).triu(1)
