@@ -12,7 +12,8 @@ import functools
 import importlib
 import pkgutil
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from importlib.metadata import entry_points
 from typing import Any, ClassVar
 
@@ -20,6 +21,7 @@ import torch
 
 from vlm_pruner.budget import Keep
 from vlm_pruner.errors import MissingSignalError, PlanError, unknown_name
+from vlm_pruner.ops.threads import own_threads
 from vlm_pruner.types import Selection, Signal, VisualTokens
 
 __all__ = ["PruningMethod", "create", "method_class", "registry", "require"]
@@ -37,11 +39,11 @@ class PruningMethod(ABC):
     question_aware: ClassVar[bool] = False  # may the same image keep other tokens for another question?
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """A choice has no gradient: whatever a method computes runs without one."""
+        """A choice has no gradient and its own number of threads, whatever a method computes."""
         super().__init_subclass__(**kwargs)
         for verb in ("select", "select_batch"):
             if verb in vars(cls):
-                setattr(cls, verb, torch.no_grad()(vars(cls)[verb]))
+                setattr(cls, verb, _alone(vars(cls)[verb]))
 
     @abstractmethod
     def select(self, tokens: VisualTokens, keep: int) -> Selection:
@@ -61,6 +63,18 @@ class PruningMethod(ABC):
     def params(self) -> dict[str, Any]:
         """Hyper-parameters by name, JSON values only."""
         return dataclasses.asdict(self)  # type: ignore[call-overload, no-any-return]
+
+
+def _alone(verb: Callable[..., Any]) -> Callable[..., Any]:
+    """`select` or `select_batch` without gradient, on as few threads as its first image needs."""
+
+    @functools.wraps(verb)
+    def run(self: PruningMethod, tokens: VisualTokens | Sequence[VisualTokens], *args: Any, **kwargs: Any) -> Any:
+        first = tokens if isinstance(tokens, VisualTokens) else tokens[0] if tokens else None
+        with torch.no_grad(), nullcontext() if first is None else own_threads(first.features):
+            return verb(self, tokens, *args, **kwargs)
+
+    return run
 
 
 def require(method: PruningMethod, tokens: VisualTokens, *signals: Signal) -> None:
