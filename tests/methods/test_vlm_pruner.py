@@ -3,9 +3,13 @@
 import pytest
 import torch
 from tests.support import golden
-from tests.support.ops import DEVICE, FAST, running
+from tests.support.ops import DEVICE, FAST, READS_NOTHING, running
+from tests.support.sync import no_undeclared_reads
+from tests.support.tokens import visual_tokens
 
+from vlm_pruner.errors import PlanError
 from vlm_pruner.methods.vlm_pruner import VLMPruner
+from vlm_pruner.profiling.timing import peak_bytes
 from vlm_pruner.types import VisualTokens
 
 
@@ -35,3 +39,33 @@ def test_a_flat_image_stops_early_or_fills_the_budget():
     tokens = VisualTokens(*golden.vlm_pruner_inputs(case))
     assert len(VLMPruner(fill=False).select(tokens, 64)) == 4
     assert len(VLMPruner(fill=True).select(tokens, 64)) == 64
+
+
+@pytest.mark.parametrize("backend", READS_NOTHING)
+def test_a_batch_is_selected_without_reading_a_value(backend, monkeypatch):
+    """Not even a declared one: what is to be captured in a CUDA graph must not wait for its device."""
+    images = [visual_tokens(seed=seed) for seed in range(3)]
+    images = [VisualTokens(t.features.to(DEVICE), t.keys.to(DEVICE), t.grid) for t in images]
+    alone = [VLMPruner(channels=16).select(image, 12).index.tolist() for image in images]
+    with running(backend):
+        VLMPruner(channels=16).select_batch(images, [12] * 3)  # tables that depend on shapes alone are built once
+        monkeypatch.setattr("tests.support.sync.in_declared_sync", lambda: False)
+        with no_undeclared_reads():
+            together = VLMPruner(channels=16).select_batch(images, [12] * 3)
+    assert [selection.index.tolist() for selection in together] == alone
+
+
+@pytest.mark.parametrize("keep", [64, 900])
+def test_memory_grows_with_tokens_times_channels(keep):
+    """A copy of the features or of the keys alone would be as much as all that is allowed."""
+    n, d, q = 8192, 1024, 256
+    generator = torch.Generator().manual_seed(0)
+    features, keys = torch.randn(n, d, generator=generator), torch.randn(8, n, d // 8, generator=generator)
+    tokens = VisualTokens(features, keys, (1, 64, 128))
+    assert peak_bytes(lambda: VLMPruner(channels=q).select(tokens, keep), tokens.device) < 4 * n * q * 4
+
+
+def test_parameters_outside_their_range_are_refused():
+    for wrong in ({"pivots": 0}, {"channels": 0}, {"self_weight": 1.5}, {"token_batch": 0}, {"threshold_step": 0.0}):
+        with pytest.raises(PlanError, match=next(iter(wrong))):
+            VLMPruner(**wrong)

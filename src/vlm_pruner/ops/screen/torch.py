@@ -17,7 +17,8 @@ _PLAIN = (1e-12, 1e15)  # lengths whose squares neither vanish nor overflow in f
 
 def screen(features: Sequence[Tensor], channels: int) -> Tensor:
     """[B, n, q] unit rows; see `vlm_pruner.ops.screen.screen`. Copies the q channels that stay, and no more."""
-    return torch.stack([unit_rows(_varying(f, channels)) for f in features])
+    images = [unit_rows(_varying(f, channels)) for f in features]
+    return images[0][None] if len(images) == 1 else torch.stack(images)
 
 
 def unit_rows(rows: Tensor) -> Tensor:
