@@ -24,17 +24,24 @@ from vlm_pruner.profiling.shapes import model_shape
 from vlm_pruner.profiling.timing import peak_bytes
 from vlm_pruner.types import VisualTokens
 
-WIDTH, KV_HEADS, HEAD_DIM = 4096, 32, 128
+WIDTH, KV_HEADS, HEAD_DIM, TEXT = 4096, 32, 128, 60
 MIB = 2**20
 
 
 def tokens(n: int, device: torch.device) -> VisualTokens:
-    """n random tokens of a 7B model's width on a raster of 64 columns, keys included."""
+    """n random tokens of a 7B model's width on a raster of 64 columns, their keys, and a question."""
     generator = torch.Generator(device).manual_seed(0)
+
+    def rows(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, device=device, generator=generator)
+
     return VisualTokens(
-        features=torch.randn(n, WIDTH, device=device, generator=generator),
-        keys=torch.randn(KV_HEADS, n, HEAD_DIM, device=device, generator=generator),
+        features=rows(n, WIDTH),
+        keys=rows(KV_HEADS, n, HEAD_DIM),
         grid=(1, n // 64, 64),
+        text=rows(TEXT, WIDTH),
+        text_keys=rows(KV_HEADS, TEXT, HEAD_DIM),
+        words=rows(TEXT, WIDTH),
         layer=2,
     )
 
