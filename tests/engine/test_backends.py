@@ -93,6 +93,7 @@ FLEX = ["llava", "qwen2_vl", "qwen3_vl", "internvl", "gemma3", "llava-mistral", 
 @pytest.mark.parametrize("name", FLEX)
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile:UserWarning")
 @pytest.mark.filterwarnings("ignore:_compile flag on create_block_mask:DeprecationWarning")  # the model's own call
+@pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning")  # torch's own call
 def test_flex(name: str, batch: int) -> None:
     """Uncompiled: the compiler's own template for CPUs fails on these shapes, unpruned too."""
     family, model, prompts = two(name, batch, "eager")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -14,8 +13,6 @@ from torch import Tensor
 from vlm_pruner.ops import use_backend
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-if DEVICE.type == "cpu":  # read when a kernel is defined, which is when an op first runs on Triton
-    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 triton = pytest.param(
     "triton", marks=pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")

@@ -1,0 +1,10 @@
+"""Where there is no GPU, Triton's kernels run in its interpreter."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+if not torch.cuda.is_available():  # before anything imports Triton, whose own functions are made for one or the other
+    os.environ.setdefault("TRITON_INTERPRET", "1")
