@@ -151,6 +151,21 @@ def test_a_folder_without_a_checkpoint(picture, tmp_path):
     assert "cannot be loaded" in complaint(ask(picture, "--model", tmp_path))
 
 
+@pytest.mark.parametrize("content", [b"", b"\0" * 100, None])
+def test_damaged_weights(picture, tmp_path, content):
+    for file in Path(checkpoint()).iterdir():
+        data = file.read_bytes()
+        damaged = data[: len(data) // 2] if content is None else content
+        (tmp_path / file.name).write_bytes(damaged if file.suffix == ".safetensors" else data)
+    assert "cannot be loaded: " in complaint(ask(picture, "--model", tmp_path))
+
+
+@pytest.mark.parametrize("name", ["kept.foo", "kept"])
+def test_a_picture_of_unknown_kind_is_refused_before_the_work(picture, tmp_path, name):
+    message = complaint(ask(picture, "--overlay", tmp_path / name, "--model", tmp_path))
+    assert f"{name}' what to write: end it with .png, .jpg" in message
+
+
 def test_a_model_that_takes_no_images(picture, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
     assert "unknown model family 'llama'" in complaint(ask(picture, "--model", tmp_path))

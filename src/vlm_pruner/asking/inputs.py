@@ -139,6 +139,7 @@ def open_device(name: str) -> torch.device:
 
 
 def _from_pretrained(name: str, dtype: str) -> tuple[Any, Any]:
+    from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
     if not Path(name).exists() and (name.count("/") != 1 or name.startswith((".", "/", "~"))):
@@ -150,12 +151,14 @@ def _from_pretrained(name: str, dtype: str) -> tuple[Any, Any]:
         adapter_for(AutoConfig.from_pretrained(name).model_type)
         model = AutoModelForImageTextToText.from_pretrained(name, dtype=DTYPES.get(dtype, "auto"))
         return model, AutoProcessor.from_pretrained(name)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise InputError(f"model {name!r} cannot be loaded: {_first_line(error)}") from error
 
 
 def _first_line(error: BaseException) -> str:
-    return str(error).strip().split("\n")[0]
+    """The first line of a message; one that only announces a list goes on with it."""
+    first, *rest = [line.strip() for line in str(error).strip().splitlines()] or [type(error).__name__]
+    return " ".join([first, *rest])[:240] if first.endswith(":") else first
 
 
 def prompt_inputs(processor: Any, question: str, image: Image.Image | Sequence[Image.Image] | None) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from vlm_pruner.cli.console import console, print_json, progress, quiet, writable
+from vlm_pruner.cli.console import PICTURES, console, print_json, progress, quiet, writable
 from vlm_pruner.cli.options import Device, Dtype, Image, Json, Layer, Model, Question, Tokens, parse_keep
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def ask(
     method_class(method)
     picture = None if image == "none" else asking.open_image(image)
     if overlay is not None:
-        writable(overlay)
+        writable(overlay, PICTURES)
     with progress(f"loading {model}") as say:
         quiet()
         loaded = asking.open_model(model, device=device, dtype=dtype)

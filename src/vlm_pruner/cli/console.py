@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 
 from vlm_pruner.errors import InputError
 
-__all__ = ["complain", "console", "print_json", "progress", "quiet", "writable"]
+__all__ = ["PICTURES", "PLOTS", "complain", "console", "print_json", "progress", "quiet", "writable"]
 
 
 def console() -> Console:
@@ -57,14 +57,23 @@ def quiet() -> None:
     logging.disable_progress_bar()
 
 
-def writable(path: Path) -> Path:
-    """`path`, its folder made.
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tiff", ".pdf")
+"""Endings of the pictures that Pillow writes."""
+
+PLOTS = (".png", ".svg", ".pdf")
+"""Endings of the plots that matplotlib writes."""
+
+
+def writable(path: Path, endings: Sequence[str] = ()) -> Path:
+    """`path`, its folder made; asked before the work, so that nothing is lost after it.
 
     Raises:
-        InputError: it is a folder, or its folder cannot be made.
+        InputError: it is a folder, its folder cannot be made, or it has none of the `endings` (if there are any).
     """
     if path.is_dir():
         raise InputError(f"{str(path)!r} is a folder; name a file in it")
+    if endings and path.suffix.lower() not in endings:
+        raise InputError(f"cannot tell from {str(path)!r} what to write: end it with {', '.join(endings)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from vlm_pruner.cli.console import console, print_json, progress, quiet, writable
+from vlm_pruner.cli.console import PLOTS, console, print_json, progress, quiet, writable
 from vlm_pruner.cli.options import Device, Dtype, Json, Layer, parse_keep, parse_list
 
 __all__ = ["profile"]
@@ -44,7 +44,7 @@ def profile(
     budgets = [parse_keep(text) for text in parse_list(keep)]
     method_class(method)
     if plot is not None:
-        writable(plot)
+        writable(plot, PLOTS)
     before = torch.get_num_threads()
     torch.set_num_threads(threads or before)
     try:
