@@ -149,6 +149,19 @@ def commands() -> str:
     return "\n\n".join(part for part in parts if part)
 
 
+def aims(folder: Path = RESULTS) -> str:
+    """Everything that the benchmarks promise, and what the last run of each measured."""
+    rows = []
+    for path in sorted(folder.rglob("*.json")):
+        found = json.loads(path.read_text(encoding="utf-8"))
+        command = f"`{found['command'].split(' --')[0]}`" if isinstance(found, dict) and found.get("aims") else ""
+        for aim in found["aims"] if command else ():
+            value, most = (f"{aim[key]:.3g}" for key in ("value", "most"))
+            rows.append([aim["aim"], value, most, "yes" if aim["met"] else "**no**", command])
+    head = ["promise", "measured", "at most", "kept", "by"]
+    return markdown(head, rows) if rows else "*Not measured yet.*"
+
+
 SOURCES: dict[str, Callable[[], str]] = {
     "accuracy": where_run(accuracy, "python -m benchmarks.offline"),
     "commands": commands,
@@ -172,7 +185,42 @@ SOURCES: dict[str, Callable[[], str]] = {
         {"decode, ms per token": ("median_ms", ".1f"), "of unpruned": ("ratio", ".2f"), "KV bytes": ("kv_bytes", ",d")},
     ),
     "memory": measured(
-        "memory", {"inputs, MiB": ("inputs_MiB", ".0f"), "allocated beside, MiB": ("allocated_MiB", ".2f")}
+        "memory",
+        {
+            "inputs, MiB": ("inputs_MiB", ".0f"),
+            "allocated beside, MiB": ("allocated_MiB", ".2f"),
+            "process grew by, MiB": ("resident_MiB", ".1f"),
+            "cache, MiB": ("held_MiB", ".2f"),
+        },
+    ),
+    "aims": aims,
+    "overhead": measured(
+        "overhead", {"decode step, ms": ("median_ms", ".2f"), "µs per hooked layer": ("us_per_hooked_layer", ".1f")}
+    ),
+    "selection": measured("selection", {"ms": ("median_ms", ".3g"), "of ours": ("times_ours", ".3g")}),
+    "scale": measured("scale", {"ms": ("median_ms", ".0f"), "allocated beside, MiB": ("extra_MiB", ".1f")}),
+    "first-token": measured(
+        "gpu/first_token",
+        {
+            "first token, ms": ("median_ms", ".1f"),
+            "speed-up": ("speedup", ".2f"),
+            "of ideal": ("of_ideal", ".2f"),
+            "encoder": ("encoder_ms", ".1f"),
+            "selection": ("selection_ms", ".2f"),
+            "prefill": ("prefill_ms", ".1f"),
+            "decode per token": ("decode_ms", ".1f"),
+            "KV, MB": ("kv_MB", ".0f"),
+        },
+    ),
+    "upstream": measured(
+        "upstream_tests",
+        {
+            "tests": ("tests", "d"),
+            "pass with and without": ("passed", "d"),
+            "skipped by transformers": ("skipped_by_transformers", "d"),
+            "fail without a pruner, too": ("fail_without_pruner", "d"),
+            "do not apply": ("not_applicable", "d"),
+        },
     ),
 }
 """Name of a table -> its source."""

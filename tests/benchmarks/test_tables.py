@@ -7,7 +7,7 @@ import re
 
 import pytest
 from benchmarks import offline_tables
-from benchmarks.table_sources import SOURCES, measured, picture
+from benchmarks.table_sources import SOURCES, aims, measured, picture
 from benchmarks.tables import fill, pages, stale
 from tests.support.bench import made_up_results
 
@@ -74,3 +74,16 @@ def test_the_small_table_has_the_leaders_the_cost_and_the_intervals(tmp_path, mo
 def test_a_picture_that_was_not_drawn_says_so():
     assert picture("images/none.png", "Words", "make it")() == "*Not drawn yet: `make it`.*"
     assert picture("pictures/poster.jpg", "Words", "make it")() == "![Words](pictures/poster.jpg)"
+
+
+def test_promises_are_listed_with_what_was_measured(tmp_path):
+    assert aims(tmp_path) == "*Not measured yet.*"
+    kept = {"aim": "small", "value": 0.12345, "most": 1.0, "met": True}
+    broken = {"aim": "fast", "value": 20, "most": 15, "met": False}
+    (tmp_path / "gpu").mkdir()
+    (tmp_path / "gpu" / "a.json").write_text(json.dumps({"command": "python -m b.a --x 1", "aims": [kept, broken]}))
+    (tmp_path / "other.json").write_text("[]")
+    assert aims(tmp_path).splitlines()[2:] == [
+        "| small | 0.123 | 1 | yes | `python -m b.a` |",
+        "| fast | 20 | 15 | **no** | `python -m b.a` |",
+    ]
