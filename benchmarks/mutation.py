@@ -10,12 +10,15 @@ import argparse
 import os
 import shlex
 import shutil
-import subprocess
+import signal
 import sys
 import tempfile
 import time
+import traceback
 from pathlib import Path
+from typing import NoReturn
 
+import pytest
 from benchmarks.common import Report, arguments, prepare
 from benchmarks.mutants import MUTANTS, Mutant
 
@@ -23,21 +26,61 @@ ROOT = Path(__file__).parents[1]
 LIMIT = 600  # seconds for the tests of one break: a hang is found, too
 
 
+def warm_up() -> None:
+    """Import what every test needs, and build the models that most of them use, once for all breaks."""
+    from tests.support.families import tiny
+
+    for name in ("llava", "llava_next", "qwen2_vl", "qwen3_vl"):
+        tiny(name)
+        tiny(name, "eager")
+
+
 def run(source: Path, tests: str) -> tuple[bool, str]:
-    """Do these tests pass on that source? Beside the answer, the first test that failed."""
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"]
+    """Do these tests pass on that source? Beside the answer, the first test that failed. Runs in a forked process."""
+    command = ["-x", "-q", "-W", "ignore", "-p", "no:cacheprovider", f"--rootdir={ROOT}"]
     for part in shlex.split(tests):
         path = ROOT / "tests" / part
         command.append(str(path) if path.exists() else part)
-    environment = {**os.environ, "PYTHONPATH": str(source), "PYTHONDONTWRITEBYTECODE": "1"}
+    with tempfile.NamedTemporaryFile("r") as output:
+        process = os.fork()
+        if not process:
+            _test(source, command, output.name)
+        status, ended = 0, 0
+        until = time.perf_counter() + LIMIT
+        while not ended and time.perf_counter() < until:
+            time.sleep(0.05)
+            ended, status = os.waitpid(process, os.WNOHANG)
+        if not ended:
+            os.kill(process, signal.SIGKILL)
+            os.waitpid(process, 0)
+            return False, "timeout"
+        said = output.read()
+    code = os.waitstatus_to_exitcode(status)
+    if code not in (0, 1):
+        raise SystemExit(f"pytest could not run {tests!r} ({code}):\n{said[-3000:]}")
+    failed = [line.split()[1] for line in said.splitlines() if line.startswith("FAILED")]
+    return code == 0, failed[0].removeprefix("tests/") if failed else ""
+
+
+def _test(source: Path, command: list[str], output: str) -> NoReturn:
+    """The forked process: run pytest on that source and leave."""
+    with open(output, "w") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    os.chdir(ROOT)
+    # What this process has of the library is whole; the break is imported anew.
+    for name in [n for n in sys.modules if n.partition(".")[0] == "vlm_pruner"]:
+        del sys.modules[name]
+    sys.path.insert(0, str(source))
+    code = 3
     try:
-        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=LIMIT)
-    except subprocess.TimeoutExpired:
-        return False, "timeout"
-    if done.returncode not in (0, 1):
-        raise SystemExit(f"pytest could not run {tests!r}:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
-    failed = [line.split()[1] for line in done.stdout.splitlines() if line.startswith("FAILED")]
-    return done.returncode == 0, failed[0].removeprefix("tests/") if failed else ""
+        code = int(pytest.main(command))
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 def broken(source: Path, mutant: Mutant) -> str:
@@ -59,9 +102,11 @@ def main(options: argparse.Namespace) -> None:
     device = prepare(options)
     chosen = [m for m in MUTANTS if not options.only or options.only in m.name][: 2 if options.quick else None]
     report = Report("mutation", options, device)
+    sys.dont_write_bytecode = True
+    warm_up()
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "src"
-        shutil.copytree(ROOT / "src", source, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / "src", source, ignore=shutil.ignore_patterns("__pycache__", "*.safetensors"))
         for tests in [] if options.no_baseline else dict.fromkeys(m.tests for m in chosen):
             passed, where = run(source, tests)
             report.check(passed, f"nothing is broken, yet {where} fails")
