@@ -17,6 +17,9 @@ from vlm_pruner.ops.growth.rule import GrowthRule
 
 __all__ = ["grow"]
 
+_ON_DEVICE = {"TILE": 128, "CHANNELS": 32}
+_INTERPRETED = {"TILE": 512, "CHANNELS": 256}  # which has no registers to fill, and a price for every operation
+
 
 @triton.jit
 def _one_pass(
@@ -100,6 +103,6 @@ def grow(unit: Tensor, place: Tensor, diagonal: Tensor, pivots: Tensor, keep: in
         torch.empty_like(near), ranked,
         n, q, place.shape[2], keep, rule.token_batch, pivots.shape[1], len(rungs), *unit.stride(),
         FILL=rule.fill, RUNGS=triton.next_power_of_2(len(rungs)),
-        WIDTH=width, WAITING=64, TILE=128, CHANNELS=32,
+        WIDTH=width, WAITING=64, **(_ON_DEVICE if unit.is_cuda else _INTERPRETED),
     )  # fmt: skip
     return Grown(order, owner, similarity)

@@ -112,7 +112,7 @@ def spread(features: Tensor, keep: int) -> Tensor:
     tokens = torch.zeros(keep + 1, programs, dtype=torch.int32, device=device)
     chosen = torch.zeros(keep, dtype=torch.int64, device=device)
     sizes = (n, d, *features.stride())
-    blocks = {"TOKENS": tokens_each, "CHANNELS": 64}
+    blocks = {"TOKENS": tokens_each, "CHANNELS": 64 if features.is_cuda else 512}
     _lengths[programs,](features, length, largest, *sizes, **blocks)
     _neighbours[programs,](features, length, largest, scores[0], tokens[0], *sizes, **blocks)
     for t in range(1, keep + 1):
