@@ -184,6 +184,24 @@ SOURCES: dict[str, Callable[[], str]] = {
         "decode",
         {"decode, ms per token": ("median_ms", ".1f"), "of unpruned": ("ratio", ".2f"), "KV bytes": ("kv_bytes", ",d")},
     ),
+    "selection": measured(
+        "selection",
+        {
+            "tokens kept": ("keep", "d"),
+            "ms": ("median_ms", ".1f"),
+            "times ours": ("times_ours", ".1f"),
+            "": ("note", ""),
+        },
+    ),
+    "scale": measured(
+        "scale",
+        {
+            "tokens kept": ("keep", "d"),
+            "ms": ("median_ms", ".0f"),
+            "allocated beside, MiB": ("extra_MiB", ".1f"),
+            "bytes per token": ("extra_bytes_per_token", ".0f"),
+        },
+    ),
     "memory": measured(
         "memory",
         {
