@@ -14,6 +14,7 @@ from typing import Any
 from benchmarks.common import RESULTS
 from benchmarks.offline_tables import SOURCES as OFFLINE
 from benchmarks.offline_tables import load, where_run
+from benchmarks.preset_tables import SOURCES as PRESET
 
 __all__ = ["SOURCES", "markdown", "measured", "models", "refused", "result"]
 
@@ -171,6 +172,7 @@ SOURCES: dict[str, Callable[[], str]] = {
         "images/offline.png", "Accuracy against visual tokens per layer", "python -m benchmarks.offline_tables"
     ),
     **OFFLINE,
+    **PRESET,
     "prefill": measured(
         "prefill",
         {

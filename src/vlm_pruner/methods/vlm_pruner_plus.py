@@ -43,7 +43,7 @@ class VLMPrunerPlus(PruningMethod):
 
     name: ClassVar[str] = "vlm-pruner-plus"
     title: ClassVar[str] = "VLM-Pruner+ (ours)"
-    source: ClassVar[str] = "this library, 2026, on arXiv:2512.02700"
+    source: ClassVar[str] = "this library, 2026"
     default_layer: ClassVar[int | None] = 2
 
     emphasis: float = 0.5
