@@ -16,13 +16,14 @@ OLDEST_RUNS := tests/adapters tests/engine tests/test_plan.py tests/test_report.
 PICTURE ?= demo
 ASK     ?= What is the word?
 
-.PHONY: help demo page test test-oldest test-browser check format bench clean pictures notebooks tables
+.PHONY: help demo page test test-oldest test-browser check format bench clean docs pictures notebooks tables
 help:
 	@echo "make demo    ask the embedded model about a shipped image, with and without pruning"
 	@echo "make page    the same in the browser, with any picture and several methods side by side"
 	@echo "make test    run the tests          make check   lint and types"
 	@echo "make test-oldest   the engine's tests with the oldest transformers that is supported"
 	@echo "make bench   the offline benchmark on a few scenes"
+	@echo "make docs    the pages as a site; make tables, make pictures, make notebooks renew what is in them"
 
 $(VENV)/torch.stamp: constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -50,6 +51,10 @@ $(VENV)/browser.stamp: $(VENV)/dev.stamp
 
 demo: $(VENV)/run.stamp
 	$(BIN)/vlm-pruner ask "$(PICTURE)" "$(ASK)" --keep 64 --overlay out/overlay.png
+
+docs: $(VENV)/run.stamp
+	$(BIN)/pip install --quiet -c constraints.txt -e ".[docs]"
+	$(BIN)/mkdocs build --quiet
 
 tables: $(VENV)/run.stamp
 	$(BIN)/python -m benchmarks.tables
