@@ -89,11 +89,12 @@ def test_stopping_ends_it_at_the_next_token_and_frees_the_model(tiny):
 
 
 def test_a_reader_who_goes_away_frees_the_model(tiny):
-    service = Service(tiny)
-    reading = service.compare(IMAGE, QUESTION, [], max_new_tokens=400)
+    service, stop = Service(tiny), threading.Event()
+    reading = service.compare(IMAGE, QUESTION, [], max_new_tokens=400, stop=stop)
     while not isinstance(next(reading), Said):
         pass
     reading.close()
+    assert stop.is_set()  # what the model looks at after every token
     assert isinstance(list(service.compare(IMAGE, QUESTION, [], max_new_tokens=1))[-1], Done)
 
 
