@@ -15,6 +15,7 @@ from benchmarks.common import RESULTS
 from benchmarks.offline_tables import SOURCES as OFFLINE
 from benchmarks.offline_tables import load, where_run
 from benchmarks.preset_tables import SOURCES as PRESET
+from benchmarks.training import stages_table
 
 __all__ = ["SOURCES", "markdown", "measured", "models", "refused", "result"]
 
@@ -173,6 +174,22 @@ SOURCES: dict[str, Callable[[], str]] = {
     ),
     **OFFLINE,
     **PRESET,
+    "embedded": measured(
+        "embedded",
+        {
+            "chance": ("chance", ".1f"),
+            "unpruned": ("unpruned", ".1f"),
+            "random 64": ("random_64", ".1f"),
+            "masked from 0": ("masked_0", ".1f"),
+            "from 2": ("masked_2", ".1f"),
+            "from 3": ("masked_3", ".1f"),
+            "from 4": ("masked_4", ".1f"),
+            "from 5": ("masked_5", ".1f"),
+            "from 6": ("masked_6", ".1f"),
+        },
+        "right answers, %",
+    ),
+    "embedded-training": stages_table,
     "prefill": measured(
         "prefill",
         {
@@ -217,8 +234,6 @@ SOURCES: dict[str, Callable[[], str]] = {
     "overhead": measured(
         "overhead", {"decode step, ms": ("median_ms", ".2f"), "µs per hooked layer": ("us_per_hooked_layer", ".1f")}
     ),
-    "selection": measured("selection", {"ms": ("median_ms", ".3g"), "of ours": ("times_ours", ".3g")}),
-    "scale": measured("scale", {"ms": ("median_ms", ".0f"), "allocated beside, MiB": ("extra_MiB", ".1f")}),
     "first-token": measured(
         "gpu/first_token",
         {

@@ -22,11 +22,11 @@ from .packed import TOKENS
 _DECODER: dict[str, float] = {"batch": 4, "pairs": 0.2, "every": 60.0, "checked": 16}
 NUMBERS: dict[str, dict[str, float]] = {
     "vision": {
-        "steps": 10200, "tokens": 112, "batch": 8, "rate": 1e-3, "flat": 0.55, "pool": 1200, "full_share": 0.08,
+        "steps": 10200, "tokens": 112, "batch": 8, "rate": 1e-3, "flat": 0.57, "pool": 1200, "full_share": 0.016,
         "every": 20.0, "checked": 24,
     },
     "few": _DECODER | {
-        "steps": 3500, "tokens": 112, "tokens_end": 320, "grow": 0.6, "rate": 1e-3, "flat": 0.6, "pool": 1500,
+        "steps": 3500, "tokens": 112, "tokens_end": 320, "grow": 0.7, "rate": 1e-3, "flat": 0.7, "pool": 1500,
         "reuse": 6.0, "looking": 0.3,
     },
     "all": _DECODER | {
@@ -34,11 +34,11 @@ NUMBERS: dict[str, dict[str, float]] = {
         "reuse": 6.0, "looking": 0.1,
     },
     "fresh": _DECODER | {
-        "steps": 3870, "tokens": 256, "tokens_end": TOKENS, "grow": 0.35, "rate": 5e-4, "flat": 0.35, "pool": 3000,
+        "steps": 3870, "tokens": 256, "tokens_end": TOKENS, "grow": 0.46, "rate": 5e-4, "flat": 0.46, "pool": 3000,
         "reuse": 1.5, "looking": 0.1,
     },
 }  # fmt: skip
-"""Stage -> its numbers; the steps are those that the shipped weights were trained for.
+"""Stage -> its numbers; steps and shares of them are those that the shipped weights were trained with.
 
 tokens, tokens_end, grow: image tokens at first and at the end, and the share of the budget after which they grow.
 rate, flat: learning rate, and the share of the budget before it falls. pool, reuse: images kept in memory, and how
