@@ -7,6 +7,7 @@ must pass. A break that no test finds is named, and the run fails.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shlex
 import shutil
@@ -16,10 +17,10 @@ import tempfile
 import time
 import traceback
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
-from benchmarks.common import Report, arguments, prepare
+from benchmarks.common import RESULTS, Report, arguments, prepare
 from benchmarks.mutants import MUTANTS, Mutant
 
 ROOT = Path(__file__).parents[1]
@@ -97,6 +98,13 @@ def broken(source: Path, mutant: Mutant) -> str:
     return text
 
 
+def _others(names: set[str]) -> list[dict[str, Any]]:
+    """Rows of the last run about other breaks than those chosen now."""
+    path = RESULTS / "mutation.json"
+    rows = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
+    return [row for row in rows if row["name"] in names]
+
+
 def main(options: argparse.Namespace) -> None:
     """Break, test, mend, count."""
     device = prepare(options)
@@ -117,6 +125,7 @@ def main(options: argparse.Namespace) -> None:
             verdict = "SURVIVED" if survived else "found"
             print(f"{verdict:8} {mutant.name}  {where}  ({time.perf_counter() - started:.0f} s)", flush=True)
             report.row(mutant.name, file=mutant.file, found=not survived, by=where)
+    report.rows += _others({m.name for m in MUTANTS} - {m.name for m in chosen}) if options.only else []
     found = sum(row["found"] for row in report.rows)
     report.aim(f"breaks that no test finds, of {len(report.rows)}", len(report.rows) - found, 0)
     report.finish()
@@ -126,6 +135,6 @@ def main(options: argparse.Namespace) -> None:
 
 if __name__ == "__main__":
     parser = arguments(__doc__ or "")
-    parser.add_argument("--only", default="", help="breaks whose name contains this")
+    parser.add_argument("--only", default="", help="breaks whose name contains this; the others stay as they were")
     parser.add_argument("--no-baseline", action="store_true", help="trust that the tests pass on the unbroken source")
     main(parser.parse_args())
