@@ -13,7 +13,7 @@ from typing import Any
 
 from benchmarks.common import RESULTS
 from benchmarks.offline_tables import SOURCES as OFFLINE
-from benchmarks.offline_tables import load, where_run
+from benchmarks.offline_tables import PRESET, load, where_run
 from benchmarks.preset_tables import SOURCES as PRESET
 from benchmarks.training import stages_table
 
@@ -102,7 +102,9 @@ def accuracy() -> str:
     full, rows = results.row("none").correct, {(row.label, row.budget): row for row in results.rows()}
     budgets = sorted({budget for label, budget in rows if label not in ("none", "blind")}, reverse=True)
     lines = []
-    for name in leaders(results, bootstrap, 5):
+    names = leaders(results, bootstrap, 5)
+    own = [PRESET] if PRESET not in names and (PRESET, budgets[0]) in rows else []
+    for name in [*own, *names]:
         shares = {b: bootstrap.retention(rows[name, b].correct, full) for b in budgets if (name, b) in rows}
         cells = [percent(shares[b]) if b in shares else "" for b in budgets]
         cost = rows[name, 64].mean("layer_average") if (name, 64) in rows else None
