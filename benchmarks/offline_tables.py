@@ -12,7 +12,7 @@ from benchmarks.ablations import KEEP, PUBLISHED, variants
 from benchmarks.common import RESULTS
 
 from vlm_pruner.evaluation import BenchResults, Bootstrap
-from vlm_pruner.evaluation.compare import difference_table, discrimination, frame
+from vlm_pruner.evaluation.compare import difference_table, discrimination, frame, retention_table
 from vlm_pruner.evaluation.plots import leaders, plot_curves
 from vlm_pruner.evaluation.table import left_out_lines, method_table, percent, table, type_table
 from vlm_pruner.methods import registry
@@ -51,6 +51,18 @@ def at_equal_cost() -> str:
     results, bootstrap = load("offline_equal")
     left_out = "\n".join(left_out_lines(results.left_out))
     return f"{method_table(results, KEEP, bootstrap, {})}\n\n{left_out}".strip()
+
+
+def summary() -> str:
+    """Retention of every method at every budget."""
+    results, bootstrap = load("offline")
+    return retention_table(results, BUDGETS, bootstrap)
+
+
+def short() -> str:
+    """The same for the leading methods and the yardsticks."""
+    results, bootstrap = load("offline")
+    return retention_table(results, BUDGETS, bootstrap, [PRESET, *leaders(results, bootstrap)])
 
 
 def types() -> str:
@@ -142,6 +154,8 @@ SOURCES: dict[str, Callable[[], str]] = {
     **{f"offline-{budget}": where_run(_at(budget), OFFLINE) for budget in BUDGETS},
     "offline-split": where_run(split, OFFLINE),
     "offline-equal": where_run(at_equal_cost, OFFLINE),
+    "offline-summary": where_run(summary, OFFLINE),
+    "offline-short": where_run(short, OFFLINE),
     "offline-types": where_run(types, OFFLINE),
     "offline-told-apart": where_run(told_apart, OFFLINE),
     "offline-vlm-pruner": where_run(lambda: against("vlm-pruner"), OFFLINE),

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from tests.support.bench import made_up_results
 
-from vlm_pruner.evaluation.compare import best_row, difference_table, discrimination, frame
+from vlm_pruner.evaluation.compare import best_row, difference_table, discrimination, frame, retention_table
 from vlm_pruner.evaluation.plots import leaders
 
 RESULTS = made_up_results()
@@ -42,6 +42,15 @@ def test_the_frame_has_worst_type_blind_and_chance() -> None:
     assert f"{100 * min(t.value for t in types.values()):.1f} [" in text
     assert "mean of 3 types" in text
     assert text.endswith(f"chance is {100 * (0.125 + 0.001 + 0.05) / 3:.1f} %.")
+
+
+def test_retention_is_ranked_and_holes_stay_empty() -> None:
+    lines = retention_table(RESULTS, [128, 64], BOOTSTRAP).splitlines()
+    assert lines[0] == "| method | 128 tokens | 64 tokens |"
+    assert [line.split("|")[1].strip() for line in lines[2:]] == ["vlm-pruner", "bad", "random"]
+    interval = BOOTSTRAP.retention(RESULTS.row("bad", 64).correct, RESULTS.row("none").correct)
+    assert lines[3] == f"| bad |  | {100 * interval.value:.1f} ± {100 * interval.half:.1f} |"
+    assert len(retention_table(RESULTS, [64], BOOTSTRAP, ["bad"]).splitlines()) == 3
 
 
 def test_leaders_come_first_and_yardsticks_always() -> None:

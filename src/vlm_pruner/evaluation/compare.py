@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from vlm_pruner.evaluation.results import BenchResults, Row
-from vlm_pruner.evaluation.statistics import Bootstrap
+from vlm_pruner.evaluation.statistics import Bootstrap, Interval
 from vlm_pruner.evaluation.table import is_frame, percent, table
 
-__all__ = ["best_row", "difference_table", "discrimination", "frame"]
+__all__ = ["best_row", "difference_table", "discrimination", "frame", "retention_table"]
 
 
 def best_row(results: BenchResults, budget: int, bootstrap: Bootstrap) -> Row:
@@ -64,3 +64,28 @@ def frame(results: BenchResults, bootstrap: Bootstrap | None = None) -> str:
         f"and {percent(types[worst])} % of the worst type, {worst}. With every image token hidden from layer 2 on it "
         f"answers {percent(bootstrap.accuracy(blind.correct))} %; chance is {100 * chance:.1f} %."
     )
+
+
+def retention_table(
+    results: BenchResults,
+    budgets: Sequence[int],
+    bootstrap: Bootstrap | None = None,
+    labels: Sequence[str] | None = None,
+) -> str:
+    """Retention in per cent with half of its interval, one row a method, one column a budget, best mean first.
+
+    `labels` chooses the methods; None = all.
+    """
+    bootstrap = bootstrap or results.bootstrap()
+    full = results.row("none").correct
+    found: dict[str, dict[int, Interval]] = {}
+    for row in results.rows():
+        if not is_frame(row) and row.budget in budgets and (labels is None or row.label in labels):
+            found.setdefault(row.label, {})[row.budget] = bootstrap.retention(row.correct, full)
+    ranked = sorted(found, key=lambda name: -sum(i.value for i in found[name].values()) / len(found[name]))
+    lines = [[name, *(_with_half(found[name].get(budget)) for budget in budgets)] for name in ranked]
+    return table(["method", *(f"{budget} tokens" for budget in budgets)], lines)
+
+
+def _with_half(interval: Interval | None) -> str:
+    return f"{100 * interval.value:.1f} ± {100 * interval.half:.1f}" if interval else ""
