@@ -149,7 +149,7 @@ MUTANTS = (
         "engine/prompt.py",
         "keep_count(self.total, stage.keep)",
         "keep_count(self.count, stage.keep)",
-        "test_report.py engine/test_full_length.py -k 'numbers_of_a_run or places'",
+        "test_report.py -k 'numbers_of_a_run or shares'",
     ),
     Mutant(
         "every picture of a row gets the budget of the first",

@@ -71,6 +71,14 @@ def test_numbers_of_a_run() -> None:
     assert seen.decode_ms_per_token > 0
 
 
+def test_shares_are_of_the_original_tokens_at_every_stage() -> None:
+    family, model = tiny("llava")
+    with prune(model, plan((0.6, 1), (0.3, 3))) as session:
+        forward(model, family.inputs([family.prompt(2, 2)]))
+    assert [image.counts for image in session.images] == [(10, 5)] * 2  # ceil(9.6), ceil(4.8) of 16
+    assert [image.kept for image in session.report.images] == [5, 5]
+
+
 def test_bytes_are_those_of_the_cache() -> None:
     family, model = tiny("llava")
     with prune(model, plan((6, 2))) as session:
