@@ -1,16 +1,19 @@
-"""The growth with running vectors: each cosine to a kept token is computed at most twice, and none is kept.
+"""The growth with running vectors: cosines to a kept token are computed once, when it enters.
 
-Where values may be read (CPU) images go through it one by one, block by block. Kept tokens wait until there are many of
-them, or until all scores are needed, before the running vectors of all tokens take them in; the block at hand is
-compared with those that wait. Blocks after one that nothing enters from are skipped up to the next with a member below
-the threshold. Elsewhere images go together and nothing is read (`masked.py`).
+One step is one *event*: the next block, in the order of the pass, that has a member below the threshold. Blocks without
+one change nothing, so they are skipped together. Where values may be read (CPU) images go through it one by one, and
+all but the matrix products is NumPy on the same memory, whose calls cost a third of torch's. Elsewhere images go
+together and nothing is read (`masked.py`).
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from vlm_pruner.ops.growth import Grown, masked
@@ -19,14 +22,13 @@ from vlm_pruner.ops.sync import declared_sync, may_read
 
 __all__ = ["grow"]
 
-_WAITING = 64  # kept tokens that the running vectors may lack
-_MISSES = 3  # blocks in a row that nothing enters from before the others are looked at all together
+Array = NDArray[Any]
 
 
 def grow(unit: Tensor, place: Tensor, diagonal: Tensor, pivots: Tensor, keep: int, rule: GrowthRule) -> Grown:
     """`vlm_pruner.ops.growth.grow`: [B, keep] order, [B, n] owner and similarity, without an [n, n] matrix.
 
-    O(n q) time for every token kept, O(n) memory beyond the input for each of 64 of them.
+    O(n q) time for every token kept, O(n) memory beyond the input for each token of a block.
     """
     if not may_read(unit):
         return masked.grow(unit, place, diagonal, pivots, keep, rule)
@@ -37,99 +39,67 @@ def grow(unit: Tensor, place: Tensor, diagonal: Tensor, pivots: Tensor, keep: in
 
 def _alone(
     unit: Tensor, place: Tensor, diagonal: float, pivots: Tensor, keep: int, rule: GrowthRule
-) -> tuple[Tensor, Tensor, Tensor]:
-    image = _Image(unit, place, rule.spatial_weight / diagonal, keep, max(_WAITING, rule.token_batch, len(pivots)))
-    image.add(pivots)
+) -> tuple[Tensor, ...]:
+    image = _Image(unit, place, rule.spatial_weight / diagonal, keep, max(rule.token_batch, len(pivots)))
+    image.add(pivots.numpy())
     ladder, level, size = rule.thresholds(), -1, 0
     while image.size < keep and (rule.fill or image.size > size):
         size = image.size
-        score = image.scores()
         level += 1
         if rule.fill:  # passes that would add nothing are skipped
-            level = max(level, bisect_right(ladder, float(score.amin())))
-        image.one_pass(score, ladder[min(level, len(ladder) - 1)], rule.token_batch)
-    image.take_in()
-    return image.order, image.owner, image.similarity
+            level = max(level, bisect_right(ladder, float(image.score.min())))
+        image.one_pass(ladder[min(level, len(ladder) - 1)], rule.token_batch)
+    return tuple(torch.from_numpy(array) for array in (image.order, image.owner, image.similarity))
 
 
 class _Image:
-    """The running vectors of one image of n tokens on the CPU, and the kept tokens that they lack."""
+    """The running vectors of one image of n tokens on the CPU."""
 
-    def __init__(self, unit: Tensor, place: Tensor, slope: float, keep: int, waiting: int) -> None:
+    def __init__(self, unit: Tensor, place: Tensor, slope: float, keep: int, block: int) -> None:
         n = len(unit)
-        self.unit, self.slope, self.keep = unit, slope, keep
-        self.size = self.waiting = 0
-        self.order = torch.full((keep,), -1)
-        self.owner = torch.zeros(n, dtype=torch.int64)
-        self.similarity = unit.new_full((n,), -torch.inf)  # largest cosine to a kept token
-        self.near = unit.new_full((n,), torch.inf)  # distance to the nearest kept token
-        nowhere = place.isnan()
+        self.unit, self.slope, self.keep, self.size = unit, slope, keep, 0
+        self.order = np.full(keep, -1)
+        self.owner = np.zeros(n, np.int64)
+        self.similarity = np.full(n, -np.inf, np.float32)  # largest cosine to a kept token
+        self.near = np.full(n, np.inf, np.float32)  # squared distance to the nearest kept token
+        self.products = unit.new_empty(block, n)
+        axes = np.ascontiguousarray(place.numpy().T)  # [c, n]
+        nowhere = np.isnan(axes)
         self.placeless = bool(nowhere.any())
         # Opposite infinities: a token without a place is infinitely far from all others, whichever side it is on.
-        self.to = place.masked_fill(nowhere, torch.inf) if self.placeless else place  # [n, c]
-        self.of = place.masked_fill(nowhere, -torch.inf) if self.placeless else place
-        self.rows = unit.new_empty(waiting, unit.shape[1])  # of the kept tokens that wait
-        self.spots = place.new_empty(waiting, place.shape[1])
+        self.to, self.of = (np.where(nowhere, far, axes) if self.placeless else axes for far in (np.inf, -np.inf))
 
-    def add(self, members: Tensor) -> None:
-        """Append `members` [m] in their order."""
-        if self.waiting + len(members) > len(self.rows):
-            self.take_in()
-        size, waiting = self.size + len(members), self.waiting + len(members)
+    def add(self, members: Array) -> None:
+        """Append `members` [m] in their order, and bring the running vectors up to date."""
+        size = self.size + len(members)
         self.order[self.size : size] = members
-        torch.index_select(self.unit, 0, members, out=self.rows[self.waiting : waiting])
-        torch.index_select(self.of, 0, members, out=self.spots[self.waiting : waiting])
-        self.size, self.waiting = size, waiting
+        products = self.products[: len(members)]
+        torch.mm(self.unit.index_select(0, torch.from_numpy(members)), self.unit.T, out=products)
+        for place, cosine in enumerate(products.numpy(), self.size):  # [n] each
+            np.copyto(self.owner, place, where=cosine > self.similarity)
+            np.maximum(self.similarity, cosine, out=self.similarity)
+        apart = self.to[:, None] - self.of[:, members, None]  # [c, m, n]
+        apart *= apart
+        np.minimum(self.near, apart.sum(0).min(0), out=self.near)
+        near = np.where(np.isinf(self.near), np.float32(0), self.near) if self.placeless else self.near
+        self.score = np.sqrt(near)
+        self.score *= self.slope
+        self.score += 1
+        self.score *= self.similarity
+        self.size = size
+        self.score[self.order[:size]] = np.inf
 
-    def take_in(self) -> None:
-        """Bring the running vectors up to date with the kept tokens that wait."""
-        if not self.waiting:
-            return
-        best, which = (self.rows[: self.waiting] @ self.unit.T).max(0)  # [n]
-        first = self.size - self.waiting
-        self.owner = torch.where(best > self.similarity, which.add_(first), self.owner)
-        torch.maximum(self.similarity, best, out=self.similarity)
-        torch.minimum(self.near, _apart(self.spots[: self.waiting], self.to).amin(0), out=self.near)
-        self.waiting = 0
-
-    def scores(self) -> Tensor:
-        """[n] redundancy of all tokens outside, infinity inside."""
-        self.take_in()
-        return self._score(self.similarity, self.near).index_fill_(0, self.order[: self.size], torch.inf)
-
-    def redundancy(self, block: Tensor) -> Tensor:
-        """[m] redundancy of the tokens `block`, whatever waits."""
-        similarity, near = self.similarity.index_select(0, block), self.near.index_select(0, block)
-        if self.waiting:
-            cosine = self.unit.index_select(0, block) @ self.rows[: self.waiting].T  # [m, waiting]
-            similarity = torch.maximum(similarity, cosine.amax(1))
-            near = torch.minimum(near, _apart(self.to.index_select(0, block), self.spots[: self.waiting]).amin(1))
-        return self._score(similarity, near)
-
-    def one_pass(self, score: Tensor, threshold: float, width: int) -> None:
-        """Go through the tokens outside in blocks of `width`, ordered by what their redundancy `score` [n] is now."""
-        ranked = score.sort(stable=True).indices[: len(score) - self.size]
-        begin = misses = 0
-        while self.size < self.keep and begin < len(ranked):
-            block = ranked[begin : begin + width]
-            redundancy = self.redundancy(block)
-            fits = (redundancy < threshold).nonzero().flatten()
-            begin += width
-            misses = 0 if len(fits) else misses + 1
-            if len(fits):
-                room = self.keep - self.size
-                if len(fits) > room:
-                    fits = redundancy.sort(stable=True).indices[:room].sort().values
-                self.add(block.index_select(0, fits))
-            elif misses == _MISSES or not self.waiting:
-                below = (self.scores().index_select(0, ranked[begin:]) < threshold).nonzero()[:1].flatten().tolist()
-                begin = begin + below[0] // width * width if below else len(ranked)
-
-    def _score(self, similarity: Tensor, near: Tensor) -> Tensor:
-        distance = near.masked_fill(near.isinf(), 0.0) if self.placeless else near
-        return (distance * self.slope).add_(1).mul_(similarity)
-
-
-def _apart(one: Tensor, other: Tensor) -> Tensor:
-    """[a, b] distances of the places [a, c] and [b, c], from their differences."""
-    return torch.cdist(one, other, compute_mode="donot_use_mm_for_euclid_dist")
+    def one_pass(self, threshold: float, width: int) -> None:
+        """Go through the tokens outside in blocks of `width`, ordered by what their redundancy is now."""
+        ranked, begin = self.score.argsort(kind="stable"), 0
+        while self.size < self.keep:
+            below = (self.score[ranked[begin:]] < threshold).nonzero()[0]
+            if not len(below):
+                break
+            start = begin + int(below[0]) // width * width
+            members = ranked[begin + below[: np.searchsorted(below, start + width - begin)]]
+            begin, room = start + width, self.keep - self.size
+            if len(members) > room:
+                least = self.score[members].argsort(kind="stable")[:room]
+                members = members[np.sort(least)]
+            self.add(members)

@@ -1,6 +1,7 @@
 """The growth on the device: one program per image goes through all passes, and the host waits for nothing.
 
-The whole growth is one launch, the order of each pass included.
+The whole growth is one launch, the order of each pass included. Beyond 16,384 tokens a single program per image would
+leave the rest of the device idle for too long; the masked steps of `masked.py` use all of it, and read nothing either.
 """
 
 from __future__ import annotations
@@ -10,13 +11,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from vlm_pruner.ops.growth import Grown
+from vlm_pruner.ops.growth import Grown, masked
 from vlm_pruner.ops.growth.kernels import fits_in, following, order_of, redundancy, take_in
-from vlm_pruner.ops.growth.masked import ladder
 from vlm_pruner.ops.growth.rule import GrowthRule
 
 __all__ = ["grow"]
 
+_ONE_PROGRAM = 16384  # tokens
 _ON_DEVICE = {"TILE": 128, "CHANNELS": 32}
 _INTERPRETED = {"TILE": 512, "CHANNELS": 256}  # which has no registers to fill, and a price for every operation
 
@@ -89,6 +90,8 @@ def grow(unit: Tensor, place: Tensor, diagonal: Tensor, pivots: Tensor, keep: in
     O(n q) time for every token kept, O(n) memory beyond the input; nothing is read off the device.
     """
     batch, n, q = unit.shape
+    if n > _ONE_PROGRAM:
+        return masked.grow(unit, place, diagonal, pivots, keep, rule)
     device = unit.device
     order = torch.full((batch, keep), -1, dtype=torch.int64, device=device)
     order[:, : pivots.shape[1]] = pivots
@@ -96,7 +99,7 @@ def grow(unit: Tensor, place: Tensor, diagonal: Tensor, pivots: Tensor, keep: in
     similarity, near = (torch.full((batch, n), value, device=device) for value in (-torch.inf, torch.inf))
     inside = torch.zeros(batch, n, dtype=torch.int32, device=device).scatter_(1, pivots, 1)
     ranked = torch.zeros(batch, n, dtype=torch.int32, device=device)
-    rungs = ladder(rule, device)
+    rungs = masked.ladder(rule, device)
     width = triton.next_power_of_2(max(16, rule.token_batch))
     _whole[(batch,)](
         unit, place.contiguous(), rule.spatial_weight / diagonal, rungs, order, owner, similarity, near, inside,

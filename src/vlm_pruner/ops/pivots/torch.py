@@ -29,23 +29,29 @@ def farthest_points(keys: Sequence[Tensor], count: int) -> Tensor:
 
 
 def _one(keys: Tensor, count: int) -> Tensor:
-    norm = _fold(keys, lambda part: part.float().abs().sum(-1).sum(0))  # [n]
+    norm = _fold(keys, keys[:, :1], lambda part, _: part.abs().sum(-1).sum(0))  # [n]
     chosen = [norm.argmax()[None]]
     first = _rows(keys, chosen[0])  # [1, heads * head_dim]
     scale = None if _needs_no_scaling(norm.amax()) else first.abs().amax().clamp(min=torch.finfo(torch.float32).tiny)
     first = _scaled(first, scale)
-    origin = first.view(keys.shape[0], 1, -1)
-    square = _fold(keys, lambda part: _square(_scaled(part.float(), scale) - origin))  # [n]
+    square = _fold(keys, _by_head(first, keys), lambda part, row: _square(_scaled(part, scale) - row))  # [n]
     nearest = square.index_fill(0, chosen[0], -torch.inf)
     while len(chosen) < count:
         leader = _leader(nearest, square, first)
         chosen.append(_farthest(keys, nearest, chosen, scale) if leader is None else leader)
         if len(chosen) < count:
             pivot = _scaled(_rows(keys, chosen[-1]), scale) - first
-            dot = _dot(keys, pivot.view_as(origin), scale) - first @ pivot[0]
-            apart = torch.sub(square + square.index_select(0, chosen[-1]), dot, alpha=2).clamp_(min=0)
+            dot = _fold(keys, _by_head(pivot, keys), lambda part, row: _product(_scaled(part, scale), row))
+            apart = torch.sub(square + square.index_select(0, chosen[-1]), dot - first @ pivot[0], alpha=2).clamp_(
+                min=0
+            )
             nearest = nearest.minimum(apart.nan_to_num_(nan=0.0)).index_fill_(0, chosen[-1], -torch.inf)
     return torch.cat(chosen)
+
+
+def _by_head(row: Tensor, keys: Tensor) -> Tensor:
+    """[heads, 1, head_dim] of [1, heads * head_dim]."""
+    return row.view(keys.shape[0], 1, -1)
 
 
 def _scaled(keys: Tensor, scale: Tensor | None) -> Tensor:
@@ -58,13 +64,11 @@ def _square(part: Tensor) -> Tensor:
     return square
 
 
-def _dot(keys: Tensor, pivot: Tensor, scale: Tensor | None) -> Tensor:
-    """[n] product of the keys, in units of `scale`, with `pivot` [heads, 1, head_dim]."""
-
-    def product(part: Tensor) -> Tensor:
-        return torch.bmm(pivot, _scaled(part.float(), scale).transpose(1, 2)).sum((0, 1))
-
-    return product(keys) if scale is None and keys.dtype == torch.float32 else _fold(keys, product)
+def _product(part: Tensor, row: Tensor) -> Tensor:
+    """[m] product of keys [heads, m, head_dim] with one of them [heads, 1, head_dim]."""
+    if part.device.type == "cpu":
+        part.sum()  # brings the part into the cache at the speed of memory, which a product of one row does not reach
+    return torch.bmm(row, part.transpose(1, 2)).sum((0, 1))
 
 
 def _leader(nearest: Tensor, square: Tensor, first: Tensor) -> Tensor | None:
@@ -93,11 +97,19 @@ def _rows(keys: Tensor, index: Tensor) -> Tensor:
     return keys.index_select(1, index).float().transpose(0, 1).flatten(1)
 
 
-def _fold(keys: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
-    """[n, ...] what `function` makes of the keys, cut along the tokens into parts whose temporaries are small."""
+def _fold(keys: Tensor, row: Tensor, function: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """[n] sum over heads of what `function` makes of the keys in float32 and of `row` [heads, 1, head_dim].
+
+    The keys are cut into parts whose temporaries are small: heads if that is enough, else tokens as well.
+    """
     limit = _CHUNK.get(keys.device.type, _CHUNK_ELSEWHERE)
-    parts = torch.split(keys, max(1, limit // (keys.shape[0] * keys.shape[2])), dim=1)
-    return torch.cat([function(part) for part in parts])
+    tokens = max(1, min(keys.shape[1], limit // keys.shape[2]))
+    heads = max(1, limit // (tokens * keys.shape[2]))
+    strips = []
+    for strip in torch.split(keys, tokens, dim=1):
+        parts = zip(torch.split(strip, heads), torch.split(row, heads), strict=True)
+        strips.append(torch.stack([function(part.float(), own) for part, own in parts]).sum(0))
+    return torch.cat(strips)
 
 
 def _needs_no_scaling(largest: Tensor) -> bool:

@@ -42,8 +42,17 @@ def _varying(features: Tensor, channels: int) -> Tensor:
     """[n, q] float32, the channels of largest variance in ascending order."""
     if channels >= features.shape[1]:
         return features.to(torch.float32, copy=True)
-    best = _variance(features).sort(descending=True, stable=True).indices[:channels]
-    return features.index_select(1, best.sort().values).float()
+    return features.index_select(1, _largest(_variance(features), channels)).float()
+
+
+def _largest(score: Tensor, count: int) -> Tensor:
+    """[count] the largest entries of `score`, ascending by index; ties go to the lower one."""
+    if may_read(score):
+        with declared_sync():
+            found = (score >= score.topk(count).values[-1]).nonzero().flatten()
+            if len(found) == count:  # no tie at the edge
+                return found
+    return score.sort(descending=True, stable=True).indices[:count].sort().values
 
 
 def _variance(features: Tensor) -> Tensor:
