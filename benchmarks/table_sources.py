@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common import RESULTS
+from benchmarks.offline_tables import PRESET as OWN
 from benchmarks.offline_tables import SOURCES as OFFLINE
-from benchmarks.offline_tables import PRESET, load, where_run
+from benchmarks.offline_tables import load, where_run
 from benchmarks.preset_tables import SOURCES as PRESET
 from benchmarks.training import stages_table
 
@@ -103,7 +104,7 @@ def accuracy() -> str:
     budgets = sorted({budget for label, budget in rows if label not in ("none", "blind")}, reverse=True)
     lines = []
     names = leaders(results, bootstrap, 5)
-    own = [PRESET] if PRESET not in names and (PRESET, budgets[0]) in rows else []
+    own = [OWN] if OWN not in names and (OWN, budgets[0]) in rows else []
     for name in [*own, *names]:
         shares = {b: bootstrap.retention(rows[name, b].correct, full) for b in budgets if (name, b) in rows}
         cells = [percent(shares[b]) if b in shares else "" for b in budgets]
