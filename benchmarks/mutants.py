@@ -169,7 +169,7 @@ MUTANTS = (
            "return right_aligned + (self.index.shape[1] - 1)", "return self.mask.cumsum(1) - 1",
            "engine -k 'padded_batch and llava or merged_rows or several_stages'"),
     Mutant("padding of short rows is taken for tokens", "engine/rows.py", "ranked >= 0 if ragged else None", "None",
-           _PADDED),
+           "engine/test_caches.py -k different_counts"),
     Mutant(
         "DeepStack is not followed",
         "engine/layers.py",

@@ -86,7 +86,7 @@ def test_several_pictures_in_a_row_are_overviews() -> None:
 def test_merged_grids_are_in_raster_order(name: str) -> None:
     """The positions that the model itself gives to merged tokens (M-RoPE) are the rows and columns of the layout."""
     family, model = tiny(name)
-    prompt = family.prompt(1, 1)
+    prompt = family.prompt(2, 2)
     inputs = family.inputs([prompt])
     seen: list[Tensor] = []
     text = model.base_model.get_decoder()
@@ -94,11 +94,11 @@ def test_merged_grids_are_in_raster_order(name: str) -> None:
     with prune(model, plan((0.5, 2))) as session:
         forward(model, inputs)
     handle.remove()
-    record = session.images[0]
-    own = seen[0][-2:, 0, prompt.places[0]].T.float()  # [n, 2]
-    torch.testing.assert_close(own - own.min(0).values, record.position[:, 1:])
-    t, h, w = inputs["image_grid_thw"][0].tolist()
-    assert record.grid == (t, h // 2, w // 2)
+    assert any(h != w for _, h, w in (record.grid for record in session.images))
+    for record, (t, h, w) in zip(session.images, inputs["image_grid_thw"].tolist(), strict=True):
+        own = seen[0][-2:, 0, prompt.places[record.index]].T.float()  # [n, 2]
+        torch.testing.assert_close(own - own.min(0).values, record.position[:, 1:])
+        assert record.grid == (t, h // 2, w // 2)
 
 
 def test_frames_lie_behind_each_other() -> None:
