@@ -59,12 +59,6 @@ def summary() -> str:
     return retention_table(results, BUDGETS, bootstrap)
 
 
-def short() -> str:
-    """The same for the leading methods and the yardsticks."""
-    results, bootstrap = load("offline")
-    return retention_table(results, BUDGETS, bootstrap, [PRESET, *leaders(results, bootstrap)])
-
-
 def types() -> str:
     """Accuracy per question type at 64 tokens."""
     results, bootstrap = load("offline")
@@ -155,7 +149,6 @@ SOURCES: dict[str, Callable[[], str]] = {
     "offline-split": where_run(split, OFFLINE),
     "offline-equal": where_run(at_equal_cost, OFFLINE),
     "offline-summary": where_run(summary, OFFLINE),
-    "offline-short": where_run(short, OFFLINE),
     "offline-types": where_run(types, OFFLINE),
     "offline-told-apart": where_run(told_apart, OFFLINE),
     "offline-vlm-pruner": where_run(lambda: against("vlm-pruner"), OFFLINE),
