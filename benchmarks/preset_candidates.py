@@ -145,12 +145,12 @@ def _before(factor: int) -> Candidate:
 
 
 def _adaptive(picture: Picture, keep: int) -> PrunePlan:
-    """Tokens by the variety of the picture, 1 - mean cosine, over its mean on training scenes."""
+    """Tokens by the variety of the picture, 1 - mean cosine, over its mean on validation scenes."""
     variety = 1 - float(normalise(picture.embeds).mean(0).square().sum())
     return _plan((VLMPrunerPlus(), max(1, min(576, round(keep * variety / _MEAN_VARIETY))), SITE))
 
 
-_MEAN_VARIETY = 0.5
+_MEAN_VARIETY = 0.137
 
 STEPS: dict[str, Candidate] = {
     "published": named("vlm-pruner"),
@@ -180,7 +180,7 @@ CANDIDATES: dict[str, Candidate] = {
     "coverage before the language model": named("vlm-pruner-plus", layer=0),
     "3 keep before it, keep at layer 2": _before(3),
     "a quarter by last row at layer 5": _later(5, 0.25, LastRow()),
-    "half by last row at layer 6": _later(6, 0.375, LastRow()),
+    "3/8 by last row at layer 6": _later(6, 0.375, LastRow()),
     "half by all text at layer 4": _later(4, 0.5, LastRow(whole=True)),
     "budget by variety": _adaptive,
 }
