@@ -94,6 +94,17 @@ def test_rows_of_a_padded_batch_equal_the_rows_alone(name: str, attention: str, 
             close([step[row] for step in batch.logits], [step[0] for step in alone.logits], model)
 
 
+@pytest.mark.parametrize("name", ["llava", "qwen2_vl", "qwen3_vl", "gemma3"])
+def test_the_longest_row_may_be_text_alone(name: str) -> None:
+    """Then the batch is as long after pruning as before, although a row was pruned."""
+    family, model = tiny(name)
+    prompts = [family.prompt(5, 1), family.prompt(7, 0, tail=60)]
+    with prune(model, plan((0.4, 1))):
+        batch = generate(model, family.inputs(prompts, model.dtype))
+        alone = generate(model, family.inputs(prompts[:1], model.dtype))
+    close([step[0] for step in batch.logits], [step[0] for step in alone.logits], model)
+
+
 @each_family
 def test_every_image_keeps_its_count(name: str) -> None:
     family, model = tiny(name)

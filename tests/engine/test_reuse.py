@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from tests.support.families import FAMILIES, Prompt, tiny
-from tests.support.pruning import GENERATE, close, generate, plan
+from tests.support.pruning import GENERATE, close, forward, generate, plan
 
 from vlm_pruner import InputError, PlanError, PrunePlan, Stage, UnsupportedModelError, prune
 from vlm_pruner.methods.base import create
@@ -37,6 +37,7 @@ def test_answers_are_those_of_whole_prompts(name: str, stages: tuple[tuple[float
         chosen = [image.selection.index.tolist() for image in session.images]
         prefix = session.reuse(**asked[0])
         for want, inputs in zip(whole, asked, strict=True):
+            forward(model, family.inputs([family.prompt(8, 1)], model.dtype))  # something else in between
             got = go_on(model, prefix.inputs(**inputs))
             assert torch.equal(got.sequences, want.sequences)
             close(got.logits, want.logits, model)
