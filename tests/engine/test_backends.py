@@ -167,6 +167,7 @@ def unlike(name: str) -> tuple[Any, Any, Any]:
     return family, family.model("sdpa"), [family.prompt(8, 1, tail=4), family.prompt(9, 2, tail=7)]
 
 
+@pytest.mark.filterwarnings("ignore:You are calling .generate.. with the `input_ids`:UserWarning")  # before 5.23
 @pytest.mark.parametrize("how", ["offload", "dispatch"])
 @pytest.mark.parametrize("name", ["llava", "qwen2_vl", "qwen3_vl", "internvl", "gemma3"])
 def test_weights_that_come_and_go(name: str, how: str, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import torch
 from tests.support.families import FAMILIES, IMAGE, Prompt, tiny
 from tests.support.pruning import close, dropped, forward, generate, plan
 from tests.support.reference import masked
+from tests.support.versions import newer_only
 from torch import Tensor
 from transformers import DynamicCache, StaticCache, cache_utils
 
@@ -110,6 +111,7 @@ def test_quantized_bookkeeping(name: str, way: dict[str, Any]) -> None:
     close(got.logits, want.logits, model)
 
 
+@newer_only("it has no fp8 cache")
 def test_eight_bit_floating_point_cache() -> None:
     family, model, prompts = two("llava")
     inputs = family.inputs(prompts, model.dtype)

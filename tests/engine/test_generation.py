@@ -13,6 +13,7 @@ from tests.support import tiny as embedded
 from tests.support.families import FAMILIES, FOUNDATION, tiny
 from tests.support.pruning import close, dropped, forward, generate, plan
 from tests.support.reference import masked
+from tests.support.versions import OLD
 
 from vlm_pruner import attach, prune
 
@@ -43,9 +44,18 @@ def both(name: str, layer: int, **changes: Any) -> tuple[Any, Any, Any]:
     return answer, reference, model
 
 
+NO_COPIES = {  # families whose rows transformers before 5.23 cannot repeat
+    "llava_next_video": "it fails on repeated rows without a pruner, too",
+    "exaone4_5": "it repeats rows in a way that the pruner cannot follow, and refuses",
+    "paddleocr_vl": "it repeats rows in a way that the pruner cannot follow, and refuses",
+}
+
+
 @pytest.mark.parametrize("way", WAYS)
 @each_family
 def test_beams_samples_and_no_cache(name: str, way: str) -> None:
+    if OLD and way in ("beams", "several") and name in NO_COPIES:
+        pytest.skip(f"transformers before 5.23: {NO_COPIES[name]}")
     answer, reference, model = both(name, 2, **WAYS[way])
     assert torch.equal(answer.sequences, reference.sequences)
     close(answer.logits, reference.logits, model)
