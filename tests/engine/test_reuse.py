@@ -56,8 +56,11 @@ def test_the_report_says_what_was_saved() -> None:
         whole = session.report
         prefix = session.reuse(**asked[0])
         seen = len(calls)
-        go_on(model, prefix.inputs(**asked[1]))
-        again = session.report
+        times = []
+        for _ in range(5):  # the shortest of some: one short time alone says how busy the machine is
+            go_on(model, prefix.inputs(**asked[1]))
+            again = session.report
+            times.append(again.prefill_ms)
         generate(model, asked[1])
         fresh = session.report
     tower.remove()
@@ -67,7 +70,7 @@ def test_the_report_says_what_was_saved() -> None:
     assert f"{len(prefix)} tokens reused, {prefix.milliseconds:.0f} ms saved" in str(again)
     assert again.to_dict()["reused_tokens"] == len(prefix)
     assert again.selection_ms == 0
-    assert again.prefill_ms > 0  # two short times are not compared: a busy machine swaps them
+    assert 0 < min(times) < prefix.milliseconds
     assert (again.kv_bytes_full, again.kv_bytes_pruned) == (whole.kv_bytes_full, whole.kv_bytes_pruned)
     assert (fresh.reused_tokens, fresh.saved_ms) == (0, None)
     assert "reused" not in str(fresh)
