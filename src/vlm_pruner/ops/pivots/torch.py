@@ -66,9 +66,7 @@ def _square(part: Tensor) -> Tensor:
 
 def _product(part: Tensor, row: Tensor) -> Tensor:
     """[m] product of keys [heads, m, head_dim] with one of them [heads, 1, head_dim]."""
-    if part.device.type == "cpu":
-        part.sum()  # brings the part into the cache at the speed of memory, which a product of one row does not reach
-    return torch.bmm(row, part.transpose(1, 2)).sum((0, 1))
+    return torch.bmm(part, row.transpose(1, 2)).sum((0, 2))  # the other way round runs at half the speed of memory
 
 
 def _leader(nearest: Tensor, square: Tensor, first: Tensor) -> Tensor | None:
