@@ -311,6 +311,50 @@ def test_cropping_to_the_text_behind_the_picture_and_no_further() -> None:
             cache.crop(last - cache.get_seq_length())
 
 
+@pytest.mark.parametrize("between", ["nothing", "copy", "crop", "rows", "picture"])
+def test_places_of_steps_without_a_mask_are_made_up_for(between: str) -> None:
+    """A step that needs no mask does not say which places it stores; the next one that has a mask must know them."""
+    family, model = tiny("llava")
+    prompt = family.prompt(3, 1, tail=0)
+    inputs, length = family.inputs([prompt]), len(prompt.ids)
+    tokens = torch.tensor([[50, 51, 52]])
+    with prune(model, plan((0.4, 2))) as session:
+        cache = prefilled(model, inputs)
+        gone, rows = dropped(session, [prompt]), 1
+        for token in tokens.split(1, 1):
+            forward(model, {"input_ids": token}, past_key_values=cache, use_cache=True)
+        assert cache.layers[2].pruned_shadow.get_seq_length() < cache.layers[2].keys.shape[-2]  # it does lag behind
+        if between == "copy":
+            cache = copy.deepcopy(cache)
+        elif between == "crop":
+            cache.crop(-2)
+            tokens = tokens[:, :1]
+        elif between == "rows":
+            cache.batch_repeat_interleave(2)
+            cache.reorder_cache(torch.tensor([1, 0]))
+            rows = 2
+        more = family.prompt(20, 1 if between == "picture" else 0)
+        later = family.inputs([more] * rows)
+        ids = torch.cat([inputs["input_ids"], tokens], 1).repeat(rows, 1)
+        hidden = torch.zeros(rows, ids.shape[1] + len(more.ids), dtype=torch.long)
+        hidden[:, :length] = gone[2]  # the caller hides what was dropped from the second turn,
+        hidden[:, length] = 1  # and an answered token
+        mask = 1 - hidden
+        got = forward(model, {**later, "attention_mask": mask}, past_key_values=cache, use_cache=True).logits[:, -1]
+        new = dropped(session, [more] * rows) if between == "picture" else None
+    for layer in gone:
+        tail = torch.zeros(rows, len(more.ids), dtype=torch.bool) if new is None else new[layer]
+        between_them = torch.zeros(rows, tokens.shape[1], dtype=torch.bool)
+        gone[layer] = torch.cat([gone[layer].repeat(rows, 1), between_them, tail], 1)
+    stock = DynamicCache(config=model.config.get_text_config())
+    both = {**inputs, "input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    both["pixel_values"] = inputs["pixel_values"].repeat(rows, *[1] * (inputs["pixel_values"].dim() - 1))
+    with masked(model, gone):
+        forward(model, both, past_key_values=stock, use_cache=True)
+        want = forward(model, {**later, "attention_mask": mask}, past_key_values=stock, use_cache=True).logits[:, -1]
+    close([got], [want], model)
+
+
 def test_a_pruned_cache_outside_the_block_is_refused() -> None:
     family, model, prompts = two("llava")
     inputs = family.inputs(prompts)

@@ -75,6 +75,22 @@ class PrunedLayer:
         self.pruned_armed = False
         return super().update(key_states, value_states, *args, **kwargs)  # type: ignore[misc]
 
+    @property
+    def pruned_may_lag(self) -> bool:
+        """May a decode step leave the shadow behind? What it stores then has the last places, whatever the row."""
+        return type(self.pruned_shadow) is cache_utils.DynamicLayer and not self.pruned_state.ragged
+
+    def pruned_catch_up(self) -> None:
+        """Append the places of the entries that were stored without the shadow."""
+        if not self.pruned_may_lag or not self.pruned_shadow.is_initialized:
+            return
+        end, known = self.get_seq_length(), self.pruned_shadow.keys
+        missing = end - self.pruned_dropped - known.shape[-2]
+        if missing > 0:
+            places = torch.arange(end - missing + 1, end + 1, device=known.device)[:, None]
+            places = places.expand(known.shape[0], 1, -1, -1)
+            self.pruned_shadow.update(places, places[..., :0])
+
     def reorder_cache(self, beam_idx: Tensor) -> None:
         super().reorder_cache(beam_idx)  # type: ignore[misc]
         if self.pruned_shadow is not None:
@@ -103,6 +119,7 @@ class PrunedLayer:
                 f"cannot crop a pruned cache to {left} tokens: up to token {self.pruned_floor} it holds a pruned "
                 "image, and no longer what was dropped there"
             )
+        self.pruned_catch_up()
         super().crop(tokens_to_remove)  # type: ignore[misc]
         if self.pruned_shadow is not None:
             self.pruned_shadow.crop(tokens_to_remove)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vlm_pruner.engine.cache import PrunedLayer, prune_layer, signature
+from vlm_pruner.engine.cache import PrunedLayer, Signature, prune_layer, signature
 from vlm_pruner.engine.forward import Forward
 from vlm_pruner.engine.masks import Places, remap_mask
 from vlm_pruner.engine.rows import gather_rows
@@ -58,6 +58,9 @@ def follow(
         layers = cache.layers
         if fwd.kept is None and (index >= len(layers) or not isinstance(layers[index], PrunedLayer)):
             return kwargs  # an earlier turn dropped nothing up to here
+        if fwd.kept is None and kwargs.get("attention_mask") is None and layers[index].pruned_may_lag:
+            layers[index].pruned_armed = True
+            return kwargs  # a decode step without padding: no mask to fit, so that no place is asked for
         layer, places = _enter_cache(fwd, cache, index, level, hidden)
         ragged = ragged or layer.pruned_state.ragged
     elif fwd.kept is not None:
@@ -87,15 +90,9 @@ def _enter_cache(fwd: Forward, cache: Any, index: int, level: int, hidden: Tenso
     past = layer.get_seq_length()
     kind = signature(layer, level)
     if kind not in fwd.places:
-        if layer.pruned_shadow is None:
-            raise PrunedCacheError(
-                f"decoder layer {index} of a pruned cache ran before layer {fwd.state.leaders.get(kind)}"
-            )
         offset = layer.get_mask_sizes(fwd.length)[1]
         query = _query_places(fwd, past, hidden)
-        entries = query[:, None, :, None]
-        key, _ = layer.pruned_shadow.update(entries, entries[..., :0])
-        fwd.places[kind] = Places(query, key[:, 0, :, 0], offset)
+        fwd.places[kind] = Places(query, _key_places(fwd, cache, index, kind, query), offset)
         if fwd.kept is not None and fwd.kept.valid is not None:
             fwd.state.ragged = True
     layer.pruned_armed = True
@@ -105,6 +102,22 @@ def _enter_cache(fwd: Forward, cache: Any, index: int, level: int, hidden: Tenso
             assert fwd.prompt is not None
             layer.pruned_floor = past + fwd.length - fwd.prompt.tail
     return layer, fwd.places[kind]
+
+
+def _key_places(fwd: Forward, cache: Any, index: int, kind: Signature, query: Tensor) -> Tensor:
+    """[b, k] place + 1 of everything that layers of this kind hold after the chunk at the places `query`."""
+    assert fwd.state is not None
+    leads = fwd.state.leaders[kind]
+    leader = cache.layers[leads]
+    leader.pruned_catch_up()
+    key = leader.pruned_shadow.keys
+    if leads == index:
+        entries = query[:, None, :, None]
+        key, _ = leader.pruned_shadow.update(entries, entries[..., :0])
+    elif leads > index or fwd.kept is not None:
+        raise PrunedCacheError(f"decoder layer {index} of a pruned cache ran before layer {leads}")
+    places: Tensor = key[:, 0, :, 0]  # otherwise the leader went ahead in this step, without a mask
+    return places
 
 
 def _query_places(fwd: Forward, past: int | Tensor, hidden: Tensor) -> Tensor:
