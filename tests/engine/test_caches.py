@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -378,13 +379,25 @@ def test_a_cache_of_another_plan_is_refused() -> None:
         forward(model, {"input_ids": torch.tensor([[7], [7]])}, past_key_values=cache, use_cache=True)
 
 
-@pytest.mark.parametrize("backend", ["quanto"])
-def test_integer_quantized_cache(backend: str) -> None:
-    pytest.importorskip("optimum.quanto")
-    pytest.importorskip("ninja")
+def test_integer_quantized_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four bits a number: what is stored are the survivors."""
+    cpp = pytest.importorskip("optimum.quanto.library.extensions.cpp")
+
+    def unpack(packed: Tensor, bits: int) -> Tensor:
+        """What its C++ does, which takes a compiler and a minute."""
+        return torch.cat([packed >> shift & 2**bits - 1 for shift in range(0, 8, bits)])
+
+    monkeypatch.setattr(cpp.ext, "_lib", SimpleNamespace(unpack=unpack))
     family, model = tiny("llava", "eager")
-    inputs = family.inputs([family.prompt(3, 1)], torch.float32)
-    config = {"backend": backend, "nbits": 4, "q_group_size": 16}
-    with prune(model, plan((0.4, 2))):
+    prompt = family.prompt(3, 1)
+    inputs = family.inputs([prompt], torch.float32)
+    config = {"backend": "quanto", "nbits": 4, "q_group_size": 16}
+    with prune(model, plan((0.4, 2))) as session:
         answer = generate(model, inputs, cache_implementation="quantized", cache_config=config)
-    assert answer.past_key_values.get_seq_length() == inputs["input_ids"].shape[1] + 3
+    cache, length = answer.past_key_values, len(prompt.ids)
+    left = length - session.report.total + session.report.kept
+    assert left < length
+    assert cache.get_seq_length() == length + 3
+    stored = [part._dequantize(part._quantized_keys).shape[-2] for part in cache.layers]
+    assert stored == [length, length, left, left, left]
+    assert all(part.keys.shape[-2] == 3 for part in cache.layers)  # not quantised yet
