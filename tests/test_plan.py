@@ -109,7 +109,9 @@ def test_of_leaves_the_layer_to_the_method() -> None:
 def test_of_a_method_with_stages_of_its_own() -> None:
     plan = PrunePlan.of("pyramiddrop", 0.25, num_layers=32)
     assert len(plan.stages) > 1
-    with pytest.raises(PlanError, match=r"pyramiddrop prunes at layers \[.*\] of its own; leave layer out"):
+    with pytest.raises(
+        PlanError, match=r"layer=4 cannot be met: pyramiddrop prunes at several layers, here \[.*without layer="
+    ):
         PrunePlan.of("pyramiddrop", 0.25, 4, num_layers=32)
 
 

@@ -146,8 +146,9 @@ class PrunePlan:
         if layer is not None:
             if len(stages) != 1:
                 raise PlanError(
-                    f"{chosen.name} prunes at layers {[s.site for s in stages]} of its own; "
-                    "leave layer out, or write a PrunePlan"
+                    f"layer={layer} cannot be met: {chosen.name} prunes at several layers, here "
+                    f"{[s.site for s in stages]}. Call it without layer=, or write a PrunePlan with a stage for every "
+                    "layer you want"
                 )
             stages = [Stage(stages[0].method, stages[0].keep, layer)]
         return cls(tuple(stages), positions=positions, per=per).check(num_layers)

@@ -16,7 +16,7 @@ __all__ = ["ImageReport", "PruneReport"]
 class ImageReport:
     """One image or video of the last prefill."""
 
-    row: int
+    row: int  # of the batch as it was passed
     index: int  # number of the image in its row
     modality: str
     grid: tuple[int, int, int]  # (t, h, w) of the plane in which its tokens lie
@@ -37,7 +37,8 @@ class PruneReport:
     """The last prefill of a session and the decode steps since.
 
     Times are of the language model alone: the vision tower sees every patch with or without pruning. `*_full` is what
-    the same prompt costs without pruning, by the formulas of `vlm_pruner.flops`, summed over the rows of the batch.
+    the same prompt costs without pruning, by the formulas of `vlm_pruner.flops`, summed over the rows that were run:
+    beams and samples run a row several times, while `images` names its images once.
     """
 
     images: tuple[ImageReport, ...]

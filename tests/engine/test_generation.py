@@ -10,12 +10,13 @@ import pytest
 import torch
 import transformers
 from tests.support import tiny as embedded
-from tests.support.families import FAMILIES, FOUNDATION, tiny
+from tests.support.families import FAMILIES, FOUNDATION, LAYERS, Prompt, tiny
 from tests.support.pruning import close, dropped, forward, generate, plan
 from tests.support.reference import masked
 from tests.support.versions import OLD
 
 from vlm_pruner import attach, prune
+from vlm_pruner.flops import DecoderShape, kv_bytes
 
 each_family = pytest.mark.parametrize("name", FAMILIES)
 few_families = pytest.mark.parametrize("name", [*FOUNDATION, "qwen3_vl", "internvl", "gemma3"])
@@ -36,10 +37,8 @@ def both(name: str, layer: int, **changes: Any) -> tuple[Any, Any, Any]:
     torch.manual_seed(5)
     with prune(model, plan((0.4, layer))) as session:
         answer = generate(model, inputs, **changes)
-    copies = 1 + max(record.row for record in session.images)  # beams and samples repeat the rows
-    rows = [prompt for prompt in prompts for _ in range(copies // len(prompts))]
     torch.manual_seed(5)
-    with masked(model, dropped(session, rows)):
+    with masked(model, dropped(session, prompts)):  # beams and samples repeat its rows
         reference = generate(model, inputs, **changes)
     return answer, reference, model
 
@@ -61,6 +60,36 @@ def test_beams_samples_and_no_cache(name: str, way: str) -> None:
     close(answer.logits, reference.logits, model)
     if way == "beams":
         close([answer.sequences_scores], [reference.sequences_scores], model)
+
+
+@pytest.mark.parametrize("way", ["beams", "several"])
+@pytest.mark.parametrize("name", ["llava", "qwen2_vl"])
+def test_the_report_names_every_image_of_the_prompt_once(name: str, way: str) -> None:
+    """The third row has no picture; every row is run three times."""
+    family, model = tiny(name)
+    prompts = [family.prompt(3, 2), family.prompt(4, 1, tail=9), family.prompt(5, 0)]
+    with prune(model, plan((0.4, 2))) as session:
+        generate(model, family.inputs(prompts, model.dtype), **WAYS[way])
+    assert [(i.row, i.index) for i in session.images] == [(0, 0), (0, 1), (1, 0)]
+    assert [i.total for i in session.images] == [n for prompt in prompts for n in prompt.tokens]
+    report = session.report
+    assert report.total == sum(n for prompt in prompts for n in prompt.tokens)
+    assert report.notes == ("rows without an image, left alone: 2",)
+    shape = DecoderShape.from_config(model.config.text_config)
+    once = sum(kv_bytes(shape, [len(p.ids)] * LAYERS, model.dtype.itemsize) for p in prompts)
+    assert report.kv_bytes_full == 3 * once  # what runs is every row
+
+
+def test_two_questions_about_what_was_encoded_once_are_two_rows_of_the_report() -> None:
+    family, model = tiny("llava")
+    first = family.prompt(3, 1)
+    other = Prompt(torch.cat([first.ids[:-6], torch.arange(40, 46)]), first.tokens, first.payload)
+    inputs = family.inputs([first, other])
+    with prune(model, plan((0.4, 2))) as session:
+        encoded = model.base_model.get_image_features(inputs.pop("pixel_values")[:1], return_dict=True)
+        encoded.pooler_output = list(encoded.pooler_output) * 2
+        forward(model, inputs, mm_encoder_outputs={"image": encoded})
+    assert [(i.row, i.index) for i in session.images] == [(0, 0), (1, 0)]
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -39,6 +39,21 @@ def test_one_position_per_token_equals_a_prompt_that_is_really_shorter(name: str
 
 
 @pytest.mark.parametrize("name", ["llava", "qwen2_vl"])
+def test_a_first_stage_that_keeps_everything_leaves_the_positions_as_they_are(name: str) -> None:
+    """So that what a later stage does is what it does on kept positions, in this turn and in the next."""
+    family, model = tiny(name)
+    prompts = [family.prompt(4, 1), family.prompt(5, 2, tail=9)]
+    inputs = family.inputs(prompts, model.dtype)
+    with prune(model, plan((1.0, 0), (0.3, 2))):
+        want = generate(model, inputs)
+    with prune(model, plan((1.0, 0), (0.3, 2), positions="repacked")) as session:
+        got = generate(model, inputs)
+    assert torch.equal(got.sequences, want.sequences)
+    assert all(torch.equal(a, b) for a, b in zip(got.logits, want.logits, strict=True))
+    assert session.report.kept < session.report.total
+
+
+@pytest.mark.parametrize("name", ["llava", "qwen2_vl"])
 def test_rows_of_a_padded_batch(name: str) -> None:
     family, model = tiny(name)
     prompts = [family.prompt(4, 1), family.prompt(5, 2, tail=9)]

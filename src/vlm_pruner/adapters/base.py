@@ -66,6 +66,7 @@ class VisualSpan:
     slots: Tensor  # [n] places in the chunk that is being prefilled, ascending, on the host
     layout: Layout
     tile: int  # the first of its tiles among all that the vision tower saw
+    copies: int = 1  # rows behind one another that show what was encoded once
 
 
 class Adapter(ABC):
@@ -156,7 +157,7 @@ def deal_out(layouts: list[Layout], places: Tensor, modality: Modality, joins: b
                     f"the {layout.tokens} tokens of one {modality} are split over rows or chunks"
                 )
             for row, own in zip(group, slots, strict=True):
-                spans.append(VisualSpan(row, index, modality, own[used:end], layout, tile))
+                spans.append(VisualSpan(row, index, modality, own[used:end], layout, tile, copies))
             used, index, source, tile = end, index + 1, source + parts, tile + layout.tiles
     return spans
 

@@ -158,7 +158,7 @@ def _once(fwd: Forward, value: Any, tag: Any, make: Callable[[Forward, Any], Any
 def _cut_rotary(fwd: Forward, rotary: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     """(cos, sin), each [b or 1, q, head_dim] -> [b, k, head_dim], renumbered first where the plan says so."""
     assert fwd.kept is not None
-    if fwd.state is not None and fwd.state.positions == "repacked":
+    if fwd.repacked:
         known, rotary = fwd.recall(rotary[0], "repacked")
         if not known:
             raise UnsupportedModelError("positions cannot be repacked: the rotary tables are not those of rotary_emb")

@@ -39,6 +39,7 @@ class Forward:
     steps: dict[Signature, tuple[Any, Any]] = field(default_factory=dict)  # decode step: mask before, mask after
     entered: Tensor | None = None  # [b, q, d] what entered the language model, if a method asks
     rotary: list[tuple[Any, tuple[Any, ...], dict[str, Any]]] = field(default_factory=list)  # (output, args, kwargs)
+    repacked: bool = False  # the rotary tables were made again
     shift: Tensor | None = None  # [b, 1] places closed up by repacking, all turns together
     started: Mark | None = None
     selecting: list[tuple[Mark, Mark]] = field(default_factory=list)

@@ -133,6 +133,7 @@ class LayerHooks:
 
     def _repack(self, fwd: Forward, prompt: Prompt, hidden: Tensor) -> None:
         assert fwd.kept is not None
+        fwd.repacked = True
         rotary: Any = self.parts.text.rotary_emb
         for output, args, kwargs in fwd.rotary:
             positions, shift = repack(_positions(args, kwargs), fwd.kept.mask, prompt)

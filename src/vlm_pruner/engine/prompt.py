@@ -43,12 +43,20 @@ class Prompt:
 
     places: dict[Modality, Tensor]  # [b, q] bool on the host, placeholders by modality
     real: Tensor  # [b, q] bool on the host, False at padding
+    repeats: Tensor  # [b] bool on the host, True where a row says the same as the one before
     images: list[ImageState] = field(default_factory=list)
 
     @property
     def visual(self) -> Tensor:
         """[b, q] bool on the host."""
         return torch.stack(list(self.places.values())).any(0)
+
+    @property
+    def copies(self) -> int:
+        """How many rows beams or samples have made of each; 1 also where several questions share what was encoded."""
+        copies = next((image.span.copies for image in self.images), 1)
+        alike = all(bool(self.repeats[row]) for row in range(len(self.repeats)) if row % copies)
+        return copies if alike else 1
 
     @property
     def tail(self) -> int:
@@ -107,15 +115,17 @@ def read_prompt(adapter: Adapter, base: Any, arguments: dict[str, Any]) -> Promp
     tokens = adapter.placeholders(base.config)
     if ids is not None:
         masks = [ids == token for token in tokens.values()]
+        same = ids == ids.roll(1, 0)
     else:
         embeds, table = arguments["inputs_embeds"], base.get_input_embeddings()
         rows = [table(torch.tensor(token, device=embeds.device)) for token in tokens.values()]
         masks = [(embeds == row).all(-1) for row in rows]
+        same = (embeds == embeds.roll(1, 0)).all(-1)
     attention = arguments.get("attention_mask")
     real = torch.ones_like(masks[0])
     if isinstance(attention, Tensor) and attention.dim() == 2:
         real = attention[:, -real.shape[1] :].bool()
-    host = torch.stack([*masks, real.to(masks[0].device)]).cpu()
-    if not bool(host[:-1].any()):
+    host = torch.stack([*masks, real.to(masks[0].device), same]).cpu()
+    if not bool(host[:-2].any()):
         return None
-    return Prompt(dict(zip(tokens, host, strict=False)), host[-1])
+    return Prompt(dict(zip(tokens, host, strict=False)), host[-2], host[-1].all(1))

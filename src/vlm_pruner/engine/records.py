@@ -29,7 +29,7 @@ __all__ = ["ImageRecord", "Recorder"]
 class ImageRecord:
     """One image of the last prefill: all that a picture of the pruning needs."""
 
-    row: int
+    row: int  # of the batch as it was passed; the rows that beams and samples make of one are one
     index: int  # number of the image in its row
     modality: str
     grid: tuple[int, int, int]  # (t, h, w) of the plane in which the tokens lie
@@ -119,8 +119,9 @@ class Recorder:
             note = "no image in the prompt: nothing to prune"
             return _Prefill([], [length] * batch, [], started, ended, [], itemsize, (note,))
         rows = fwd.prompt.real.sum(1).tolist()
-        images = [_record(i) for i in fwd.prompt.images]
-        alone = sorted(set(range(len(rows))) - {image.row for image in images})
+        copies = fwd.prompt.copies
+        images = [_record(i, i.span.row // copies) for i in fwd.prompt.images if i.span.row % copies == 0]
+        alone = sorted(set(range(len(rows) // copies)) - {image.row for image in images})
         notes = (f"rows without an image, left alone: {', '.join(map(str, alone))}",) if alone else ()
         return _Prefill(images, rows, fwd.lengths, started, ended, fwd.selecting, itemsize, notes)
 
@@ -176,13 +177,13 @@ class Recorder:
         }
 
 
-def _record(image: ImageState) -> ImageRecord:
+def _record(image: ImageState, row: int) -> ImageRecord:
     layout = image.span.layout
     position = layout.position
     if position is None:
         position = torch.cartesian_prod(*(torch.arange(side, dtype=torch.float32) for side in layout.grid))
     return ImageRecord(
-        row=image.span.row,
+        row=row,
         index=image.span.index,
         modality=image.span.modality,
         grid=layout.grid,
