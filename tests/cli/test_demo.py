@@ -52,7 +52,9 @@ def test_it_stops_by_itself_frees_the_port_and_calls_nobody():
     pytest.importorskip("gradio", reason="needs the extra `web`")
     words = [sys.executable, "-m", "tests.support.demo_server", "demo", "--port", "0", "--model", str(checkpoint())]
     done = subprocess.run([*words, "--minutes", "0"], cwd=ROOT, capture_output=True, text=True, timeout=120)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0, done.stderr
+    own = [line for line in done.stderr.splitlines() if "torchao" not in line and "register_constant" not in line]
+    assert own == []  # torchao tells at its import which of its kernels do not fit the machine
     port = int(done.stdout.split("http://127.0.0.1:")[1].split()[0])
     with socket.socket() as again:
         assert again.connect_ex(("127.0.0.1", port)) != 0
