@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 from vlm_pruner.web.jobs import Jobs
 
 
@@ -29,8 +31,26 @@ def test_a_new_question_replaces_the_old_one():
     assert new.is_set()
 
 
-def test_all_stop_with_the_server():
+def test_closing_stops_everybody_and_whoever_comes_later():
     jobs = Jobs()
-    flags = [jobs.begin(name) for name in ("ann", "bob")]
-    jobs.stop_all()
+    flags = [jobs.begin(name) for name in ("ann", "ann", "bob")]
+    assert not jobs.close(patience=0)
     assert all(flag.is_set() for flag in flags)
+    assert jobs.begin("eve").is_set()
+
+
+def test_closing_waits_until_all_have_ended():
+    jobs, ended = Jobs(), []
+    flag = jobs.begin("ann")
+
+    def answer() -> None:
+        flag.wait(10)
+        ended.append(True)
+        jobs.end("ann", flag)
+
+    thread = threading.Thread(target=answer)
+    thread.start()
+    assert jobs.close(patience=10)
+    assert ended
+    thread.join()
+    assert jobs.close(patience=0)

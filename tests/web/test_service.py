@@ -88,6 +88,22 @@ def test_stopping_ends_it_at_the_next_token_and_frees_the_model(tiny):
     assert isinstance(list(service.compare(IMAGE, QUESTION, [], max_new_tokens=1))[-1], Done)
 
 
+def test_stopping_does_not_wait_for_the_end_of_a_long_prefill(tiny):
+    service, stop, layers = Service(tiny), threading.Event(), tiny.model.model.language_model.layers
+    reached = []
+    hooks = [
+        layers[0].register_forward_pre_hook(lambda *_: stop.set()),
+        layers[2].register_forward_pre_hook(lambda *_: reached.append(2)),
+    ]
+    try:
+        events = list(service.compare(IMAGE, QUESTION, [], max_new_tokens=4, stop=stop))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    assert events[-1] == Stopped()
+    assert not reached
+
+
 def test_a_reader_who_goes_away_frees_the_model(tiny):
     service, stop = Service(tiny), threading.Event()
     reading = service.compare(IMAGE, QUESTION, [], max_new_tokens=400, stop=stop)

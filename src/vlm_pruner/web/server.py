@@ -22,6 +22,8 @@ from vlm_pruner.web.settings import MAX_CHOICES, MAX_MEGABYTES
 __all__ = ["free_port", "serve"]
 
 MAX_WAITING = 64  # visitors in Gradio's queue; the next one is told to come back
+PATIENCE = 3.0  # seconds for answers under way to stop, when the page is closed
+GRACE = 0.5  # seconds for what was said last to reach the visitors
 
 
 @contextmanager
@@ -39,8 +41,20 @@ def serve(loaded: Loaded, *, host: str = "127.0.0.1", port: int = 7860) -> Itera
     try:
         yield f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"
     finally:
-        desk.jobs.stop_all()
+        desk.jobs.close(PATIENCE)
+        _hang_up(page.server)
         page.close(verbose=False)
+
+
+def _hang_up(server: Any) -> None:
+    """End the server's thread: visitors get the last words of their answers, then their open streams are closed.
+
+    Every open page holds a stream for as long as it is open, for which the server would wait.
+    """
+    server.should_exit = True
+    server.thread.join(GRACE)
+    for connection in list(server.server_state.connections):
+        connection.loop.call_soon_threadsafe(connection.transport.close)
 
 
 def _launch(page: Any, host: str, port: int) -> None:

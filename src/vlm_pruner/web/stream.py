@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any
 
@@ -38,6 +39,23 @@ class _Stop(StoppingCriteria):  # type: ignore[misc]
 
     def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs: Any) -> Tensor:
         return torch.full((len(input_ids),), self.flag.is_set(), device=input_ids.device)
+
+
+@contextmanager
+def _stoppable(model: torch.nn.Module, flag: threading.Event) -> Iterator[None]:
+    """Within the block the model stops at its next layer: a prefill of a minute ends as soon as a token does."""
+
+    def look(module: torch.nn.Module, inputs: Any) -> None:
+        if flag.is_set():
+            raise StoppedError
+
+    stacks = (module for module in model.modules() if isinstance(module, torch.nn.ModuleList))
+    hooks = [layer.register_forward_pre_hook(look) for stack in stacks for layer in stack]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 class Generation:
@@ -91,8 +109,9 @@ class Generation:
 
     def _generate(self) -> Run:
         started = time.perf_counter()
-        with torch.inference_mode(), prune(self._loaded.model, self._plan) as session:
-            ids = self._loaded.model.generate(
+        model = self._loaded.model
+        with torch.inference_mode(), _stoppable(model, self._stop), prune(model, self._plan) as session:
+            ids = model.generate(
                 **self._inputs,
                 do_sample=False,
                 max_new_tokens=self._max_new_tokens,
