@@ -129,11 +129,40 @@ def _choice_rows(desk: Desk) -> list[Any]:
         method, percent, layer = values[3 * number : 3 * number + 3]
         with gr.Row(elem_classes="vp-choice", elem_id=f"vp-choice-{number + 1}"):
             rows += [
-                gr.Dropdown(methods, value=method, label=f"Method {number + 1}", scale=3, min_width=150),
+                _list(methods, method, f"Method {number + 1}"),
                 gr.Slider(1, 100, value=percent, step=1, label=f"Keep {number + 1}, %", scale=4, min_width=170),
-                gr.Dropdown(layers, value=layer, label=f"Where {number + 1}", scale=3, min_width=150),
+                _list(layers, layer, f"Where {number + 1}"),
             ]
     return rows
+
+
+def _list(options: list[tuple[str, str]], value: object, label: str) -> Any:
+    """One of the browser's own lists.
+
+    Gradio's handles a key some time after it was pressed, so that whoever is fast, on a machine that is slow, leaves it
+    before it has taken the choice in.
+    """
+    inside = "".join(f'<option value="{escape(key)}">{escape(name)}</option>' for name, key in options)
+    name = escape(label)
+    select = f'<span aria-hidden="true">{name}</span><select aria-label="{name}">{inside}</select>'
+    return gr.HTML(
+        value,
+        html_template=f'<label class="vp-list">{select}</label>',
+        js_on_load=_LIST,
+        apply_default_css=False,
+        label=label,
+        scale=3,
+        min_width=150,
+    )
+
+
+_LIST = """
+const list = element.querySelector("select");
+const show = () => { list.value = props.value; };
+list.addEventListener("change", () => { props.value = list.value; });
+watch("value", show);
+show();
+"""
 
 
 def _player() -> str:
