@@ -74,7 +74,8 @@ class Variant(PruningMethod):
             place, diagonal = geometry(tokens, 1.0)
             cosine = cosine / (1 + self.spatial * torch.cdist(place, place) / diagonal)
         gain = distinctiveness(tokens.features).clamp_min(1e-3).pow(self.gain) if self.gain else None
-        return facility(cosine, keep, row_weight=weight, candidate_weight=gain)
+        gain = None if gain is None else gain[None]
+        return facility(cosine[None], keep, row_weight=weight[None], candidate_weight=gain)[0]
 
     def _grow(self, tokens: VisualTokens, unit: Tensor, weight: Tensor, keep: int) -> Tensor:
         """The least redundant token, again and again: no thresholds and no blocks."""

@@ -34,7 +34,7 @@ def test_forced_for_a_block_and_for_a_call():
 
 def test_unknown_backends():
     with pytest.raises(PlanError, match="did you mean 'triton'"):
-        spread(ROWS, 2, backend="tritn")
+        spread([ROWS], 2, backend="tritn")
     with pytest.raises(PlanError, match="Known: naive, torch, triton"), use_backend(uuid.uuid4().hex):
         pass
 
@@ -42,4 +42,4 @@ def test_unknown_backends():
 def test_triton_on_a_cpu_is_refused_with_the_reason(monkeypatch):
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     with pytest.raises(BackendUnavailableError, match=r"maxmin cannot run on triton: .*; use one of naive, torch"):
-        spread(ROWS, 2, backend="triton")
+        spread([ROWS], 2, backend="triton")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, final
 
@@ -27,5 +28,18 @@ class DivPrune(PruningMethod):
     source: ClassVar[str] = "arXiv:2503.02175, Alg. 1"
 
     def select(self, tokens: VisualTokens, keep: int) -> Selection:
-        order = spread(tokens.features, keep)
-        return Selection(index=order.sort().values, order=order)
+        return self._select_equal([tokens], keep)[0]
+
+    def select_batch(self, tokens: Sequence[VisualTokens], keep: Sequence[int]) -> list[Selection]:
+        """Images of equal shape and budget are chosen from together."""
+        groups: dict[tuple[object, ...], list[int]] = {}
+        for i, (t, k) in enumerate(zip(tokens, keep, strict=True)):
+            groups.setdefault((t.features.shape, t.features.dtype, t.device, k), []).append(i)
+        found: dict[int, Selection] = {}
+        for rows in groups.values():
+            found.update(zip(rows, self._select_equal([tokens[i] for i in rows], keep[rows[0]]), strict=True))
+        return [found[i] for i in range(len(tokens))]
+
+    def _select_equal(self, tokens: Sequence[VisualTokens], keep: int) -> list[Selection]:
+        orders = spread([t.features for t in tokens], keep)
+        return [Selection(index=order.sort().values, order=order) for order in orders]

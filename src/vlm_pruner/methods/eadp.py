@@ -59,7 +59,8 @@ def eadp(rows: Tensor, weight: Tensor, keep: int) -> Tensor:
     Needs the [n, n] cosines: what a candidate adds is measured on every token.
     """
     unit = normalise(rows)
-    return facility((unit @ unit.T).clamp_(-1, 1).add_(1).mul_(0.5), keep, row_weight=weight)
+    cover = (unit @ unit.T).clamp_(-1, 1).add_(1).mul_(0.5)
+    return facility(cover[None], keep, row_weight=weight[None])[0]
 
 
 @final

@@ -39,7 +39,7 @@ def mmtok(
     image, text, tower = normalise(features), normalise(words), normalise(vision)
     asked = (text @ image.T / text_temperature).softmax(-1) / max(1, text.shape[0])  # [t, n]
     seen = (tower @ tower.T / image_temperature).softmax(-1) * (alpha / tower.shape[0])  # [n, n]
-    return facility(torch.cat([asked, seen]).T.contiguous(), keep)
+    return facility(torch.cat([asked, seen]).T.contiguous()[None], keep)[0]
 
 
 @final

@@ -22,7 +22,7 @@ def scope(rows: Tensor, score: Tensor, keep: int, alpha: float = 1.0) -> Tensor:
     Needs the [n, n] cosines: what a candidate adds is measured on every token.
     """
     unit = normalise(rows)
-    return facility(unit @ unit.T, keep, candidate_weight=score.float().pow(alpha))
+    return facility((unit @ unit.T)[None], keep, candidate_weight=score.float().pow(alpha)[None])[0]
 
 
 @final

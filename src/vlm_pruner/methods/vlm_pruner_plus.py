@@ -76,4 +76,4 @@ def cover(unit: Tensor, stands_out: Tensor, keep: int, emphasis: float) -> Tenso
     largest, so that a token like all others is still seen. Needs the [n, n] cosines.
     """
     weight = stands_out.clamp_min(1e-3).pow(emphasis)
-    return facility((unit @ unit.T).clamp_min_(0), keep, row_weight=weight)
+    return facility((unit @ unit.T).clamp_min_(0)[None], keep, row_weight=weight[None])[0]

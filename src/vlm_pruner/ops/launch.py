@@ -1,7 +1,15 @@
-"""What the kernels share: images as one tensor, and the best of all programs of the launch before."""
+"""What the kernels share: images as one tensor, programs that work on one image together, and how these agree.
+
+A selection is a loop in which every step needs the outcome of the one before. One launch goes through the whole loop:
+each image has a crew of programs on the device, each of which looks after some of the tokens, and which wait for one
+another by counting arrivals. That is safe as long as all of them run at the same time, which a cooperative launch
+guarantees (it is refused where it cannot be). A crew of one needs no counting; the interpreter, which runs programs
+one after another, has only those.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 import torch
@@ -9,7 +17,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-__all__ = ["best_in", "best_of", "together"]
+__all__ = ["OPTIONS", "Crew", "best_in", "best_of_crew", "interpreted", "inverse", "meet", "share", "together"]
+
+OPTIONS = {"enable_fp_fusion": True}
+"""Of every launch; said aloud, because the default of Triton is about to change."""
+
+_ON_DEVICE, _INTERPRETED = 16, 256  # tokens: many where every operation has its price
 
 
 def together(images: Sequence[Tensor]) -> Tensor:
@@ -17,15 +30,53 @@ def together(images: Sequence[Tensor]) -> Tensor:
     return images[0][None] if len(images) == 1 else torch.stack(list(images))
 
 
-def share(tensor: Tensor) -> int:
-    """Tokens that one program looks after: few on a device, more where the interpreter runs them one by one."""
-    return 16 if tensor.is_cuda else 256
+def interpreted() -> bool:
+    """Do kernels run in Triton's interpreter?"""
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def share() -> int:
+    """Tokens that a program compares at a time."""
+    return _INTERPRETED if interpreted() else _ON_DEVICE
+
+
+def residents(device: torch.device) -> int:
+    """Programs that are sure to run at the same time: one per multiprocessor. Asks the driver, not the device."""
+    return 1 if interpreted() else torch.cuda.get_device_properties(device).multi_processor_count
+
+
+class Crew:
+    """The programs that work on each of `batch` images of so many `tiles`, and where they meet."""
+
+    def __init__(self, batch: int, tiles: int, device: torch.device) -> None:
+        self.size = max(1, min(tiles, residents(device) // batch))
+        self.grid = (batch, self.size)
+        slots = triton.next_power_of_2(self.size)
+        self.arrivals = torch.zeros(batch, dtype=torch.int32, device=device)
+        self.scores = torch.full((batch, 2, slots), -torch.inf, device=device)  # of two steps in turn
+        self.tokens = torch.zeros(batch, 2, slots, dtype=torch.int32, device=device)
+        self.options = {"SLOTS": slots, "launch_cooperative_grid": self.size > 1, **OPTIONS}
 
 
 @triton.jit
 def inverse(x):
     """1 / x, and 0 for 0."""
     return 1.0 / tl.where(x > 0, x, float("inf"))
+
+
+@triton.jit
+def meet(arrivals, rounds, ALONE: tl.constexpr):
+    """Wait for the crew of this image, for the `rounds`-th time: what it stored before may now be loaded.
+
+    The barriers make the stores of all threads part of what the counting thread releases, and its acquisition theirs.
+    """
+    tl.debug_barrier()
+    if not ALONE:
+        everyone = rounds * tl.num_programs(1)
+        arrived = tl.atomic_add(arrivals, 1, sem="acq_rel") + 1
+        while arrived < everyone:
+            arrived = tl.atomic_add(arrivals, 0, sem="acquire")
+        tl.debug_barrier()
 
 
 @triton.jit
@@ -37,9 +88,19 @@ def best_in(score, token, real):
 
 
 @triton.jit
-def best_of(scores, tokens, programs, PROGRAMS: tl.constexpr):
-    """The token of the largest of the `scores` that the programs of one image left; ties go to the lower token."""
-    program = tl.arange(0, PROGRAMS)
-    score = tl.load(scores + program, mask=program < programs, other=float("-inf"))
-    token = tl.load(tokens + program, mask=program < programs, other=0x7FFFFFFF)
-    return tl.min(tl.where(score == tl.max(score, 0), token, 0x7FFFFFFF), 0)
+def best_of_crew(best, token, scores, tokens, arrivals, step, SLOTS: tl.constexpr):
+    """(largest score, its token) of all programs of this image, each of which brings its best; the meeting `step` + 1.
+
+    Two sets of slots take turns: who writes the next step cannot disturb those who still read this one.
+    """
+    if SLOTS > 1:
+        own = step % 2 * SLOTS + tl.program_id(1)
+        tl.store(scores + own, best)
+        tl.store(tokens + own, token)
+    meet(arrivals, step + 1, SLOTS == 1)
+    if SLOTS > 1:
+        lane = tl.arange(0, SLOTS)
+        score = tl.load(scores + step % 2 * SLOTS + lane)
+        which = tl.load(tokens + step % 2 * SLOTS + lane)
+        best, token = best_in(score, which, lane < tl.num_programs(1))
+    return best, token

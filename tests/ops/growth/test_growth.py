@@ -1,7 +1,6 @@
 """The growth equals its definition: kept set, order, owners; with ties, tokens without a place, and early stops."""
 
 import dataclasses
-import importlib.util
 
 import pytest
 import torch
@@ -98,9 +97,3 @@ def test_reads_nothing(backend):
         grow(*images, 12, RULE)  # the ladder of thresholds is put on the device once
         with no_undeclared_reads():
             grow(*images, 12, RULE)
-
-
-@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
-def test_images_too_large_for_one_program_go_through_masked_steps(monkeypatch):
-    monkeypatch.setattr(importlib.import_module("vlm_pruner.ops.growth.triton"), "_ONE_PROGRAM", 50)
-    check("triton", inputs(64, 4), 20)

@@ -12,7 +12,7 @@ from vlm_pruner.ops import spread
 @pytest.mark.parametrize(("n", "keep"), [(1, 1), (2, 2), (9, 9), (65, 20), (130, 40), (300, 40)])
 @pytest.mark.parametrize("noise", [0.05, 1.0])
 def test_equals_the_definition(backend, n, keep, noise):
-    features = poisoned(blobs(n, 24, n, noise=noise))
+    features = [poisoned(blobs(n, 24, n + 100 * seed, noise=noise)) for seed in range(2)]
     with running(backend):
         found = spread(features, keep)
     assert found.tolist() == spread(features, keep, backend="naive").tolist()
@@ -23,9 +23,9 @@ def test_equals_the_definition(backend, n, keep, noise):
 def test_rows_of_any_length_and_zero_rows(backend, scale):
     features = blobs(40, 16, 0).to(DEVICE)
     features[7] = 0
-    expected = spread(features, 12, backend="naive").tolist()
+    expected = spread([features], 12, backend="naive").tolist()
     with running(backend):
-        assert spread(features * scale, 12).tolist() == expected
+        assert spread([features * scale], 12).tolist() == expected
 
 
 @pytest.mark.parametrize("backend", FAST)
@@ -33,7 +33,7 @@ def test_rows_of_any_length_and_zero_rows(backend, scale):
 def test_half_precision_is_read_in_float32(backend, dtype):
     features = blobs(90, 24, 3, noise=1.0).to(DEVICE, dtype)
     with running(backend):
-        assert spread(features, 20).tolist() == spread(features, 20, backend="naive").tolist()
+        assert spread([features], 20).tolist() == spread([features], 20, backend="naive").tolist()
 
 
 @pytest.mark.parametrize("backend", FAST)
@@ -41,11 +41,11 @@ def test_equal_tokens_are_taken_in_order(backend):
     features = torch.zeros(7, 16, device=DEVICE)
     features[:, 3] = 1
     with running(backend):
-        assert spread(features, 7).tolist() == list(range(7))
+        assert spread([features], 7).tolist() == [list(range(7))]
 
 
 @pytest.mark.parametrize("backend", READS_NOTHING)
 def test_reads_nothing(backend):
     features = blobs(40, 16, 0).to(DEVICE)
     with running(backend), no_undeclared_reads():
-        spread(features, 12)
+        spread([features] * 2, 12)

@@ -9,10 +9,14 @@ __all__ = ["facility"]
 
 
 def facility(cover: Tensor, keep: int, row_weight: Tensor | None, candidate_weight: Tensor | None) -> Tensor:
-    """[keep] candidates, as `vlm_pruner.ops.facility.facility`; every gain is recomputed from all that is chosen."""
-    values = cover.double()
-    rows = torch.ones_like(values[0]) if row_weight is None else row_weight.double()
-    candidates = torch.ones_like(values[:, 0]) if candidate_weight is None else candidate_weight.double()
+    """[B, keep] candidates, as `vlm_pruner.ops.facility.facility`; every gain is recomputed from all that is chosen."""
+    rows = torch.ones_like(cover[:, 0]) if row_weight is None else row_weight
+    candidates = torch.ones_like(cover[:, :, 0]) if candidate_weight is None else candidate_weight
+    return torch.stack([_one(*parts, keep) for parts in zip(cover, rows, candidates, strict=True)])
+
+
+def _one(cover: Tensor, row_weight: Tensor, candidate_weight: Tensor, keep: int) -> Tensor:
+    values, rows, candidates = cover.double(), row_weight.double(), candidate_weight.double()
     order: list[int] = []
     for _ in range(keep):
         reached = values[order].amax(0).clamp_min(0) if order else torch.zeros_like(rows)  # [m]

@@ -9,7 +9,13 @@ __all__ = ["facility"]
 
 
 def facility(cover: Tensor, keep: int, row_weight: Tensor | None, candidate_weight: Tensor | None) -> Tensor:
-    """[keep] candidates; see `vlm_pruner.ops.facility.facility`. O(n m) a step, and no value is read."""
+    """[B, keep] candidates; see `vlm_pruner.ops.facility.facility`. O(n m) a step, and no value is read."""
+    rows = [None] * len(cover) if row_weight is None else row_weight
+    candidates = [None] * len(cover) if candidate_weight is None else candidate_weight
+    return torch.stack([_one(*parts, keep) for parts in zip(cover, rows, candidates, strict=True)])
+
+
+def _one(cover: Tensor, row_weight: Tensor | None, candidate_weight: Tensor | None, keep: int) -> Tensor:
     n, m = cover.shape
     weight = torch.ones(m, device=cover.device) if row_weight is None else row_weight
     reached = torch.zeros(m, device=cover.device)

@@ -1,9 +1,15 @@
-"""What the programs of the growth are made of. An image is a tuple (unit rows, their two strides, places, slope)."""
+"""What the programs of the growth are made of.
+
+An image is a tuple (unit rows, their two strides, places, slope); its tiles of tokens go round the programs of its
+crew, and what one of them stored is loaded by others only after a meeting. All of them go through the same steps.
+"""
 
 from __future__ import annotations
 
 import triton
 import triton.language as tl
+
+from vlm_pruner.ops.launch import meet
 
 __all__ = ["fits_in", "following", "order_of", "redundancy", "take_in"]
 
@@ -48,9 +54,17 @@ def _score(image, similarity, near):
 
 
 @triton.jit
-def take_in(image, vectors, sizes, order, first, count, TILE: tl.constexpr, CHANNELS: tl.constexpr):
-    """Bring the running vectors of all tokens up to date with the `count` tokens of `order` from `first` on."""
-    for start in range(0, sizes[0], TILE):
+def take_in(
+    image, vectors, sizes, order, first, count, arrivals, rounds,
+    TILE: tl.constexpr, CHANNELS: tl.constexpr, ALONE: tl.constexpr,
+):  # fmt: skip
+    """Bring the running vectors of all tokens up to date with the `count` tokens of `order` from `first` on.
+
+    Nobody begins before all have read the vectors as they were, nobody goes on before all have finished: two meetings,
+    whose number is returned.
+    """
+    meet(arrivals, rounds + 1, ALONE)
+    for start in range(tl.program_id(1) * TILE, sizes[0], tl.num_programs(1) * TILE):
         token = start + tl.arange(0, TILE)
         real = token < sizes[0]
         owner = tl.load(vectors[0] + token, mask=real, other=0)
@@ -71,7 +85,8 @@ def take_in(image, vectors, sizes, order, first, count, TILE: tl.constexpr, CHAN
         tl.store(vectors[0] + token, owner, mask=real)
         tl.store(vectors[1] + token, similarity, mask=real)
         tl.store(vectors[2] + token, near, mask=real)
-    tl.debug_barrier()
+    meet(arrivals, rounds + 2, ALONE)
+    return rounds + 2
 
 
 @triton.jit
@@ -99,10 +114,16 @@ def fits_in(score, fits, room, lane):
 
 
 @triton.jit
-def following(image, vectors, ranked, threshold, begin, outside, width, TILE: tl.constexpr):
-    """Where the next block with a token below the threshold begins, at `begin` or after it; `outside` if none does."""
+def following(
+    image, vectors, ranked, threshold, begin, outside, width, slots, arrivals, rounds,
+    TILE: tl.constexpr, SLOTS: tl.constexpr,
+):  # fmt: skip
+    """(where the next block with a token below the threshold begins, at `begin` or after it, else `outside`; meetings).
+
+    The slots are free again at the next meeting, of which `take_in` has two before anybody comes back here.
+    """
     found = outside
-    start = begin
+    start = begin + tl.program_id(1) * TILE
     while (start < outside) & (found == outside):
         place = start + tl.arange(0, TILE)
         real = place < outside
@@ -111,36 +132,41 @@ def following(image, vectors, ranked, threshold, begin, outside, width, TILE: tl
         near = tl.load(vectors[2] + token, mask=real, other=0.0)
         below = real & (_score(image, similarity, near) < threshold)
         found = tl.min(tl.where(below, place, outside), 0)
-        start += TILE
-    return tl.where(found == outside, outside, begin + (found - begin) // width * width)
+        start += tl.num_programs(1) * TILE
+    if SLOTS > 1:
+        tl.store(slots + tl.program_id(1), found)
+        meet(arrivals, rounds + 1, False)
+        lane = tl.arange(0, SLOTS)
+        found = tl.min(tl.load(slots + lane, mask=lane < tl.num_programs(1), other=0x7FFFFFFF), 0)
+    return tl.where(found == outside, outside, begin + (found - begin) // width * width), rounds + 1
 
 
 @triton.jit
-def order_of(image, vectors, inside, score, ranked, n, TILE: tl.constexpr):
-    """The least redundancy; `ranked` becomes the tokens outside by redundancy, then index, and after them those inside.
+def order_of(
+    image, vectors, inside, score, ranked, n, arrivals, rounds,
+    TILE: tl.constexpr, RIVALS: tl.constexpr, ALONE: tl.constexpr,
+):  # fmt: skip
+    """(least redundancy, meetings); `ranked` becomes the tokens outside by redundancy, then index, then those inside.
 
-    The place of a token is the number of those before it, counted: no barrier but one, and any n.
+    The place of a token is the number of those before it, counted: it takes no sorting network, and any n will do.
     """
-    least = float("inf")
-    for start in range(0, n, TILE):
+    for start in range(tl.program_id(1) * TILE, n, tl.num_programs(1) * TILE):
         token = start + tl.arange(0, TILE)
         real = token < n
         similarity = tl.load(vectors[1] + token, mask=real, other=0.0)
         near = tl.load(vectors[2] + token, mask=real, other=0.0)
         kept = tl.load(inside + token, mask=real, other=1)
-        own = tl.where(kept == 0, _score(image, similarity, near), float("inf"))
-        tl.store(score + token, own, mask=real)
-        least = tl.minimum(least, tl.min(own, 0))
-    tl.debug_barrier()
-    for start in range(0, n, TILE):
+        tl.store(score + token, tl.where(kept == 0, _score(image, similarity, near), float("inf")), mask=real)
+    meet(arrivals, rounds + 1, ALONE)
+    for start in range(tl.program_id(1) * TILE, n, tl.num_programs(1) * TILE):
         token = start + tl.arange(0, TILE)
         own = tl.load(score + token, mask=token < n, other=float("inf"))
         place = tl.zeros((TILE,), tl.int32)
-        for begin in range(0, n, TILE):
-            rival = begin + tl.arange(0, TILE)
+        for begin in range(0, n, RIVALS):
+            rival = begin + tl.arange(0, RIVALS)
             other = tl.load(score + rival, mask=rival < n, other=float("inf"))
             tie = (other[None, :] == own[:, None]) & (rival[None, :] < token[:, None])
             place += tl.sum(((other[None, :] < own[:, None]) | tie).to(tl.int32), 1)
         tl.store(ranked + place, token, mask=token < n)
-    tl.debug_barrier()
-    return least
+    meet(arrivals, rounds + 2, ALONE)
+    return tl.load(score + tl.load(ranked)), rounds + 2

@@ -1,7 +1,7 @@
-"""The growth on the device: one program per image goes through all passes, and the host waits for nothing.
+"""The growth on the device: one launch goes through all passes, the order of each included, for any number of tokens.
 
-The whole growth is one launch, the order of each pass included. Beyond 16,384 tokens a single program per image would
-leave the rest of the device idle for too long; the masked steps of `masked.py` use all of it, and read nothing either.
+Each image has a crew of programs, one for a few tiles of tokens. They meet when tokens are taken in and at the ends of
+a pass; in between each of them judges the blocks for itself, since to compute that again is cheaper than to wait.
 """
 
 from __future__ import annotations
@@ -14,20 +14,23 @@ from torch import Tensor
 from vlm_pruner.ops.growth import Grown, masked
 from vlm_pruner.ops.growth.kernels import fits_in, following, order_of, redundancy, take_in
 from vlm_pruner.ops.growth.rule import GrowthRule
+from vlm_pruner.ops.launch import Crew, interpreted
 
 __all__ = ["grow"]
 
-_ONE_PROGRAM = 16384  # tokens
-_ON_DEVICE = {"TILE": 128, "CHANNELS": 32}
-_INTERPRETED = {"TILE": 512, "CHANNELS": 256}  # which has no registers to fill, and a price for every operation
+_ON_DEVICE = {"TILE": 64, "RIVALS": 128, "CHANNELS": 32, "WAITING": 64}
+_INTERPRETED = {"TILE": 512, "RIVALS": 2048, "CHANNELS": 256, "WAITING": 64}  # no registers to fill, calls to pay for
 
 
 @triton.jit
 def _one_pass(
-    image, vectors, sizes, order, inside, ranked, threshold, size, first,
-    WIDTH: tl.constexpr, WAITING: tl.constexpr, TILE: tl.constexpr, CHANNELS: tl.constexpr,
+    image, vectors, sizes, order, inside, ranked, threshold, size, first, slots, arrivals, rounds,
+    WIDTH: tl.constexpr, WAITING: tl.constexpr, TILE: tl.constexpr, CHANNELS: tl.constexpr, SLOTS: tl.constexpr,
 ):  # fmt: skip
-    """(size, first) after a pass in the order `ranked`; tokens of `order` from `first` on wait to be taken in."""
+    """(size, first, meetings) after a pass in the order `ranked`; tokens of `order` from `first` on are not taken in.
+
+    What a block adds is stored by all programs alike, so that each of them can read it without a meeting.
+    """
     n, keep, width = sizes[0], sizes[3], sizes[4]
     outside, begin = n - size, 0
     while (begin < outside) & (size < keep):
@@ -44,44 +47,52 @@ def _one_pass(
         size += added
         begin += width
         if (added == 0) | (size - first > WAITING):
-            take_in(image, vectors, sizes, order, first, size - first, TILE, CHANNELS)
+            rounds = take_in(
+                image, vectors, sizes, order, first, size - first, arrivals, rounds, TILE, CHANNELS, SLOTS == 1
+            )
             first = size
         if added == 0:
-            begin = following(image, vectors, ranked, threshold, begin, outside, width, TILE)
-    return size, first
+            begin, rounds = following(
+                image, vectors, ranked, threshold, begin, outside, width, slots, arrivals, rounds, TILE, SLOTS
+            )
+    return size, first, rounds
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n", "keep", "width", "begin", "levels"])
 def _whole(
-    unit, place, slope, rungs, order, owner, similarity, near, inside, score, ranked,
+    unit, place, slope, rungs, order, owner, similarity, near, inside, score, ranked, slots, arrivals,
     n, q, axes, keep, width, begin, levels, unit_b, unit_n, unit_q,
-    FILL: tl.constexpr, RUNGS: tl.constexpr,
-    WIDTH: tl.constexpr, WAITING: tl.constexpr, TILE: tl.constexpr, CHANNELS: tl.constexpr,
+    FILL: tl.constexpr, RUNGS: tl.constexpr, WIDTH: tl.constexpr, WAITING: tl.constexpr,
+    TILE: tl.constexpr, RIVALS: tl.constexpr, CHANNELS: tl.constexpr, SLOTS: tl.constexpr,
 ):  # fmt: skip
     b = tl.program_id(0).to(tl.int64)
     image = (unit + b * unit_b, unit_n, unit_q, place + b * n * axes, tl.load(slope + b))
     vectors = (owner + b * n, similarity + b * n, near + b * n)
     sizes = (n, q, axes, keep, width)
     order, inside, score, ranked = order + b * keep, inside + b * n, score + b * n, ranked + b * n
+    slots, arrivals = slots + b * 2 * SLOTS, arrivals + b
     rung = tl.arange(0, RUNGS)
     ladder_ = tl.load(rungs + rung, mask=rung < levels, other=float("inf"))
-    size, first, level, going = begin, 0, -1, begin < keep
+    size, first, level, rounds, going = begin, 0, -1, 0, begin < keep
     while going:
-        take_in(image, vectors, sizes, order, first, size - first, TILE, CHANNELS)
+        rounds = take_in(
+            image, vectors, sizes, order, first, size - first, arrivals, rounds, TILE, CHANNELS, SLOTS == 1
+        )
         first = size
-        least = order_of(image, vectors, inside, score, ranked, n, TILE)
+        least, rounds = order_of(image, vectors, inside, score, ranked, n, arrivals, rounds, TILE, RIVALS, SLOTS == 1)
         level += 1
         if FILL:
             level = tl.maximum(level, tl.sum((ladder_ <= least).to(tl.int32), 0))
         threshold = tl.load(rungs + tl.minimum(level, levels - 1))
         before = size
-        size, first = _one_pass(
-            image, vectors, sizes, order, inside, ranked, threshold, size, first, WIDTH, WAITING, TILE, CHANNELS
-        )
+        size, first, rounds = _one_pass(
+            image, vectors, sizes, order, inside, ranked, threshold, size, first, slots, arrivals, rounds,
+            WIDTH, WAITING, TILE, CHANNELS, SLOTS,
+        )  # fmt: skip
         going = size < keep
         if not FILL:
             going = going & (size > before)
-    take_in(image, vectors, sizes, order, first, size - first, TILE, CHANNELS)
+    take_in(image, vectors, sizes, order, first, size - first, arrivals, rounds, TILE, CHANNELS, SLOTS == 1)
 
 
 def grow(unit: Tensor, place: Tensor, diagonal: Tensor, pivots: Tensor, keep: int, rule: GrowthRule) -> Grown:
@@ -89,10 +100,9 @@ def grow(unit: Tensor, place: Tensor, diagonal: Tensor, pivots: Tensor, keep: in
 
     O(n q) time for every token kept, O(n) memory beyond the input; nothing is read off the device.
     """
-    batch, n, q = unit.shape
-    if n > _ONE_PROGRAM:
-        return masked.grow(unit, place, diagonal, pivots, keep, rule)
-    device = unit.device
+    (batch, n, q), device = unit.shape, unit.device
+    blocks = _INTERPRETED if interpreted() else _ON_DEVICE
+    crew = Crew(batch, triton.cdiv(n, blocks["TILE"]), device)
     order = torch.full((batch, keep), -1, dtype=torch.int64, device=device)
     order[:, : pivots.shape[1]] = pivots
     owner = torch.zeros(batch, n, dtype=torch.int64, device=device)
@@ -100,12 +110,11 @@ def grow(unit: Tensor, place: Tensor, diagonal: Tensor, pivots: Tensor, keep: in
     inside = torch.zeros(batch, n, dtype=torch.int32, device=device).scatter_(1, pivots, 1)
     ranked = torch.zeros(batch, n, dtype=torch.int32, device=device)
     rungs = masked.ladder(rule, device)
-    width = triton.next_power_of_2(max(16, rule.token_batch))
-    _whole[(batch,)](
+    _whole[crew.grid](
         unit, place.contiguous(), rule.spatial_weight / diagonal, rungs, order, owner, similarity, near, inside,
-        torch.empty_like(near), ranked,
+        torch.empty_like(near), ranked, crew.tokens, crew.arrivals,
         n, q, place.shape[2], keep, rule.token_batch, pivots.shape[1], len(rungs), *unit.stride(),
         FILL=rule.fill, RUNGS=triton.next_power_of_2(len(rungs)),
-        WIDTH=width, WAITING=64, **(_ON_DEVICE if unit.is_cuda else _INTERPRETED),
+        WIDTH=triton.next_power_of_2(max(16, rule.token_batch)), **blocks, **crew.options,
     )  # fmt: skip
     return Grown(order, owner, similarity)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 from vlm_pruner.ops.dispatch import implementation
@@ -9,14 +11,14 @@ from vlm_pruner.ops.dispatch import implementation
 __all__ = ["spread"]
 
 
-def spread(features: Tensor, keep: int, *, backend: str | None = None) -> Tensor:
-    """[keep] int64 tokens in order of selection, distinct.
+def spread(features: Sequence[Tensor], keep: int, *, backend: str | None = None) -> Tensor:
+    """[B, keep] int64 tokens of B images in order of selection, distinct.
 
     With d_ij = 1 - cosine of rows i and j: first the token that is farthest from its nearest neighbour, then again and
     again the one whose nearest chosen token is farthest. Ties go to the lower index. arXiv:2503.02175, Alg. 1.
 
     Args:
-        features: [n, d], any float dtype. A zero row has cosine 0 with everything.
+        features: B tensors [n, d] of one shape, any float dtype. A zero row has cosine 0 with everything.
         keep: 1 <= keep <= n.
     """
-    return implementation("maxmin", features, backend).spread(features, keep)  # type: ignore[no-any-return]
+    return implementation("maxmin", features[0], backend).spread(features, keep)  # type: ignore[no-any-return]

@@ -8,6 +8,8 @@ triangle in strips and every later one is a product with one row.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -19,8 +21,12 @@ _ROWS = 32
 _CACHED = 1024  # tokens whose cosines are held: 4 n q floats with q = 256
 
 
-def spread(features: Tensor, keep: int) -> Tensor:
-    """[keep] tokens; see `vlm_pruner.ops.maxmin.spread`. Holds at most 1024 rows of cosines."""
+def spread(features: Sequence[Tensor], keep: int) -> Tensor:
+    """[B, keep] tokens; see `vlm_pruner.ops.maxmin.spread`. Holds at most 1024 rows of cosines."""
+    return torch.stack([_one(f, keep) for f in features])
+
+
+def _one(features: Tensor, keep: int) -> Tensor:
     cosines = _Cosines(features)
     if may_read(features):
         with declared_sync():

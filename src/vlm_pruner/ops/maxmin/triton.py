@@ -1,123 +1,136 @@
-"""Max-min diversity on the device: lengths, nearest neighbours, then one launch per token, and nothing is read.
-
-Every program looks after a few tokens and leaves its best one; the next launch begins by comparing those.
-"""
+"""Max-min diversity on the device in three launches: lengths, nearest neighbours, and all of the choosing."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from vlm_pruner.ops.launch import best_in, best_of, inverse, share
+from vlm_pruner.ops.launch import OPTIONS, Crew, best_in, best_of_crew, interpreted, inverse, share, together
 
 __all__ = ["spread"]
 
-
-@triton.jit
-def _part(features, token, real, channel, d, row_n, row_d):
-    address = token.to(tl.int64)[:, None] * row_n + channel[None, :] * row_d
-    return tl.load(features + address, mask=real[:, None] & (channel < d)[None, :], other=0.0).to(tl.float32)
+_ON_DEVICE = {"TILE": 64, "CHANNELS": 32}  # of the matrix of cosines
+_INTERPRETED = {"TILE": 256, "CHANNELS": 512}
 
 
 @triton.jit
-def _lengths(features, length, largest, n, d, row_n, row_d, TOKENS: tl.constexpr, CHANNELS: tl.constexpr):
+def _part(rows, token, real, channel, sizes):
+    """[tokens, channels] in float32; `sizes` are n, d and the strides of a row."""
+    address = token.to(tl.int64)[:, None] * sizes[2] + channel[None, :] * sizes[3]
+    return tl.load(rows + address, mask=real[:, None] & (channel < sizes[1])[None, :], other=0.0).to(tl.float32)
+
+
+@triton.jit(do_not_specialize=["n"])
+def _lengths(features, length, largest, n, d, row_b, row_n, row_d, TOKENS: tl.constexpr, CHANNELS: tl.constexpr):
     """1 / length and 1 / largest entry of every row; both 0 for a row of zeros. No square overflows or vanishes."""
-    token = tl.program_id(0) * TOKENS + tl.arange(0, TOKENS)
+    b = tl.program_id(0).to(tl.int64)
+    rows, sizes = features + b * row_b, (n, d, row_n, row_d)
+    token = tl.program_id(1) * TOKENS + tl.arange(0, TOKENS)
     real = token < n
     most = tl.zeros((TOKENS,), tl.float32)
     for start in range(0, d, CHANNELS):
-        part = _part(features, token, real, start + tl.arange(0, CHANNELS), d, row_n, row_d)
-        most = tl.maximum(most, tl.max(tl.abs(part), 1))
+        most = tl.maximum(most, tl.max(tl.abs(_part(rows, token, real, start + tl.arange(0, CHANNELS), sizes)), 1))
     scale = inverse(most)
     square = tl.zeros((TOKENS,), tl.float32)
     for start in range(0, d, CHANNELS):
-        part = _part(features, token, real, start + tl.arange(0, CHANNELS), d, row_n, row_d) * scale[:, None]
+        part = _part(rows, token, real, start + tl.arange(0, CHANNELS), sizes) * scale[:, None]
         square += tl.sum(part * part, 1)
-    tl.store(largest + token, scale, mask=real)
-    tl.store(length + token, inverse(tl.sqrt(square)), mask=real)
+    tl.store(largest + b * n + token, scale, mask=real)
+    tl.store(length + b * n + token, inverse(tl.sqrt(square)), mask=real)
 
 
-@triton.jit
-def _cosines(features, length, largest, one, other, n, d, row_n, row_d, A: tl.constexpr, CHANNELS: tl.constexpr):
-    """[A, A] cosines of two sets of tokens."""
-    total = tl.zeros((A, A), tl.float32)
-    left_scale = tl.load(largest + one, mask=one < n, other=0.0)[:, None]
-    right_scale = tl.load(largest + other, mask=other < n, other=0.0)[:, None]
-    for start in range(0, d, CHANNELS):
-        channel = start + tl.arange(0, CHANNELS)
-        left = _part(features, one, one < n, channel, d, row_n, row_d) * left_scale
-        right = _part(features, other, other < n, channel, d, row_n, row_d) * right_scale
-        total = tl.dot(left, tl.trans(right), total, input_precision="ieee")
-    left_length = tl.load(length + one, mask=one < n, other=0.0)
-    return total * (left_length[:, None] * tl.load(length + other, mask=other < n, other=0.0)[None, :])  # symmetric
-
-
-@triton.jit
+@triton.jit(do_not_specialize=["n"])
 def _neighbours(
-    features, length, largest, scores, tokens, n, d, row_n, row_d, TOKENS: tl.constexpr, CHANNELS: tl.constexpr
+    features, length, largest, closest, n, d, row_b, row_n, row_d, TILE: tl.constexpr, CHANNELS: tl.constexpr
 ):
-    """The token of this program whose nearest neighbour is farthest."""
-    program = tl.program_id(0)
-    token = program * TOKENS + tl.arange(0, TOKENS)
-    closest = tl.full((TOKENS,), float("-inf"), tl.float32)
-    for start in range(0, n, TOKENS):
-        other = start + tl.arange(0, TOKENS)
-        cosine = _cosines(features, length, largest, token, other, n, d, row_n, row_d, TOKENS, CHANNELS)
-        itself = (token[:, None] == other[None, :]) | (other >= n)[None, :]
-        closest = tl.maximum(closest, tl.max(tl.where(itself, float("-inf"), cosine), 1))
-    best, which = best_in(-closest, token, token < n)
-    tl.store(scores + program, best)
-    tl.store(tokens + program, which)
+    """Raise `closest` of the tokens of two tiles to the largest cosine with a token of the other one."""
+    if tl.program_id(1) <= tl.program_id(2):  # the matrix is symmetric
+        b = tl.program_id(0).to(tl.int64)
+        rows, sizes = features + b * row_b, (n, d, row_n, row_d)
+        length, largest, closest = length + b * n, largest + b * n, closest + b * n
+        one, other = tl.program_id(1) * TILE + tl.arange(0, TILE), tl.program_id(2) * TILE + tl.arange(0, TILE)
+        left_scale = tl.load(largest + one, mask=one < n, other=0.0)[:, None]
+        right_scale = tl.load(largest + other, mask=other < n, other=0.0)[:, None]
+        cosine = tl.zeros((TILE, TILE), tl.float32)
+        for start in range(0, d, CHANNELS):
+            channel = start + tl.arange(0, CHANNELS)
+            left = _part(rows, one, one < n, channel, sizes) * left_scale
+            right = _part(rows, other, other < n, channel, sizes) * right_scale
+            cosine = tl.dot(left, tl.trans(right), cosine, input_precision="ieee")
+        left_length = tl.load(length + one, mask=one < n, other=0.0)
+        cosine *= left_length[:, None] * tl.load(length + other, mask=other < n, other=0.0)[None, :]
+        cosine = tl.where(cosine == 0, 0.0, cosine)  # no -0: the maximum of floats is that of their bits
+        cosine = tl.where((one[:, None] == other[None, :]) | (one >= n)[:, None], float("-inf"), cosine)
+        cosine = tl.where((other >= n)[None, :], float("-inf"), cosine)
+        tl.atomic_max(closest + one, tl.max(cosine, 1), mask=one < n, sem="relaxed")
+        tl.atomic_max(closest + other, tl.max(cosine, 0), mask=other < n, sem="relaxed")
 
 
 @triton.jit
-def _step(
-    features, length, largest, covered, scores, tokens, next_scores, next_tokens, chosen, t,
-    n, d, row_n, row_d, TOKENS: tl.constexpr, CHANNELS: tl.constexpr, PROGRAMS: tl.constexpr,
-):  # fmt: skip
-    """Choose token t - 1, then bring the tokens of this program up to date with it."""
-    program = tl.program_id(0)
-    latest = best_of(scores, tokens, tl.num_programs(0), PROGRAMS)
-    if program == 0:
-        tl.store(chosen + t - 1, latest.to(tl.int64))
-    token = program * TOKENS + tl.arange(0, TOKENS)
-    real = token < n
+def _cosines(rows, length, largest, token, real, latest, sizes, TOKENS: tl.constexpr, CHANNELS: tl.constexpr):
+    """[TOKENS] cosines with the token `latest`."""
     scale = tl.load(largest + token, mask=real, other=0.0)[:, None]
     other_scale = tl.load(largest + latest)
     dot = tl.zeros((TOKENS,), tl.float32)
-    for start in range(0, d, CHANNELS):
+    for start in range(0, sizes[1], CHANNELS):
         channel = start + tl.arange(0, CHANNELS)
-        row = features + latest.to(tl.int64) * row_n + channel * row_d
-        other = tl.load(row, mask=channel < d, other=0.0).to(tl.float32) * other_scale
-        dot += tl.sum(_part(features, token, real, channel, d, row_n, row_d) * scale * other[None, :], 1)
-    cosine = dot * tl.load(length + token, mask=real, other=0.0) * tl.load(length + latest)
-    most = tl.maximum(tl.load(covered + token, mask=real, other=0.0), cosine)
-    most = tl.where(token == latest, float("inf"), most)
-    tl.store(covered + token, most, mask=real)
-    best, which = best_in(-most, token, real)
-    tl.store(next_scores + program, best)
-    tl.store(next_tokens + program, which)
+        row = rows + latest.to(tl.int64) * sizes[2] + channel * sizes[3]
+        other = tl.load(row, mask=channel < sizes[1], other=0.0).to(tl.float32) * other_scale
+        dot += tl.sum(_part(rows, token, real, channel, sizes) * scale * other[None, :], 1)
+    return dot * tl.load(length + token, mask=real, other=0.0) * tl.load(length + latest)
 
 
-def spread(features: Tensor, keep: int) -> Tensor:
-    """[keep] tokens; see `vlm_pruner.ops.maxmin.spread`. O(n) memory, keep + 2 launches."""
-    n, d = features.shape
-    tokens_each, device = share(features), features.device
-    programs = triton.cdiv(n, tokens_each)
-    length, largest = torch.zeros(2, n, device=device).unbind()
-    covered = torch.full((n,), -torch.inf, device=device)
-    scores = torch.full((keep + 1, programs), -torch.inf, device=device)
-    tokens = torch.zeros(keep + 1, programs, dtype=torch.int32, device=device)
-    chosen = torch.zeros(keep, dtype=torch.int64, device=device)
-    sizes = (n, d, *features.stride())
-    blocks = {"TOKENS": tokens_each, "CHANNELS": 64 if features.is_cuda else 512}
-    _lengths[programs,](features, length, largest, *sizes, **blocks)
-    _neighbours[programs,](features, length, largest, scores[0], tokens[0], *sizes, **blocks)
-    for t in range(1, keep + 1):
-        _step[programs,](
-            features, length, largest, covered, scores[t - 1], tokens[t - 1], scores[t], tokens[t], chosen, t,
-            *sizes, **blocks, PROGRAMS=triton.next_power_of_2(programs),
-        )  # fmt: skip
+@triton.jit(do_not_specialize=["keep", "n"])
+def _choose(
+    features, length, largest, closest, covered, scores, tokens, arrivals, chosen, keep, n, d, row_b, row_n, row_d,
+    TOKENS: tl.constexpr, CHANNELS: tl.constexpr, SLOTS: tl.constexpr,
+):  # fmt: skip
+    """Step 0 takes the token whose nearest neighbour is farthest, every other one that farthest from those chosen."""
+    b = tl.program_id(0).to(tl.int64)
+    rows, sizes = features + b * row_b, (n, d, row_n, row_d)
+    length, largest, closest, covered = length + b * n, largest + b * n, closest + b * n, covered + b * n
+    scores, tokens, arrivals = scores + b * 2 * SLOTS, tokens + b * 2 * SLOTS, arrivals + b
+    latest = 0
+    for step in range(keep):
+        best, which = float("-inf"), 0x7FFFFFFF
+        for start in range(tl.program_id(1) * TOKENS, n, tl.num_programs(1) * TOKENS):
+            token = start + tl.arange(0, TOKENS)
+            real = token < n
+            if step == 0:
+                most = tl.load(closest + token, mask=real, other=0.0)
+            else:
+                most = _cosines(rows, length, largest, token, real, latest, sizes, TOKENS, CHANNELS)
+                most = tl.maximum(tl.load(covered + token, mask=real, other=0.0), most)
+                most = tl.where(token == latest, float("inf"), most)
+                tl.store(covered + token, most, mask=real)
+            highest, first = best_in(-most, token, real)
+            which = tl.where(highest > best, first, which)
+            best = tl.maximum(highest, best)
+        best, latest = best_of_crew(best, which, scores, tokens, arrivals, step, SLOTS)
+        if tl.program_id(1) == 0:
+            tl.store(chosen + b * keep + step, latest.to(tl.int64))
+
+
+def spread(features: Sequence[Tensor], keep: int) -> Tensor:
+    """[B, keep] tokens; see `vlm_pruner.ops.maxmin.spread`. O(n) memory beyond the input."""
+    images = together(features)  # [B, n, d]
+    (batch, n, d), device = images.shape, images.device
+    matrix = _INTERPRETED if interpreted() else _ON_DEVICE
+    crew = Crew(batch, triton.cdiv(n, share()), device)
+    length, largest = (torch.zeros(batch, n, device=device) for _ in range(2))
+    closest, covered = (torch.full((batch, n), -torch.inf, device=device) for _ in range(2))
+    chosen = torch.zeros(batch, keep, dtype=torch.int64, device=device)
+    sizes = (n, d, *images.stride())
+    blocks = {"TOKENS": share(), "CHANNELS": 512 if interpreted() else 128}
+    _lengths[batch, triton.cdiv(n, share())](images, length, largest, *sizes, **blocks, **OPTIONS)
+    sides = triton.cdiv(n, matrix["TILE"])
+    _neighbours[batch, sides, sides](images, length, largest, closest, *sizes, **matrix, **OPTIONS)
+    _choose[crew.grid](
+        images, length, largest, closest, covered, crew.scores, crew.tokens, crew.arrivals, chosen, keep, *sizes,
+        **blocks, **crew.options,
+    )  # fmt: skip
     return chosen

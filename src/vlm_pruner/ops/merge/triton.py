@@ -9,14 +9,14 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from vlm_pruner.ops.launch import together
+from vlm_pruner.ops.launch import OPTIONS, together
 
 __all__ = ["merge"]
 
 _COLUMNS = 512
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n", "slots"])
 def _fold(
     features, index, member, begin, weight, merged, self_weight,
     n, d, slots, row_b, row_n, row_d, COLUMNS: tl.constexpr,
@@ -51,6 +51,6 @@ def merge(
     merged = torch.empty(batch, slots, d, dtype=images.dtype, device=images.device)
     _fold[batch, slots, triton.cdiv(d, _COLUMNS)](
         images, index.contiguous(), by_slot.indices, begin, weight.contiguous(), merged, self_weight,
-        n, d, slots, *images.stride(), COLUMNS=_COLUMNS,
+        n, d, slots, *images.stride(), COLUMNS=_COLUMNS, **OPTIONS,
     )  # fmt: skip
     return list(merged.unbind())

@@ -9,14 +9,14 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from vlm_pruner.ops.launch import inverse, share, together
+from vlm_pruner.ops.launch import OPTIONS, inverse, share, together
 
 __all__ = ["screen"]
 
 _COLUMNS, _TOKENS = 32, 64
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n"])
 def _variances(features, variance, n, d, row_b, row_n, row_d, COLUMNS: tl.constexpr, TOKENS: tl.constexpr):
     """Mean first, then squares about it: no digits are lost where a mean is large."""
     b = tl.program_id(0).to(tl.int64)
@@ -38,7 +38,7 @@ def _variances(features, variance, n, d, row_b, row_n, row_d, COLUMNS: tl.conste
     tl.store(variance + b * d + column, square, mask=column < d)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n"])
 def _unit_rows(features, channels, unit, n, q, row_b, row_n, row_d, TOKENS: tl.constexpr, CHANNELS: tl.constexpr):
     """Each row is divided by its largest entry, then by its length, so that no square overflows or vanishes."""
     b = tl.program_id(0).to(tl.int64)
@@ -60,12 +60,12 @@ def screen(features: Sequence[Tensor], channels: int) -> Tensor:
     q, device = min(channels, d), images.device
     variance = torch.zeros(batch, d, device=device)
     _variances[batch, triton.cdiv(d, _COLUMNS)](
-        images, variance, n, d, *images.stride(), COLUMNS=_COLUMNS, TOKENS=_TOKENS
+        images, variance, n, d, *images.stride(), COLUMNS=_COLUMNS, TOKENS=_TOKENS, **OPTIONS
     )
     best = variance.sort(dim=1, descending=True, stable=True).indices[:, :q].sort(dim=1).values.contiguous()
     unit = torch.empty(batch, n, q, device=device)
-    each = share(images)
+    each = share()
     _unit_rows[batch, triton.cdiv(n, each)](
-        images, best, unit, n, q, *images.stride(), TOKENS=each, CHANNELS=triton.next_power_of_2(q)
+        images, best, unit, n, q, *images.stride(), TOKENS=each, CHANNELS=triton.next_power_of_2(q), **OPTIONS
     )
     return unit

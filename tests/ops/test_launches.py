@@ -1,0 +1,56 @@
+"""How often a kernel is launched depends on the op alone: not on the images, their number, their size or the budget."""
+
+import importlib
+import importlib.util
+from collections import Counter
+
+import pytest
+import torch
+from tests.support.ops import DEVICE, blobs, raster, running
+
+from vlm_pruner.ops import GrowthRule, facility, farthest_points, grow, merge, screen, spread
+
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
+
+
+def growth(images: int, n: int, keep: int) -> None:
+    place, diagonal = raster(n)
+    unit = torch.nn.functional.normalize(features(images, n), dim=2)
+    pivots = torch.arange(2, device=DEVICE).expand(images, -1)
+    grow(unit, place.expand(images, -1, -1).to(DEVICE), diagonal.expand(images).to(DEVICE), pivots, keep, GrowthRule())
+
+
+def features(images: int, n: int) -> torch.Tensor:
+    return torch.stack([blobs(n, 24, seed) for seed in range(images)]).to(DEVICE)
+
+
+def merging(images: int, n: int, keep: int) -> None:
+    index, source = torch.arange(keep, device=DEVICE), torch.arange(n, device=DEVICE) % keep
+    weight = torch.ones(images, n, device=DEVICE)
+    merge(features(images, n).unbind(), index.expand(images, -1), source.expand(images, -1), weight, 0.3)
+
+
+OPS = {
+    "pivots": (lambda b, n, k: farthest_points(features(b, n)[:, None].unbind(), k), {"_whole": 1}),
+    "screen": (lambda b, n, k: screen(features(b, n).unbind(), k), {"_variances": 1, "_unit_rows": 1}),
+    "growth": (growth, {"_whole": 1}),
+    "merge": (merging, {"_fold": 1}),
+    "maxmin": (lambda b, n, k: spread(features(b, n).unbind(), k), {"_lengths": 1, "_neighbours": 1, "_choose": 1}),
+    "facility": (lambda b, n, k: facility(features(b, n), k), {"_choose": 1}),
+}
+
+
+@pytest.mark.parametrize(("images", "n", "keep"), [(1, 9, 2), (1, 300, 3), (3, 40, 20)])
+@pytest.mark.parametrize("op", OPS)
+def test_launches(op, images, n, keep, monkeypatch):
+    launches, interface = Counter(), importlib.import_module("triton.runtime.jit").KernelInterface
+    launch, (run, expected) = interface.__getitem__, OPS[op]
+
+    def counted(self, grid):
+        launches[self.fn.__name__] += 1
+        return launch(self, grid)
+
+    monkeypatch.setattr(interface, "__getitem__", counted)
+    with running("triton"):
+        run(images, n, keep)
+    assert launches == expected

@@ -1,0 +1,58 @@
+"""200 random images of 1 to 1,200 tokens each: the kernels of DivPrune and of facility location choose as defined."""
+
+import pytest
+import torch
+from tests.support.ops import blobs, poisoned, running, triton
+
+from vlm_pruner.ops import facility, spread
+
+SHARES = 4
+DTYPES = (torch.float32, torch.float32, torch.bfloat16, torch.float16)
+
+
+def drawn(seed: int):
+    """(a generator, a number of tokens, a budget); most images are small."""
+    random = torch.Generator().manual_seed(seed)
+    n = 1200 if seed == 0 else int(1200 ** torch.rand((), generator=random).item())
+    return random, n, 1 + int(torch.randint(min(n, 8), (), generator=random))
+
+
+@pytest.fixture(autouse=True)
+def nan_in_new_memory(monkeypatch):
+    """Memory that nobody has written yet holds NaN."""
+    empty = torch.empty
+
+    def poisoned_empty(*args, **kwargs):
+        tensor = empty(*args, **kwargs)
+        return tensor.fill_(torch.nan) if tensor.is_floating_point() else tensor
+
+    monkeypatch.setattr(torch, "empty", poisoned_empty)
+
+
+@pytest.mark.parametrize("backend", [triton])
+@pytest.mark.parametrize("share", range(SHARES))
+def test_max_min_diversity(backend, share):
+    for seed in range(share, 200, SHARES):
+        random, n, keep = drawn(seed)
+        noise = float(torch.rand((), generator=random)) + 0.1
+        rows = [blobs(n, 40, seed + 1000 * i, noise=noise) for i in range(1 + seed % 2)]
+        images = [poisoned(r.to(DTYPES[seed % 4])) for r in rows]
+        with running(backend):
+            found = spread(images, keep)
+        assert found.tolist() == spread(images, keep, backend="naive").tolist(), f"seed {seed}"
+
+
+@pytest.mark.parametrize("backend", ["torch", triton])
+@pytest.mark.parametrize("share", range(SHARES))
+def test_facility_location(backend, share):
+    """In eighths, whose sums are exact: ties are many, and in float32 they stay ties."""
+    for seed in range(share, 200, SHARES):
+        random, n, keep = drawn(seed)
+        images, m = 1 + seed % 2, 1 + int(torch.randint(n, (), generator=random))
+        cover = poisoned(torch.randint(-8, 9, (images, n, m), generator=random) / 8)
+        rows = torch.randint(0, 5, (images, m), generator=random) / 4
+        candidates = torch.randint(0, 5, (images, n), generator=random) / 4
+        weights = (poisoned(rows) if seed % 3 else None, poisoned(candidates) if seed % 5 else None)
+        with running(backend):
+            found = facility(cover, keep, *weights)
+        assert found.tolist() == facility(cover, keep, *weights, backend="naive").tolist(), f"seed {seed}"
