@@ -39,7 +39,7 @@ class Jobs:
         return True
 
     def close(self, patience: float) -> bool:
-        """The server goes down: everything stops, nothing begins. True once all is over, False after `patience` seconds."""
+        """The server goes down: everything stops, nothing begins. False if some still run after `patience` seconds."""
         with self._changed:
             self._closed = True
             for flag in self._running:
