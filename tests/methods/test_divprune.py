@@ -1,6 +1,7 @@
 """DivPrune against the released code's selections."""
 
 import pytest
+import torch
 from tests.support import golden
 from tests.support.ops import DEVICE, FAST, running
 
@@ -15,3 +16,12 @@ def test_golden(case, backend):
         selection = DivPrune().select(VisualTokens(golden.build(case)["features"].to(DEVICE)), case["keep"])
     assert selection.index.tolist() == case["expected"]["kept"]
     assert selection.order.tolist() == case["expected"]["order"]
+
+
+@pytest.mark.parametrize("backend", FAST)
+def test_images_of_other_shapes_do_not_share_a_launch(backend):
+    images = [VisualTokens(torch.randn(n, 16, generator=torch.Generator().manual_seed(n)).to(DEVICE)) for n in (30, 21)]
+    with running(backend):
+        together = DivPrune().select_batch(images, [5, 5])
+        alone = [DivPrune().select(image, 5) for image in images]
+    assert [s.order.tolist() for s in together] == [s.order.tolist() for s in alone]

@@ -24,7 +24,7 @@ from vlm_pruner.errors import MissingSignalError, PlanError, unknown_name
 from vlm_pruner.ops.threads import own_threads
 from vlm_pruner.types import Selection, Signal, VisualTokens
 
-__all__ = ["PruningMethod", "create", "method_class", "registry", "require"]
+__all__ = ["PruningMethod", "create", "method_class", "registry", "require", "select_alike"]
 
 
 class PruningMethod(ABC):
@@ -75,6 +75,22 @@ def _alone(verb: Callable[..., Any]) -> Callable[..., Any]:
             return verb(self, tokens, *args, **kwargs)
 
     return run
+
+
+def select_alike(
+    tokens: Sequence[VisualTokens],
+    keep: Sequence[int],
+    traits: Callable[[VisualTokens], tuple[object, ...]],
+    select: Callable[[list[VisualTokens], int], list[Selection]],
+) -> list[Selection]:
+    """A `select_batch` of calls of `select`, each for all images that agree in their budget and their `traits`."""
+    groups: dict[tuple[int, tuple[object, ...]], list[int]] = {}
+    for i, (t, k) in enumerate(zip(tokens, keep, strict=True)):
+        groups.setdefault((k, traits(t)), []).append(i)
+    found: dict[int, Selection] = {}
+    for (count, _), rows in groups.items():
+        found.update(zip(rows, select([tokens[i] for i in rows], count), strict=True))
+    return [found[i] for i in range(len(tokens))]
 
 
 def require(method: PruningMethod, tokens: VisualTokens, *signals: Signal) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, final
 
-from vlm_pruner.methods.base import PruningMethod
+from vlm_pruner.methods.base import PruningMethod, select_alike
 from vlm_pruner.ops import spread
 from vlm_pruner.types import Selection, VisualTokens
 
@@ -32,13 +32,7 @@ class DivPrune(PruningMethod):
 
     def select_batch(self, tokens: Sequence[VisualTokens], keep: Sequence[int]) -> list[Selection]:
         """Images of equal shape and budget are chosen from together."""
-        groups: dict[tuple[object, ...], list[int]] = {}
-        for i, (t, k) in enumerate(zip(tokens, keep, strict=True)):
-            groups.setdefault((t.features.shape, t.features.dtype, t.device, k), []).append(i)
-        found: dict[int, Selection] = {}
-        for rows in groups.values():
-            found.update(zip(rows, self._select_equal([tokens[i] for i in rows], keep[rows[0]]), strict=True))
-        return [found[i] for i in range(len(tokens))]
+        return select_alike(tokens, keep, lambda t: (t.features.shape, t.features.dtype, t.device), self._select_equal)
 
     def _select_equal(self, tokens: Sequence[VisualTokens], keep: int) -> list[Selection]:
         orders = spread([t.features for t in tokens], keep)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from vlm_pruner.errors import PlanError
-from vlm_pruner.methods.base import PruningMethod, require
+from vlm_pruner.methods.base import PruningMethod, require, select_alike
 from vlm_pruner.ops import GrowthRule, declared_sync, farthest_points, grow, merge, screen
 from vlm_pruner.types import Selection, Signal, VisualTokens
 
@@ -79,16 +79,7 @@ class VLMPruner(PruningMethod):
 
     def select_batch(self, tokens: Sequence[VisualTokens], keep: Sequence[int]) -> list[Selection]:
         """Images of equal shape and budget go through the ops together."""
-        groups: dict[tuple[object, ...], list[int]] = {}
-        for i, (t, k) in enumerate(zip(tokens, keep, strict=True)):
-            require(self, t, Signal.KEYS)
-            shapes = (t.features.shape, t.features.dtype, None if t.keys is None else t.keys.shape, t.device)
-            groups.setdefault((k, _is_flat(t), *shapes), []).append(i)
-        found: dict[int, Selection] = {}
-        for (count, *_), rows in groups.items():
-            assert isinstance(count, int)
-            found.update(zip(rows, self._select_equal([tokens[i] for i in rows], count), strict=True))
-        return [found[i] for i in range(len(tokens))]
+        return select_alike(tokens, keep, _traits, self._select_equal)
 
     def _rule(self) -> GrowthRule:
         return GrowthRule(self.spatial_weight, self.threshold, self.threshold_step, self.token_batch, self.fill)
@@ -119,6 +110,12 @@ class VLMPruner(PruningMethod):
         if self.merge:
             merged[:] = merge(features, index, source, similarity, self.self_weight)
         return [Selection(*parts) for parts in zip(index, order, merged, source, strict=True)]
+
+
+def _traits(tokens: VisualTokens) -> tuple[object, ...]:
+    """What images that go through the ops together agree in."""
+    keys = None if tokens.keys is None else tokens.keys.shape
+    return _is_flat(tokens), tokens.features.shape, tokens.features.dtype, keys, tokens.device
 
 
 def _is_flat(tokens: VisualTokens) -> bool:
