@@ -128,10 +128,12 @@ MUTANTS = (
     Mutant(
         "a pruned cache works outside the block",
         "engine/cache.py",
-        "if not self.pruned_armed:",
+        "if not self.pruned_state.open:",
         "if False:",
         "engine/test_caches.py -k outside_the_block",
     ),
+    Mutant("a pruned cache stays open behind a forward", "engine/hooks.py", "forward.state.open = False", "pass",
+           "engine/test_caches.py -k outside_the_block"),
     Mutant(
         "a cache of another plan is taken",
         "engine/hooks.py",
@@ -140,7 +142,7 @@ MUTANTS = (
         "engine/test_caches.py -k another_plan",
     ),
     Mutant("a decode step keeps the mask of the full sequence", "engine/layers.py",
-           "return None if done[1] is done[0] else (args, {**kwargs, \"attention_mask\": done[1]})",
+           "return None if after is before else (args, {**kwargs, \"attention_mask\": after})",
            "return None", _PADDED),
     Mutant("pruned one layer late", "engine/hooks.py", "sum(site <= index for site in inner.sites)",
            "sum(site < index for site in inner.sites)", _EQUAL),

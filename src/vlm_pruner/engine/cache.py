@@ -31,7 +31,8 @@ class CacheState:
     sites: tuple[int, ...]  # decoder layers at which the plan prunes
     positions: str
     ragged: bool = False  # some stored entry is padding, because rows kept different counts
-    leaders: dict[Signature, int] = field(default_factory=dict)  # which layer carries the shadow of its kind
+    members: dict[Signature, list[int]] = field(default_factory=dict)  # layers of a kind, first who has its shadow
+    open: bool = False  # inside a forward of the model that is hooked to fit masks to what is stored
 
 
 class PrunedLayer:
@@ -48,7 +49,6 @@ class PrunedLayer:
     # Unpruned length up to the last pruned token, below which nothing may be cropped. Constant while decoding: a
     # counter that changed every step would make a compiled decode step recompile every step.
     pruned_floor: int = 0
-    pruned_armed: bool = False  # set by the layer hook, for one update
 
     def get_seq_length(self) -> Any:
         return super().get_seq_length() + self.pruned_dropped  # type: ignore[misc]
@@ -64,16 +64,6 @@ class PrunedLayer:
             return super().get_mask_sizes(query_length)  # type: ignore[misc]
         finally:
             setattr(self, counter, stored)
-
-    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> Any:
-        if not self.pruned_armed:
-            raise PrunedCacheError(
-                f"this cache was pruned at decoder layers {list(self.pruned_state.sites)}: the model can only go on "
-                "from it inside vp.prune(...) or vp.attach(...) with the same layers, which fit its attention masks to "
-                "what is stored"
-            )
-        self.pruned_armed = False
-        return super().update(key_states, value_states, *args, **kwargs)  # type: ignore[misc]
 
     @property
     def pruned_may_lag(self) -> bool:
@@ -133,17 +123,30 @@ class PrunedLayer:
         self.pruned_state.ragged = False
 
 
+class FirstPrunedLayer(PrunedLayer):
+    """The first pruned layer of a cache, which every forward reaches before the others: it stands guard for them."""
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> Any:
+        if not self.pruned_state.open:
+            raise PrunedCacheError(
+                f"this cache was pruned at decoder layers {list(self.pruned_state.sites)}: the model can only go on "
+                "from it inside vp.prune(...) or vp.attach(...) with the same layers, which fit its attention masks to "
+                "what is stored"
+            )
+        return super().update(key_states, value_states, *args, **kwargs)  # type: ignore[misc]
+
+
 _STOCK = (
     cache_utils.DynamicLayer,
     cache_utils.DynamicSlidingWindowLayer,
     cache_utils.StaticLayer,
     cache_utils.StaticSlidingWindowLayer,
 )
-_CLASSES: dict[type, type] = {}
+_CLASSES: dict[tuple[type, type], type] = {}
 
 
-def _pruned_class(stock: type) -> type[Any]:
-    if stock not in _CLASSES:
+def _pruned_class(mixin: type[PrunedLayer], stock: type) -> type[Any]:
+    if (mixin, stock) not in _CLASSES:
         # Older releases of transformers have no common base of integer and floating point layers.
         quantized = getattr(cache_utils, "BaseQuantizedLayer", cache_utils.QuantizedLayer)
         if stock not in _STOCK and not issubclass(stock, quantized):
@@ -151,8 +154,8 @@ def _pruned_class(stock: type) -> type[Any]:
                 f"cache layers of type {stock.__name__} cannot be pruned; known are "
                 f"{', '.join(c.__name__ for c in _STOCK)} and the quantized layers"
             )
-        _CLASSES[stock] = type(f"Pruned{stock.__name__}", (PrunedLayer, stock), {})
-    return _CLASSES[stock]
+        _CLASSES[mixin, stock] = type(f"Pruned{stock.__name__}", (mixin, stock), {})
+    return _CLASSES[mixin, stock]
 
 
 def signature(layer: Any, level: int) -> Signature:
@@ -174,16 +177,17 @@ def prune_layer(cache: Any, index: int, level: int, state: CacheState, batch: in
     layer = cache.layers[index]
     if isinstance(layer, PrunedLayer):
         return layer
-    cls = _pruned_class(type(layer))
+    first = all(index < known[0] for known in state.members.values())
+    cls = _pruned_class(FirstPrunedLayer if first else PrunedLayer, type(layer))
     kind = signature(layer, level)
     # A new object that shares the contents: the layouts of the classes differ, so that __class__ cannot be assigned.
     pruned = object.__new__(cls)
     pruned.__dict__.update(layer.__dict__)
     pruned.pruned_state = state
     pruned.pruned_kind = kind
-    if kind not in state.leaders:
-        state.leaders[kind] = index
+    if kind not in state.members:
         pruned.pruned_shadow = _shadow_of(layer, batch)
+    state.members.setdefault(kind, []).append(index)
     cache.layers[index] = pruned
     return pruned
 

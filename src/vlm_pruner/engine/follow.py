@@ -59,7 +59,6 @@ def follow(
         if fwd.kept is None and (index >= len(layers) or not isinstance(layers[index], PrunedLayer)):
             return kwargs  # an earlier turn dropped nothing up to here
         if fwd.kept is None and kwargs.get("attention_mask") is None and layers[index].pruned_may_lag:
-            layers[index].pruned_armed = True
             return kwargs  # a decode step without padding: no mask to fit, so that no place is asked for
         layer, places = _enter_cache(fwd, cache, index, level, hidden)
         ragged = ragged or layer.pruned_state.ragged
@@ -95,7 +94,6 @@ def _enter_cache(fwd: Forward, cache: Any, index: int, level: int, hidden: Tenso
         fwd.places[kind] = Places(query, _key_places(fwd, cache, index, kind, query), offset)
         if fwd.kept is not None and fwd.kept.valid is not None:
             fwd.state.ragged = True
-    layer.pruned_armed = True
     if fwd.kept is not None:
         layer.pruned_dropped += fwd.length - hidden.shape[1]
         if not isinstance(past, Tensor):  # preallocated layers cannot be cropped anyway
@@ -107,7 +105,7 @@ def _enter_cache(fwd: Forward, cache: Any, index: int, level: int, hidden: Tenso
 def _key_places(fwd: Forward, cache: Any, index: int, kind: Signature, query: Tensor) -> Tensor:
     """[b, k] place + 1 of everything that layers of this kind hold after the chunk at the places `query`."""
     assert fwd.state is not None
-    leads = fwd.state.leaders[kind]
+    leads = fwd.state.members[kind][0]
     leader = cache.layers[leads]
     leader.pruned_catch_up()
     key = leader.pruned_shadow.keys

@@ -36,7 +36,7 @@ class Forward:
     tap: LayerTap | None = None  # the layer before the next stage
     made: list[tuple[Any, Any, Any]] = field(default_factory=list)  # (thing, tag, what was made of it)
     places: dict[Signature, Places] = field(default_factory=dict)
-    steps: dict[Signature, tuple[Any, Any]] = field(default_factory=dict)  # decode step: mask before, mask after
+    steps: dict[int, tuple[Any, Any]] = field(default_factory=dict)  # decode step: masks of a layer, before and after
     entered: Tensor | None = None  # [b, q, d] what entered the language model, if a method asks
     rotary: list[tuple[Any, tuple[Any, ...], dict[str, Any]]] = field(default_factory=list)  # (output, args, kwargs)
     repacked: bool = False  # the rotary tables were made again

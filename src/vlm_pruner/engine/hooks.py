@@ -174,6 +174,8 @@ class Hooks:
             self._check_call(arguments, prompt.visual)
         forward = Forward(arguments, prompt, state, {m: note for m, note in notes.items() if note is not None})
         forward.first = state is None and (cache is None or not cache.layers or not cache.layers[0].is_initialized)
+        if state is not None:
+            state.open = True
         self.local.forward = forward
 
     def _check_call(self, arguments: dict[str, Any], visual: Tensor) -> None:
@@ -200,6 +202,8 @@ class Hooks:
         self.local.forward = None
         self.local.logits_to_keep = 0
         self.local.encoded = None
+        if forward is not None and forward.state is not None:
+            forward.state.open = False
         if self.full_length and output is not None and forward is not None and forward.kept is not None:
             return scatter_outputs(output, forward.levels, self.inner.sites)
         return None

@@ -46,14 +46,14 @@ class LayerHooks:
     ) -> Arguments | None:
         """In front of decoder layer `index`, at or behind `level` stages."""
         fwd = self.local.forward
-        if fwd is None or (fwd.prompt is None and fwd.state is None):
+        if fwd is None:
+            return None
+        if index in fwd.steps:
+            before, after = fwd.steps[index]
+            if before is kwargs.get("attention_mask"):
+                return None if after is before else (args, {**kwargs, "attention_mask": after})
+        if fwd.prompt is None and fwd.state is None:
             return None  # nothing was ever pruned
-        if fwd.steps:
-            layer = kwargs["past_key_values"].layers[index]
-            done = fwd.steps.get(getattr(layer, "pruned_kind", ()))
-            if done is not None and done[0] is kwargs.get("attention_mask"):
-                layer.pruned_armed = True
-                return None if done[1] is done[0] else (args, {**kwargs, "attention_mask": done[1]})
         hidden = hidden_of(module, args, kwargs)
         if index == self.sites[0]:
             fwd.length = hidden.shape[1]
@@ -66,7 +66,8 @@ class LayerHooks:
         if fwd.kept is None and kwargs.get("past_key_values") is not None:
             kind = getattr(kwargs["past_key_values"].layers[index], "pruned_kind", None)
             if kind is not None:
-                fwd.steps[kind] = (given, kwargs.get("attention_mask"))
+                assert fwd.state is not None
+                fwd.steps.update(dict.fromkeys(fwd.state.members[kind], (given, kwargs.get("attention_mask"))))
         if index == 0 and fwd.shift is not None and kwargs.get("past_key_values") is not None:
             kwargs["past_key_values"].layers[0].pruned_shift = fwd.shift
         return with_hidden(hidden, args, kwargs)
@@ -83,7 +84,7 @@ class LayerHooks:
         fwd.tap = None
         fwd.levels.append(fwd.kept)
         if fwd.kept is not None and fwd.state is None:
-            fwd.state = CacheState(self.sites, self.plan.positions)
+            fwd.state = CacheState(self.sites, self.plan.positions, open=True)
         if fwd.kept is not None and self.plan.positions == "repacked" and stage.layer is None:
             self._repack(fwd, prompt, hidden)
         fwd.lengths.append(prompt.row_lengths())
