@@ -63,6 +63,7 @@ class _Image:
         self.similarity = np.full(n, -np.inf, np.float32)  # largest cosine to a kept token
         self.near = np.full(n, np.inf, np.float32)  # squared distance to the nearest kept token
         self.products = unit.new_empty(block, n)
+        self.apart = np.empty((place.shape[1], block, n), np.float32)  # fresh memory costs more than the arithmetic
         axes = np.ascontiguousarray(place.numpy().T)  # [c, n]
         nowhere = np.isnan(axes)
         self.placeless = bool(nowhere.any())
@@ -75,12 +76,16 @@ class _Image:
         self.order[self.size : size] = members
         products = self.products[: len(members)]
         torch.mm(self.unit.index_select(0, torch.from_numpy(members)), self.unit.T, out=products)
-        for place, cosine in enumerate(products.numpy(), self.size):  # [n] each
-            np.copyto(self.owner, place, where=cosine > self.similarity)
-            np.maximum(self.similarity, cosine, out=self.similarity)
-        apart = self.to[:, None] - self.of[:, members, None]  # [c, m, n]
+        cosine = products.numpy()  # [m, n]
+        most = cosine.max(0)
+        nearer = (most > self.similarity).nonzero()[0]
+        self.owner[nearer] = self.size + cosine[:, nearer].argmax(0)  # ties go to the earlier member
+        self.similarity[nearer] = most[nearer]
+        apart = np.subtract(self.to[:, None], self.of[:, members, None], out=self.apart[:, : len(members)])  # [c, m, n]
         apart *= apart
-        np.minimum(self.near, apart.sum(0).min(0), out=self.near)
+        for axis in apart[1:]:
+            apart[0] += axis
+        np.minimum(self.near, apart[0].min(0), out=self.near)
         near = np.where(np.isinf(self.near), np.float32(0), self.near) if self.placeless else self.near
         self.score = np.sqrt(near)
         self.score *= self.slope

@@ -7,6 +7,7 @@ the few farthest are compared again by direct differences, and those decide.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -18,7 +19,7 @@ __all__ = ["farthest_points"]
 
 _PROPOSED = 8  # tokens compared again by direct differences
 _ROUNDING = 1e-5  # more than that of a product, relative to the norms of its factors
-_CHUNK = {"cpu": 1 << 18}  # elements per temporary: on a CPU, what a second-level cache holds
+_CHUNK = {"cpu": 1 << 19}  # elements per temporary: on a CPU, what caches hold; fewer would be more calls
 _CHUNK_ELSEWHERE = 1 << 24
 _PLAIN = (1e-10, 1e15)  # L1 norms up to which no square vanishes or overflows in float32
 
@@ -29,19 +30,20 @@ def farthest_points(keys: Sequence[Tensor], count: int) -> Tensor:
 
 
 def _one(keys: Tensor, count: int) -> Tensor:
-    norm = _fold(keys, keys[:, :1], lambda part, _: part.abs().sum(-1).sum(0))  # [n]
+    norm = _fold(keys, keys[:, :1], None, lambda part, _, spare: torch.abs(part, out=spare).sum(-1).sum(0))  # [n]
     chosen = [norm.argmax()[None]]
     first = _rows(keys, chosen[0])  # [1, heads * head_dim]
     scale = None if _needs_no_scaling(norm.amax()) else first.abs().amax().clamp(min=torch.finfo(torch.float32).tiny)
     first = _scaled(first, scale)
-    square = _fold(keys, _by_head(first, keys), lambda part, row: _square(_scaled(part, scale) - row))  # [n]
+    square = _fold(keys, _by_head(first, keys), scale, _apart)  # [n]
     nearest = square.index_fill(0, chosen[0], -torch.inf)
+    rounding = _rounding(square, first) if count > 1 else None
     while len(chosen) < count:
-        leader = _leader(nearest, square, first)
+        leader = _leader(nearest, rounding)
         chosen.append(_farthest(keys, nearest, chosen, scale) if leader is None else leader)
         if len(chosen) < count:
             pivot = _scaled(_rows(keys, chosen[-1]), scale) - first
-            dot = _fold(keys, _by_head(pivot, keys), lambda part, row: _product(_scaled(part, scale), row))
+            dot = _fold(keys, _by_head(pivot, keys), scale, _product)
             apart = torch.sub(square + square.index_select(0, chosen[-1]), dot - first @ pivot[0], alpha=2).clamp_(
                 min=0
             )
@@ -58,26 +60,34 @@ def _scaled(keys: Tensor, scale: Tensor | None) -> Tensor:
     return keys if scale is None else keys / scale
 
 
-def _square(part: Tensor) -> Tensor:
-    """[m] squared norm of keys [heads, m, head_dim]."""
-    square: Tensor = torch.linalg.vector_norm(part, dim=-1).square_().sum(0)
-    return square
+def _apart(part: Tensor, row: Tensor, spare: Tensor) -> Tensor:
+    """[m] squared distance of keys [heads, m, head_dim] to one of them [heads, 1, head_dim]."""
+    apart: Tensor = torch.linalg.vector_norm(torch.sub(part, row, out=spare), dim=-1).square_().sum(0)
+    return apart
 
 
-def _product(part: Tensor, row: Tensor) -> Tensor:
+def _product(part: Tensor, row: Tensor, _: Tensor) -> Tensor:
     """[m] product of keys [heads, m, head_dim] with one of them [heads, 1, head_dim]."""
     return torch.bmm(part, row.transpose(1, 2)).sum((0, 2))  # the other way round runs at half the speed of memory
 
 
-def _leader(nearest: Tensor, square: Tensor, first: Tensor) -> Tensor | None:
-    """[1] the token with the largest `nearest`, where it can be read that its lead is more than rounding; else None."""
-    if len(nearest) < 2 or not may_read(nearest):
+def _rounding(square: Tensor, first: Tensor) -> float | None:
+    """What a difference of two entries of `nearest` may be by rounding alone; None where it cannot be read."""
+    if len(square) < 2 or not may_read(square):
+        return None
+    with declared_sync():
+        reach, norm = math.sqrt(float(square.amax())), float(torch.linalg.vector_norm(first))
+        return _ROUNDING * reach * (reach + norm)
+
+
+def _leader(nearest: Tensor, rounding: float | None) -> Tensor | None:
+    """[1] the token with the largest `nearest` where its lead is known to be more than rounding, else None."""
+    if rounding is None:
         return None
     top = nearest.topk(2)
     with declared_sync():
         best, second = top.values.tolist()
-        reach, norm = float(square.amax()) ** 0.5, float(torch.linalg.vector_norm(first))
-        return top.indices[:1] if best - second > _ROUNDING * reach * (reach + norm) else None
+        return top.indices[:1] if best - second > rounding else None
 
 
 def _farthest(keys: Tensor, nearest: Tensor, chosen: list[Tensor], scale: Tensor | None) -> Tensor:
@@ -95,18 +105,29 @@ def _rows(keys: Tensor, index: Tensor) -> Tensor:
     return keys.index_select(1, index).float().transpose(0, 1).flatten(1)
 
 
-def _fold(keys: Tensor, row: Tensor, function: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-    """[n] sum over heads of what `function` makes of the keys in float32 and of `row` [heads, 1, head_dim].
+def _fold(
+    keys: Tensor, row: Tensor, scale: Tensor | None, function: Callable[[Tensor, Tensor, Tensor], Tensor]
+) -> Tensor:
+    """[n] sum over heads of what `function` makes of the scaled keys in float32 and of `row` [heads, 1, head_dim].
 
-    The keys are cut into parts whose temporaries are small: heads if that is enough, else tokens as well.
+    The keys are cut into parts whose temporaries are small: heads if that is enough, else tokens as well. All parts
+    have one temporary, which `function` may overwrite: fresh memory costs more than the arithmetic.
     """
     limit = _CHUNK.get(keys.device.type, _CHUNK_ELSEWHERE)
     tokens = max(1, min(keys.shape[1], limit // keys.shape[2]))
-    heads = max(1, limit // (tokens * keys.shape[2]))
+    heads = max(1, min(keys.shape[0], limit // (tokens * keys.shape[2])))
+    memory = row.new_empty(heads * tokens * keys.shape[2], dtype=torch.float32)
     strips = []
     for strip in torch.split(keys, tokens, dim=1):
-        parts = zip(torch.split(strip, heads), torch.split(row, heads), strict=True)
-        strips.append(torch.stack([function(part.float(), own) for part, own in parts]).sum(0))
+        sums = []
+        for part, own in zip(torch.split(strip, heads), torch.split(row, heads), strict=True):
+            spare = memory[: part.numel()].view(part.shape)
+            if part.dtype != torch.float32:
+                part = spare.copy_(part)
+            if scale is not None:
+                part = torch.div(part, scale, out=spare)
+            sums.append(function(part, own, spare))
+        strips.append(torch.stack(sums).sum(0))
     return torch.cat(strips)
 
 
