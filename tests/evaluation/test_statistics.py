@@ -87,3 +87,14 @@ def test_needs_a_type_and_a_scene_for_every_question(types: list[str], scenes: l
 def test_wrong_number_of_answers_is_named() -> None:
     with pytest.raises(PlanError, match="answers to 2 questions, the bootstrap has 3"):
         Bootstrap(["a"] * 3, range(3)).accuracy([1, 0])
+
+
+def test_equal_answers_are_resampled_once_and_different_ones_are_not_mixed_up() -> None:
+    types, seeds = ["a"] * 20 + ["b"] * 20, np.stack([bernoulli(40, 0.6), bernoulli(40, 0.6)])
+    boot = Bootstrap(types, range(40), draws=200)
+    first = boot.per_type(seeds)
+    assert boot.per_type(seeds.copy()) is first
+    assert not first.flags.writeable
+    flipped = boot.per_type(1 - seeds)
+    np.testing.assert_array_equal(flipped, Bootstrap(types, range(40), draws=200).per_type(1 - seeds))
+    np.testing.assert_allclose(np.nan_to_num(first + flipped, nan=1.0), 1)

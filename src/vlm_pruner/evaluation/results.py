@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,10 @@ class BenchResults:
 
     def rows(self) -> list[Row]:
         """Seeds put together, in the order of the run."""
+        return list(self._rows)
+
+    @cached_property
+    def _rows(self) -> list[Row]:
         groups: dict[tuple[str, int], list[CellResult]] = {}
         for cell in self.cells:
             groups.setdefault((cell.label, cell.budget), []).append(cell)

@@ -62,13 +62,21 @@ class Bootstrap:
         data = np.ones((1, len(types)))
         self._weights = np.concatenate([data, counts[:, of_question].astype(np.float64)])  # [1 + draws, n]
         self._totals = self._weights @ self._member.T  # [1 + draws, types]
+        self._known: dict[bytes, Array] = {}  # tables compare the same few answers again and again
 
     def per_type(self, correct: ArrayLike) -> Array:
-        """[1 + draws, types] accuracy; row 0 is the data. A type that a draw does not contain is nan there."""
+        """[1 + draws, types] accuracy, read-only; row 0 is the data. A type that a draw does not contain is nan there.
+
+        Answers that were asked about before cost nothing.
+        """
         values = np.atleast_2d(np.asarray(correct, dtype=np.float64)).mean(0)  # [n]
         if values.shape != self._weights.shape[1:]:
             raise PlanError(f"answers to {values.shape[0]} questions, the bootstrap has {self._weights.shape[1]}")
-        return _divide((self._weights * values) @ self._member.T, self._totals)
+        key = values.tobytes()
+        if key not in self._known:
+            self._known[key] = _divide(self._weights @ (self._member * values).T, self._totals)
+            self._known[key].setflags(write=False)
+        return self._known[key]
 
     def type_accuracy(self, correct: ArrayLike) -> dict[str, Interval]:
         """Accuracy of each question type."""
