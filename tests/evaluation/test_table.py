@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.support.bench import made_up_results
 
 from vlm_pruner.evaluation.plots import plot_curves
 from vlm_pruner.evaluation.table import markdown, method_table
+from vlm_pruner.viz import plots
+from vlm_pruner.viz.plots import Curve
 
 RESULTS = made_up_results()
 
@@ -64,3 +67,23 @@ def test_curves_are_drawn_and_reproducible(tmp_path: Path, suffix: str) -> None:
         text = first.decode()
         assert all(f"<!-- {name} -->" in text for name in ("vlm-pruner", "bad", "random"))
         assert "<!-- blind -->" not in text
+
+
+def test_a_curve_runs_over_its_costs_through_the_accuracies_of_the_table(tmp_path: Path, monkeypatch) -> None:
+    pytest.importorskip("matplotlib")
+    drawn: dict[str, Any] = {}
+
+    def budget_plot(curves: list[Curve], **options: Any) -> Any:
+        drawn.update(options, curves=curves)
+        return plots.budget_plot(curves, **options)
+
+    monkeypatch.setattr("vlm_pruner.evaluation.plots.budget_plot", budget_plot)
+    plot_curves(RESULTS, tmp_path / "a.svg", ["bad"])
+    (bad,) = drawn["curves"]
+    rows = sorted((RESULTS.row("bad", budget) for budget in (64, 32)), key=lambda row: row.mean("layer_average"))
+    accuracy = [RESULTS.bootstrap().accuracy(row.correct) for row in rows]
+    assert list(bad.keep) == [row.mean("layer_average") for row in rows]
+    assert bad.accuracy == [100 * a.value for a in accuracy]
+    assert (bad.low, bad.high) == ([100 * a.low for a in accuracy], [100 * a.high for a in accuracy])
+    assert {curve.name for curve in drawn["others"]} == {"vlm-pruner", "random"}
+    assert drawn["total"] == RESULTS.model["tokens"]

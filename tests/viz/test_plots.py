@@ -13,21 +13,33 @@ from vlm_pruner.viz import Curve, budget_plot, time_plot
 def test_budget_plot_names_its_axes_and_draws_bands(tmp_path):
     pytest.importorskip("matplotlib")
     curves = [Curve("A", [32, 64], [50, 60], [45, 55], [55, 65]), Curve("B", [32, 64], [10, 20])]
-    figure = budget_plot(curves, full=80, chance=10, title="Codes")
+    figure = budget_plot(curves, others=[Curve("C", [16, 64], [5, 6])], full=80, chance=10, title="Codes")
     (axes,) = figure.axes
-    assert axes.get_xlabel() == "visual tokens kept of 576 (log scale)"
+    assert axes.get_xlabel() == "visual tokens kept, of 576 (log scale)"
     assert axes.get_ylabel() == "accuracy, %"
     assert len(axes.collections) == 1
-    assert [t.get_text() for t in axes.get_legend().get_texts()] == ["A", "B"]
+    assert [t.get_text() for t in axes.get_xticklabels()] == ["16", "32", "64"]
+    assert [t.get_text() for t in figure.legends[0].get_texts()] == ["A", "B"]
     figure.savefig(tmp_path / "b.png")
+
+
+def test_more_curves_than_colours_are_told_apart_by_their_lines(tmp_path):
+    pytest.importorskip("matplotlib")
+    curves = [Curve(str(i), [33 + i, 300.0], [10, 20]) for i in range(12)]
+    (axes,) = budget_plot(curves).axes
+    assert len({(line.get_color(), line.get_linestyle(), line.get_marker()) for line in axes.lines}) == 12
+    assert list(axes.get_xticks()) == [64, 128, 256]
 
 
 def test_time_plot_stacks_the_parts_of_every_run(tmp_path):
     pytest.importorskip("matplotlib")
-    figure = time_plot({"full": {"prefill": 100.0, "decode": 50.0}, "pruned": {"prefill": 30.0, "decode": 40.0}})
+    pruned = {"prefill": 30.0, "decode": 40.0, "noise": -0.5}
+    figure = time_plot({"full": {"prefill": 100.0, "decode": 1050.0}, "pruned": pruned})
     (axes,) = figure.axes
     assert axes.get_xlabel() == "milliseconds"
-    assert [p.get_x() + p.get_width() for p in axes.patches[2:]] == [150.0, 70.0]
+    assert [p.get_x() + p.get_width() for p in axes.patches[2:]] == [1150.0, 70.0]
+    assert [t.get_text().strip() for t in axes.texts] == ["1,150.0 ms", "69.5 ms"]
+    assert [t.get_text() for t in figure.legends[0].get_texts()] == ["prefill", "decode"]
     figure.savefig(tmp_path / "t.png")
 
 

@@ -4,23 +4,14 @@ from __future__ import annotations
 
 from math import isnan
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from vlm_pruner.errors import BackendUnavailableError
+from vlm_pruner.viz.plots import time_plot
 
 if TYPE_CHECKING:
     from vlm_pruner.profiling.result import ProfileResult, Variant
 
 __all__ = ["plot", "table"]
-
-COLOURS = {  # Okabe and Ito's palette: told apart by colour-blind readers and in print
-    "encoder": "#0072B2",
-    "projector": "#56B4E9",
-    "prefill, ideal": "#009E73",
-    "selection": "#D55E00",
-    "prefill, rest": "#E69F00",
-    "other": "#999999",
-}
 
 
 def table(result: ProfileResult) -> str:
@@ -117,28 +108,14 @@ def first_token_parts(result: ProfileResult, variant: Variant) -> dict[str, floa
 
 
 def plot(result: ProfileResult, path: str | Path) -> None:
-    """Stacked bars of `first_token_parts`, one per variant.
+    """Stacked bars of `first_token_parts`, one per variant, by `viz.time_plot`.
 
     Raises:
         BackendUnavailableError: matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise BackendUnavailableError("plotting needs matplotlib: pip install 'vlm-pruner[viz]'") from error
-    figure = Figure(figsize=(8, 1.2 + 0.5 * len(result.variants)), layout="constrained")
-    axes: Any = figure.add_subplot()
-    names = [variant.name for variant in result.variants]
-    left = [0.0] * len(names)
-    parts = [first_token_parts(result, variant) for variant in result.variants]
-    for part, colour in COLOURS.items():
-        # Noise can push a difference of medians below zero; a bar cannot show that, the table does.
-        widths = [max(0.0, found.get(part, 0.0)) for found in parts]
-        if any(widths):
-            axes.barh(names, widths, left=left, color=colour, label=part)
-        left = [a + b for a, b in zip(left, widths, strict=True)]
-    axes.invert_yaxis()
-    axes.set_xlabel("time to first token, ms")
-    axes.set_title(f"{result.model}, {sum(result.image_tokens)} image tokens, {result.method}", fontsize=10)
-    axes.legend(ncols=3, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.25))
+    figure = time_plot(
+        {variant.name: first_token_parts(result, variant) for variant in result.variants},
+        title=f"{result.model}, {sum(result.image_tokens)} image tokens, {result.method}",
+        xlabel="time to first token, ms",
+    )
     figure.savefig(path, dpi=120)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import ceil, floor, log2
 from typing import Any
 
 from vlm_pruner.errors import BackendUnavailableError
@@ -15,6 +16,8 @@ from vlm_pruner.viz.palette import INK, MUTED, REGIONS, RGB
 __all__ = ["Curve", "budget_plot", "time_plot"]
 
 _MARKERS = "osD^vPX*<>"
+_CURVES = (6, 5, 2, 4, 0, 1, 3)  # colours of REGIONS, those that are hard to see on white last
+_PARTS = (1, 6, 5, 0, 2, 4, 3)
 
 
 @dataclass(frozen=True)
@@ -31,14 +34,18 @@ class Curve:
 def budget_plot(
     curves: Sequence[Curve],
     *,
+    others: Sequence[Curve] = (),
     full: float | None = None,
     chance: float | None = None,
     total: int = 576,
     title: str = "",
+    xlabel: str = "visual tokens kept",
+    ylabel: str = "accuracy, %",
 ) -> Any:
-    """Accuracy against the number of kept tokens (logarithmic), a band for each confidence interval.
+    """Accuracy against the number of tokens (logarithmic), a band for each confidence interval.
 
     Args:
+        others: drawn behind `curves`, thin, grey and without names.
         full: accuracy without pruning, percent, drawn as a line; `chance` likewise.
         total: tokens without pruning.
 
@@ -48,28 +55,37 @@ def budget_plot(
     Raises:
         BackendUnavailableError: matplotlib is not installed.
     """
-    figure, axes = _figure(title, (7.2, 4.6))
+    figure, axes = _figure(title, (8.0, 5.0))
     axes.set_xscale("log", base=2)
+    for curve in others:
+        axes.plot(curve.keep, curve.accuracy, color="0.8", linewidth=0.8, zorder=1)
     for i, curve in enumerate(curves):
-        colour = _hex(REGIONS[(6, 5, 2, 4, 0, 1, 3)[i % 7]])
-        axes.plot(curve.keep, curve.accuracy, color=colour, marker=_MARKERS[i % 10], markersize=5, label=curve.name)
+        colour, dashes = _hex(REGIONS[_CURVES[i % 7]]), ("-", "--", ":")[i // 7 % 3]
+        style = {"color": colour, "marker": _MARKERS[i % 10], "markersize": 4.5, "linewidth": 1.5}
+        axes.plot(curve.keep, curve.accuracy, dashes, label=curve.name, **style)
         if curve.low is not None and curve.high is not None:
-            axes.fill_between(curve.keep, curve.low, curve.high, color=colour, alpha=0.15, linewidth=0)
+            axes.fill_between(curve.keep, curve.low, curve.high, color=colour, alpha=0.12, linewidth=0)
     for level, name in ((full, f"all {total} tokens"), (chance, "chance")):
         if level is not None:
-            axes.axhline(level, color=_hex(MUTED), linestyle="--", linewidth=1)
-            axes.annotate(name, (0.995, level), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=9)
-    ticks = sorted({k for c in curves for k in c.keep})
+            axes.axhline(level, color=_hex(MUTED), linestyle="--", linewidth=0.9)
+            axes.annotate(name, (0.99, level), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8)
+    ticks = _ticks({k for curve in (*curves, *others) for k in curve.keep})
     axes.set_xticks(ticks, [f"{t:g}" for t in ticks])
     axes.minorticks_off()
-    axes.set_xlabel(f"visual tokens kept of {total} (log scale)")
-    axes.set_ylabel("accuracy, %")
-    axes.legend(frameon=False, fontsize=9)
+    axes.set_xlabel(f"{xlabel}, of {total} (log scale)")
+    axes.set_ylabel(ylabel)
+    if curves:
+        figure.legend(loc="outside right upper", frameon=False, fontsize=8)
     return figure
 
 
-def time_plot(rows: Mapping[str, Mapping[str, float]], *, title: str = "Where the time goes") -> Any:
-    """Stacked bars of milliseconds: `rows[run][part]`, every run with the same parts in the same order.
+def time_plot(
+    rows: Mapping[str, Mapping[str, float]], *, title: str = "Where the time goes", xlabel: str = "milliseconds"
+) -> Any:
+    """Stacked bars of milliseconds: `rows[run][part]`, the parts in the order in which they first appear.
+
+    A part below zero, which the noise in a difference of two measurements makes, is not drawn; the sum that is written
+    behind the bar counts it.
 
     Returns:
         A `matplotlib.figure.Figure`.
@@ -77,24 +93,31 @@ def time_plot(rows: Mapping[str, Mapping[str, float]], *, title: str = "Where th
     Raises:
         BackendUnavailableError: matplotlib is not installed.
     """
-    figure, axes = _figure(title, (7.2, 1.3 + 0.55 * len(rows)))
+    figure, axes = _figure("", (8.0, 1.6 + 0.5 * len(rows)))
     names = list(rows)
-    parts = list(dict.fromkeys(part for row in rows.values() for part in row))
-    start = [0.0] * len(names)
-    for i, part in enumerate(parts):
-        length = [rows[name].get(part, 0.0) for name in names]
-        colour = REGIONS[(1, 6, 5, 0, 2, 4, 3)[i % 7]]
-        axes.barh(names, length, left=start, color=_hex(colour), label=part, edgecolor="white", height=0.62)
-        start = [s + v for s, v in zip(start, length, strict=True)]
-    for y, total in enumerate(start):
-        axes.annotate(f" {total:.0f} ms", (total, y), va="center", fontsize=9)
+    ends = [0.0] * len(names)
+    for i, part in enumerate(dict.fromkeys(part for row in rows.values() for part in row)):
+        lengths = [max(0.0, row.get(part, 0.0)) for row in rows.values()]
+        if any(lengths):
+            colour = _hex(REGIONS[_PARTS[i % 7]])
+            axes.barh(names, lengths, left=ends, color=colour, label=part, edgecolor="white", height=0.62)
+        ends = [end + length for end, length in zip(ends, lengths, strict=True)]
+    for y, (end, row) in enumerate(zip(ends, rows.values(), strict=True)):
+        axes.annotate(f" {sum(row.values()):,.1f} ms", (end, y), va="center", fontsize=9)
     axes.invert_yaxis()
     axes.margins(x=0.12)
-    axes.set_xlabel("milliseconds")
-    axes.legend(frameon=False, fontsize=9, ncols=len(parts), loc="lower left", bbox_to_anchor=(0, 1.0))
-    if title:
-        axes.set_title(title, loc="left", fontweight="bold", pad=26)
+    axes.set_xlabel(xlabel)
+    if rows:
+        figure.legend(loc="outside lower center", frameon=False, fontsize=8, ncols=6)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
     return figure
+
+
+def _ticks(values: set[float]) -> list[float]:
+    """The values themselves, or the powers of two among them where they are too many to be read."""
+    if len(values) <= 8:
+        return sorted(values)
+    return [2.0**i for i in range(ceil(log2(min(values))), floor(log2(max(values))) + 1)]
 
 
 def _figure(title: str, inches: tuple[float, float]) -> tuple[Any, Any]:
