@@ -52,15 +52,14 @@ def _texture(rng: np.random.Generator, sort: int) -> Image.Image:
     if sort == 0:
         out = np.zeros((480, 640, 3), np.float32)
         for cells, weight in ((4, 1.0), (9, 0.6), (24, 0.4), (60, 0.25), (160, 0.15)):
-            noise = Image.fromarray(np.uint8(rng.random((cells * 3 // 4, cells, 3)) * 255))
+            noise = Image.fromarray((rng.random((cells * 3 // 4, cells, 3)) * 255).astype(np.uint8))
             out += weight * np.asarray(noise.resize((640, 480), Image.Resampling.BICUBIC), np.float32)
-        return Image.fromarray(np.uint8((out - out.min()) / (out.max() - out.min()) * 255))
+        return Image.fromarray(((out - out.min()) / (out.max() - out.min()) * 255).astype(np.uint8))
     if sort == 1:
         angle, period = rng.random() * np.pi, rng.uniform(14, 60)
         wave = 0.5 + 0.5 * np.sin((x * np.cos(angle) + y * np.sin(angle)) / period * 2 * np.pi + 2 * np.sin(x / 90))
-        return Image.fromarray(
-            np.uint8(255 * (wave[..., None] * rng.random(3) + (1 - wave[..., None]) * rng.random(3)))
-        )
+        stripes = 255 * (wave[..., None] * rng.random(3) + (1 - wave[..., None]) * rng.random(3))
+        return Image.fromarray(stripes.astype(np.uint8))
     image = np.ones((480, 640, 3), np.float32) * rng.random(3)
     for _ in range(90):
         radius = rng.uniform(8, 60)
@@ -68,7 +67,7 @@ def _texture(rng: np.random.Generator, sort: int) -> Image.Image:
             (y - rng.uniform(0, 480)) / (radius * rng.uniform(0.4, 1.6))
         ) ** 2 < 1
         image[inside] = image[inside] * 0.3 + 0.7 * rng.random(3)
-    return Image.fromarray(np.uint8(255 * image))
+    return Image.fromarray((255 * image).astype(np.uint8))
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,7 @@ def render(scene: Scene, grid: int = 24) -> Rendering:
     height, width = pixels.shape[:2]
     grain = rng.normal(0, 4, (height // 2 + 1, width // 2 + 1, 1)).astype(np.float32)
     pixels += grain.repeat(2, 0).repeat(2, 1)[:height, :width]
-    image = Image.fromarray(np.uint8(np.clip(pixels, 0, 255)))
+    image = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
     empty = np.zeros((0, grid, grid), np.float32)
     covered = np.stack([_tokens(*part, scene.size, grid) for part in things]) if things else empty
     return Rendering(image, covered, tuple(characters), np.stack(plates) if plates else empty)
@@ -115,7 +114,7 @@ def _background(scene: Scene, rng: np.random.Generator) -> Image.Image:
         gray = pixels @ np.array([0.3, 0.59, 0.11], np.float32)
         ink = np.array(TINTS[scene.tint], np.float32) / 255
         pixels = 0.15 * pixels + 0.85 * (gray[..., None] * 0.75 + 50) * ink
-    return Image.fromarray(np.uint8(np.clip(pixels, 0, 255)))
+    return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
 
 
 def _clutter(image: Image.Image, rng: np.random.Generator) -> None:
