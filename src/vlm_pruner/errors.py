@@ -23,7 +23,7 @@ class VlmPrunerError(Exception):
 
 
 class InputError(VlmPrunerError, ValueError):
-    """An image, a question or a model that cannot be read."""
+    """An image, a question, a model or a split of questions that cannot be had."""
 
 
 class PlanError(VlmPrunerError, ValueError):

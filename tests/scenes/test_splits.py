@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from vlm_pruner import scenes
+from vlm_pruner.errors import InputError
 from vlm_pruner.scenes.layout import Scene
 from vlm_pruner.scenes.questions import ONE_IMAGE, item_boxes
 from vlm_pruner.scenes.render import PHOTOS, backgrounds
@@ -65,14 +66,14 @@ def test_limit_takes_the_first_of_each_type(test_split: list[scenes.Question]) -
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"name": "tset"}, r"unknown split 'tset'.*validation, test"),
-        ({"types": ["colour"]}, r"unknown question types \['colour'\].*color"),
+        ({"name": "tset"}, r"unknown split 'tset'; did you mean 'test'\? Known: test, validation"),
+        ({"types": ["colour"]}, r"unknown question type 'colour'; did you mean 'color'"),
         ({"limit": 0}, "between 1 and 48"),
         ({"limit": 49}, "between 1 and 48"),
     ],
 )
 def test_bad_requests_name_the_alternatives(arguments: dict[str, object], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(InputError, match=message):
         scenes.load_split(**arguments)  # type: ignore[arg-type]
 
 

@@ -12,6 +12,8 @@ from functools import cached_property
 import numpy as np
 from PIL import Image
 
+from vlm_pruner.errors import InputError, unknown_name
+
 from .layout import Box, Scene, sample_scene
 from .questions import ONE_IMAGE, TYPES, Draft, item_boxes, two_images
 from .render import backgrounds, render
@@ -98,14 +100,18 @@ def _draw_type(split: str, type_: str, count: int, size: tuple[int, int]) -> lis
 def load_split(
     name: str = "test", limit: int | None = None, types: Sequence[str] = TYPES, size: tuple[int, int] = (336, 336)
 ) -> list[Question]:
-    """Questions of a fixed split, types taking turns. `limit`: the first so many per type, of PER_TYPE."""
+    """Questions of a fixed split, types taking turns. `limit`: the first so many per type, of PER_TYPE.
+
+    Raises:
+        InputError: no such split or question type, or a limit that is out of range.
+    """
     if name not in SPLITS:
-        raise ValueError(f"unknown split {name!r}; known: {', '.join(SPLITS)}")
+        raise InputError(unknown_name("split", name, SPLITS))
     unknown = [t for t in types if t not in TYPES]
     if unknown:
-        raise ValueError(f"unknown question types {unknown}; known: {', '.join(TYPES)}")
+        raise InputError(unknown_name("question type", unknown[0], TYPES))
     if limit is not None and not 1 <= limit <= PER_TYPE:
-        raise ValueError(f"limit must lie between 1 and {PER_TYPE} questions a type, not {limit}")
+        raise InputError(f"limit must lie between 1 and {PER_TYPE} questions a type, not {limit}")
     columns = [_draw_type(name, t, limit or PER_TYPE, size) for t in types]
     return [question for row in zip(*columns, strict=True) for question in row]
 
