@@ -1,4 +1,4 @@
-"""Breaks the engine on purpose, one place at a time, and counts how many of the breaks the tests find.
+"""Breaks the library on purpose, one place at a time, and counts how many of the breaks the tests find.
 
 Works on a copy of the source in a temporary folder. Before anything is broken, all the tests that are to find something
 must pass. A break that no test finds is named, and the run fails.
@@ -108,7 +108,8 @@ def _others(names: set[str]) -> list[dict[str, Any]]:
 def main(options: argparse.Namespace) -> None:
     """Break, test, mend, count."""
     device = prepare(options)
-    chosen = [m for m in MUTANTS if not options.only or options.only in m.name][: 2 if options.quick else None]
+    chosen = [m for m in MUTANTS if options.only in m.name or m.file.startswith(options.only)]
+    chosen = chosen[: 2 if options.quick else None]
     report = Report("mutation", options, device)
     sys.dont_write_bytecode = True
     warm_up()
@@ -135,6 +136,6 @@ def main(options: argparse.Namespace) -> None:
 
 if __name__ == "__main__":
     parser = arguments(__doc__ or "")
-    parser.add_argument("--only", default="", help="breaks whose name contains this; the others stay as they were")
+    parser.add_argument("--only", default="", help="breaks with this in the name, or in files below it; others stay")
     parser.add_argument("--no-baseline", action="store_true", help="trust that the tests pass on the unbroken source")
     main(parser.parse_args())

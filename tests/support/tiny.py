@@ -41,14 +41,14 @@ def checkpoint() -> Path:
     return folder
 
 
-def model() -> LlavaForConditionalGeneration:
+def model(layers: int = 4) -> LlavaForConditionalGeneration:
     """The same model with random weights, always the same ones."""
     torch.manual_seed(0)
     width = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2}
     config = LlavaConfig(
         vision_config=CLIPVisionConfig(num_hidden_layers=2, image_size=336, patch_size=14, **width),
         text_config=LlamaConfig(
-            num_hidden_layers=4, num_key_value_heads=2, vocab_size=len(WORDS), pad_token_id=1, bos_token_id=2,
+            num_hidden_layers=layers, num_key_value_heads=2, vocab_size=len(WORDS), pad_token_id=1, bos_token_id=2,
             eos_token_id=3, **width,
         ),
         image_token_index=WORDS.index("<image>"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -40,12 +41,30 @@ def test_a_whole_comparison(board, events):
     assert "64 of 576 tokens; arXiv:2512.02700" in pruned
     assert 'aria-label="Tokens that VLM-Pruner keeps: 64 of 576"' in pruned
     assert "144 of 576 tokens" in random
+    assert "= all tokens" not in full
     for card in (pruned, random):
         assert card.count("&quot;version&quot;: 1") == 1
         assert "= all tokens" in card or "≠ all tokens" in card
         assert 'aria-busy="false"' in card
     assert "of 2 give the answer of all tokens." in board.status
     assert "<progress" not in board.status
+
+
+def test_only_methods_that_say_the_same_agree(board, events):
+    for event in events:
+        other = isinstance(event, Done) and event.column == 2
+        board.apply(Done(2, replace(event.run, text="something else")) if other else event)
+    full, pruned, random = (column.run.text for column in board.columns)
+    assert f"{int(pruned == full) + int(random == full)} of 2 give the answer of all tokens." in board.status
+    assert "≠ all tokens" in board.card(2)
+
+
+def test_a_bar_is_the_share_of_what_all_tokens_cost(board, events):
+    for event in events:
+        board.apply(event)
+    tokens = re.compile(r'<dt>visual tokens</dt><dd>(\d+)</dd><i style="width:([\d.]+)%')
+    bars = [tokens.findall(board.card(number)) for number in range(3)]
+    assert bars == [[("576", "100.0")], [("64", "11.1")], [("144", "25.0")]]
 
 
 def test_only_merging_methods_have_a_map_of_it(tiny, picture):

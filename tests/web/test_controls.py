@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from tests.support.tiny import model
+
 from vlm_pruner.asking import Loaded
 from vlm_pruner.methods.base import registry
 from vlm_pruner.web.controls import AUTO, NOBODY, about, choices_of, layer_options, method_options, row_of
@@ -12,8 +14,14 @@ def test_methods_are_those_that_the_model_can_carry_out(tiny):
     names = [name for _, name in method_options(tiny)]
     assert names[0] == "vlm-pruner"
     assert set(names) <= registry().keys() - {"none"}
-    assert {"divprune", "fastv", "text-attention"} <= set(names)  # the last one prefers a layer beyond this model
+    assert {"divprune", "fastv", "text-attention"} <= set(names)
     assert not any(module._forward_pre_hooks for module in tiny.model.model.language_model.layers)
+
+
+def test_a_method_whose_own_layer_is_too_deep_is_offered_for_another(tiny):
+    shallow = Loaded("shallow", model(layers=2), tiny.processor)
+    assert registry()["fastv"].default_layer == 2
+    assert {"vlm-pruner", "fastv", "dart"} <= {name for _, name in method_options(shallow)}
 
 
 def test_layers_end_with_the_model():
