@@ -141,13 +141,15 @@ def commands() -> str:
         for parameter in command.params:
             if "--help" in parameter.opts:
                 continue
+            default = "" if parameter.required or parameter.default in (None, "") else f"`{parameter.default}`"
             if parameter.param_type_name == "argument":
-                label, default = f"`{parameter.name.upper()}`", ""
+                label = f"`{parameter.name.upper()}`"
             else:
                 label = ", ".join(f"`{option}`" for option in sorted(parameter.opts, key=len))
-                default = "" if parameter.default in (None, False) else f"`{parameter.default}`"
+                default = "" if parameter.default is False else default
             rows.append([label, parameter.help or "", default])
-        usage = " ".join(p.name.upper() for p in command.params if p.param_type_name == "argument")
+        arguments = [p for p in command.params if p.param_type_name == "argument"]
+        usage = " ".join(p.name.upper() if p.required else f"[{p.name.upper()}]" for p in arguments)
         parts.append(f"## `{f'vlm-pruner {name} {usage}'.strip()}`")
         parts.append((command.help or "").split("\n\n")[0])
         parts.append(markdown(["", "what it is", "default"], rows) if rows else "")

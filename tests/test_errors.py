@@ -33,4 +33,4 @@ def test_they_can_be_caught_as_built_in_ones(error, builtin):
 def test_unknown_names():
     known = ["divprune", "vlm-pruner"]
     assert "did you mean 'vlm-pruner'? Known: divprune, vlm-pruner" in errors.unknown_name("method", "vlmpruner", known)
-    assert errors.unknown_name("method", "x", known) == "unknown method 'x'; Known: divprune, vlm-pruner"
+    assert errors.unknown_name("method", "x", known) == "unknown method 'x'. Known: divprune, vlm-pruner"

@@ -55,8 +55,10 @@ def unknown_name(kind: str, name: object, known: Iterable[str]) -> str:
 
     >>> unknown_name("method", "vlm-prunner", ["divprune", "vlm-pruner"])
     "unknown method 'vlm-prunner'; did you mean 'vlm-pruner'? Known: divprune, vlm-pruner"
+    >>> unknown_name("method", "foo", ["divprune", "vlm-pruner"])
+    "unknown method 'foo'. Known: divprune, vlm-pruner"
     """
     names = sorted(known)
-    near = get_close_matches(str(name), names, n=1, cutoff=0.5)
-    hint = f" did you mean {near[0]!r}?" if near else ""
-    return f"unknown {kind} {name!r};{hint} Known: {', '.join(names)}"
+    near = get_close_matches(str(name), names, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else "."
+    return f"unknown {kind} {name!r}{hint} Known: {', '.join(names)}"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import runpy
 import struct
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ from PIL import Image
 from tests.support.tiny import checkpoint
 from typer.testing import CliRunner
 
+import vlm_pruner
 from vlm_pruner import scenes
 from vlm_pruner.cli import COMMANDS, app
 
@@ -79,10 +82,12 @@ def test_no_budget_changes_nothing_at_keep_all(picture):
     assert (pruned["text"], pruned["probability"]) == (full["text"], full["probability"])
 
 
-def test_a_prompt_without_an_image_is_left_alone_and_said_so():
-    result = ask("none")
+def test_a_prompt_without_an_image_is_left_alone_and_said_so(tmp_path):
+    result = ask("none", "--overlay", tmp_path / "none.png")
     assert result.exit_code == 0, result.output
     assert "no image in the prompt: nothing to prune" in " ".join(result.stdout.split())
+    assert "overlay: not drawn, nothing was pruned" in result.stdout
+    assert "probability of this answer" not in result.stdout, "both answers are the same: one line says it"
 
 
 @pytest.mark.parametrize(
@@ -139,7 +144,7 @@ def test_an_image_too_large_to_decode_is_refused_before_it_is_decoded(tmp_path):
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        ("embeded", "no model 'embeded': did you mean 'embedded'?"),
+        ("embeded", "no model 'embeded'; did you mean 'embedded'?"),
         ("./nowhere", "no model './nowhere'"),
     ],
 )
@@ -193,10 +198,31 @@ def test_methods_come_from_the_registry():
     assert all(row["name"] in run("methods").stdout for row in rows)
 
 
+def test_the_list_of_methods_fits_80_columns_without_breaking_words():
+    result = CliRunner().invoke(app, ["methods"], env={"COLUMNS": "80"})
+    lines = [line.rstrip() for line in result.stdout.splitlines()]
+    assert max(map(len, lines)) <= 80
+    assert any(line.split()[:4] == ["fastv", "layer", "2", "yes"] for line in lines)
+    words = {word.rstrip(",") for line in lines for word in line.split()}
+    assert {"vision.attention", "text_attention", "arXiv:2512.02700"} <= words
+
+
+def test_the_package_runs_as_a_module(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["vlm-pruner", "--version"])
+    with pytest.raises(SystemExit) as left:
+        runpy.run_module("vlm_pruner", run_name="__main__")
+    assert left.value.code == 0
+    assert capsys.readouterr().out.strip() == vlm_pruner.__version__
+
+
 def test_models_come_from_the_adapters():
+    from transformers.utils import logging
+
     from vlm_pruner.adapters import families
 
+    logging.set_verbosity_warning()
     rows = json.loads(run("models", "--json").stdout)
+    assert logging.get_verbosity() == logging.ERROR  # the configurations of families that nobody asked about say things
     assert {row["name"] for row in rows if row["works"]} == {"embedded", *families()}
     assert "cross-attention" in {row["name"]: row["why"] for row in rows if not row["works"]}["mllama"]
     assert all(name in run("models").stdout for name in families())

@@ -23,12 +23,22 @@ def test_budget_plot_names_its_axes_and_draws_bands(tmp_path):
     figure.savefig(tmp_path / "b.png")
 
 
+def test_one_budget_is_drawn_too(tmp_path):
+    pytest.importorskip("matplotlib")
+    curves = [Curve("A", [64], [50], [40], [60]), Curve("B", [70.25], [10], [5], [15])]
+    figure = budget_plot(curves, others=[Curve("C", [64], [5])])
+    (axes,) = figure.axes
+    assert [path.get_linewidth()[0] for path in axes.collections] == [1, 1], "a band without width is a line"
+    assert list(axes.get_xticks()) == [64, 128]
+    figure.savefig(tmp_path / "one.png")
+
+
 def test_more_curves_than_colours_are_told_apart_by_their_lines(tmp_path):
     pytest.importorskip("matplotlib")
     curves = [Curve(str(i), [33 + i, 300.0], [10, 20]) for i in range(12)]
     (axes,) = budget_plot(curves).axes
     assert len({(line.get_color(), line.get_linestyle(), line.get_marker()) for line in axes.lines}) == 12
-    assert list(axes.get_xticks()) == [64, 128, 256]
+    assert list(axes.get_xticks()) == [32, 64, 128, 256, 512]
 
 
 def test_time_plot_stacks_the_parts_of_every_run(tmp_path):
@@ -38,6 +48,7 @@ def test_time_plot_stacks_the_parts_of_every_run(tmp_path):
     (axes,) = figure.axes
     assert axes.get_xlabel() == "milliseconds"
     assert [p.get_x() + p.get_width() for p in axes.patches[2:]] == [1150.0, 70.0]
+    assert axes.get_xlim()[1] > 1200, "the sums stand inside"
     assert [t.get_text().strip() for t in axes.texts] == ["1,150.0 ms", "69.5 ms"]
     assert [t.get_text() for t in figure.legends[0].get_texts()] == ["prefill", "decode"]
     figure.savefig(tmp_path / "t.png")

@@ -143,9 +143,9 @@ def _from_pretrained(name: str, dtype: str) -> tuple[Any, Any]:
     from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
     if not Path(name).exists() and (name.count("/") != 1 or name.startswith((".", "/", "~"))):
-        hint = f"did you mean {EMBEDDED!r}? " if get_close_matches(name, [EMBEDDED], cutoff=0.6) else ""
+        hint = f"; did you mean {EMBEDDED!r}?" if get_close_matches(name, [EMBEDDED]) else "."
         raise InputError(
-            f"no model {name!r}: {hint}A model is {EMBEDDED!r}, a checkpoint folder, or a hub id like 'owner/name'"
+            f"no model {name!r}{hint} A model is {EMBEDDED!r}, a checkpoint folder, or a hub id like 'owner/name'"
         )
     try:
         adapter_for(AutoConfig.from_pretrained(name).model_type)

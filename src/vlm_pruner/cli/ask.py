@@ -62,8 +62,8 @@ def ask(
     out.print(answers_table(answers))
     out.print(f"\n{answers[1].report}", markup=False, soft_wrap=True)
     out.print(f"Times are medians of {answers[0].times.runs} runs, taken in turn after a warm-up.", style="dim")
-    if drawn is not None:
-        out.print(f"overlay: {drawn}", markup=False, soft_wrap=True)
+    if overlay is not None:
+        out.print(f"overlay: {drawn or 'not drawn, nothing was pruned'}", markup=False, soft_wrap=True)
 
 
 def _draw(

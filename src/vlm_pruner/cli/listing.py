@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
-from vlm_pruner.cli.console import console, print_json
+from vlm_pruner.cli.console import console, print_json, quiet
 from vlm_pruner.cli.options import Json
 
 __all__ = ["first_sentence", "methods", "models"]
@@ -34,11 +34,13 @@ def methods(json: Json = False) -> None:
             ]
         )
         return
-    table = _table("name", "method", "source", "prunes before", "reads the question", "needs")
+    table = _table("name", "prunes\nbefore", "reads the\nquestion", "needs", "method and source")
+    table.columns[3].min_width = 16  # the longest signal in one piece, also on 80 columns
     for cls in known:
-        layer = "the language model" if cls.default_layer is None else f"layer {cls.default_layer}"
+        layer = "LLM" if cls.default_layer is None else f"layer {cls.default_layer}"
         needs = ", ".join(sorted(signal.value for signal in cls.needs)) or "-"
-        table.add_row(cls.name, cls.title, cls.source, layer, "yes" if cls.question_aware else "no", needs)
+        about = f"{cls.title}: {cls.source}"
+        table.add_row(cls.name, layer, "yes" if cls.question_aware else "no", needs, about)
     console().print(table)
 
 
@@ -47,6 +49,7 @@ def models(json: Json = False) -> None:
     from vlm_pruner.asking import EMBEDDED
     from vlm_pruner.engine.families import support_table
 
+    quiet()
     inside = "Inside the package: small, trained from scratch, nothing to download"
     rows = [(EMBEDDED, True, inside), *((row.model_type, row.works, row.why) for row in support_table())]
     if json:

@@ -23,8 +23,9 @@ def answers_table(answers: Sequence[Answer]) -> Table:
     columns = [facts(answer) for answer in answers]
     for name in columns[0]:
         table.add_row(name, *(column[name] for column in columns))
-    own, full = "probability of this answer", f"probability of “{_short(answers[0].text)}”"
-    table.add_row(own, *(f"{answer.probability:.3f}" for answer in answers))
+    full = f"probability of “{_short(answers[0].text)}”"
+    if len({answer.text for answer in answers}) > 1:
+        table.add_row("probability of this answer", *(f"{answer.probability:.3f}" for answer in answers))
     table.add_row(escape(full), *(f"{answer.full_probability:.3f}" for answer in answers))
     return table
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import ceil, floor, log2
 from typing import Any
 
@@ -58,13 +59,14 @@ def budget_plot(
     figure, axes = _figure(title, (8.0, 5.0))
     axes.set_xscale("log", base=2)
     for curve in others:
-        axes.plot(curve.keep, curve.accuracy, color="0.8", linewidth=0.8, zorder=1)
+        axes.plot(curve.keep, curve.accuracy, color="0.8", marker=".", markersize=3, linewidth=0.8, zorder=1)
     for i, curve in enumerate(curves):
         colour, dashes = _hex(REGIONS[_CURVES[i % 7]]), ("-", "--", ":")[i // 7 % 3]
         style = {"color": colour, "marker": _MARKERS[i % 10], "markersize": 4.5, "linewidth": 1.5}
         axes.plot(curve.keep, curve.accuracy, dashes, label=curve.name, **style)
         if curve.low is not None and curve.high is not None:
-            axes.fill_between(curve.keep, curve.low, curve.high, color=colour, alpha=0.12, linewidth=0)
+            alpha, edge = (0.5, 1.0) if len(curve.keep) == 1 else (0.12, 0.0)  # a band without width is a line
+            axes.fill_between(curve.keep, curve.low, curve.high, color=colour, alpha=alpha, linewidth=edge)
     for level, name in ((full, f"all {total} tokens"), (chance, "chance")):
         if level is not None:
             axes.axhline(level, color=_hex(MUTED), linestyle="--", linewidth=0.9)
@@ -105,7 +107,7 @@ def time_plot(
     for y, (end, row) in enumerate(zip(ends, rows.values(), strict=True)):
         axes.annotate(f" {sum(row.values()):,.1f} ms", (end, y), va="center", fontsize=9)
     axes.invert_yaxis()
-    axes.margins(x=0.12)
+    axes.set_xlim(0, 1.12 * max(ends, default=1))
     axes.set_xlabel(xlabel)
     if rows:
         figure.legend(loc="outside lower center", frameon=False, fontsize=8, ncols=6)
@@ -114,10 +116,11 @@ def time_plot(
 
 
 def _ticks(values: set[float]) -> list[float]:
-    """The values themselves, or the powers of two among them where they are too many to be read."""
-    if len(values) <= 8:
-        return sorted(values)
-    return [2.0**i for i in range(ceil(log2(min(values))), floor(log2(max(values))) + 1)]
+    """The values themselves, or the powers of two around them where they are too many or too close to be read."""
+    ticks = sorted(values)
+    if len(ticks) <= 8 and all(b >= 1.2 * a for a, b in pairwise(ticks)):
+        return ticks
+    return [2.0**i for i in range(floor(log2(ticks[0])), ceil(log2(ticks[-1])) + 1)]
 
 
 def _figure(title: str, inches: tuple[float, float]) -> tuple[Any, Any]:
