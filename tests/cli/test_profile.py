@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -65,3 +66,10 @@ def test_bad_input_is_one_line(words: tuple[str, ...], said: str) -> None:
     assert result.stderr.startswith("error: ")
     assert result.stderr.count("\n") == 1
     assert said in result.stderr
+
+
+def test_a_plot_that_cannot_be_drawn_is_said_before_the_work(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    result = run("nowhere", "--plot", tmp_path / "bars.png")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == "error: plots need matplotlib: pip install 'vlm-pruner[viz]'\n"

@@ -21,7 +21,9 @@ __all__ = ["bench"]
 
 
 def bench(
-    methods: Annotated[str, typer.Option("--methods", help="Names with commas between, or 'all'.")] = "all",
+    methods: Annotated[
+        str, typer.Option("--methods", help="Names with commas between, or 'all'; 'none' is always measured.")
+    ] = "all",
     keep: Annotated[str, typer.Option("--keep", help="Tokens kept, with commas between.")] = "192,128,64,32",
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="Runs of methods that draw lots.")] = 5,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="The first so many questions a type.")] = None,
@@ -52,6 +54,7 @@ def bench(
     writable(output)
     quiet()
     names, budgets = default_methods() if methods == "all" else parse_list(methods), parse_counts(keep)
+    names = names if "none" in names else ["none", *names]  # all that is told is a share of its accuracy
     load = partial(load_setup, model, device, dtype, split, limit)
     setup = load()
     about = describe(setup, model)

@@ -40,10 +40,12 @@ def profile(
     from vlm_pruner.methods import method_class
     from vlm_pruner.profiling import profile as measure
     from vlm_pruner.profiling import subject_named
+    from vlm_pruner.viz.plots import figure_class
 
     budgets = [parse_keep(text) for text in parse_list(keep)]
     method_class(method)
     if plot is not None:
+        figure_class()
         writable(plot, PLOTS)
     before = torch.get_num_threads()
     torch.set_num_threads(threads or before)

@@ -14,7 +14,7 @@ from typing import Any
 from vlm_pruner.errors import BackendUnavailableError
 from vlm_pruner.viz.palette import INK, MUTED, REGIONS, RGB
 
-__all__ = ["Curve", "budget_plot", "time_plot"]
+__all__ = ["Curve", "budget_plot", "figure_class", "time_plot"]
 
 _MARKERS = "osD^vPX*<>"
 _CURVES = (6, 5, 2, 4, 0, 1, 3)  # colours of REGIONS, those that are hard to see on white last
@@ -123,12 +123,21 @@ def _ticks(values: set[float]) -> list[float]:
     return [2.0**i for i in range(floor(log2(ticks[0])), ceil(log2(ticks[-1])) + 1)]
 
 
-def _figure(title: str, inches: tuple[float, float]) -> tuple[Any, Any]:
+def figure_class() -> Any:
+    """`matplotlib.figure.Figure`; call it before long work whose result is to be drawn.
+
+    Raises:
+        BackendUnavailableError: matplotlib is not installed.
+    """
     try:
         from matplotlib.figure import Figure
     except ImportError as missing:
         raise BackendUnavailableError("plots need matplotlib: pip install 'vlm-pruner[viz]'") from missing
-    figure = Figure(figsize=inches, dpi=130, layout="constrained")
+    return Figure
+
+
+def _figure(title: str, inches: tuple[float, float]) -> tuple[Any, Any]:
+    figure = figure_class()(figsize=inches, dpi=130, layout="constrained")
     axes = figure.add_subplot()
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(colors=_hex(INK))
