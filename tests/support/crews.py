@@ -47,18 +47,25 @@ class _Threads:
             self.errors.append(error)
 
 
+def _tiles(patch: pytest.MonkeyPatch, share: int, rows: int, growth: dict[str, int], matrix: dict[str, int]) -> None:
+    sizes = {"launch": share, "facility.triton": rows, "merge.triton": rows}
+    sizes |= {"growth.triton": growth, "maxmin.triton": matrix}
+    for name, size in sizes.items():
+        patch.setattr(importlib.import_module(f"vlm_pruner.ops.{name}"), "_INTERPRETED", size)
+
+
 @pytest.fixture
 def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tiles of the interpreter as small as those of a device, so that small images cross their edges."""
     growth = {"TILE": 16, "RIVALS": 32, "CHANNELS": 32, "WAITING": 16}
-    tiles = {
-        "launch": 16,
-        "facility.triton": 16,
-        "growth.triton": growth,
-        "maxmin.triton": {"TILE": 16, "CHANNELS": 16},
-    }
-    for name, size in tiles.items():
-        monkeypatch.setattr(importlib.import_module(f"vlm_pruner.ops.{name}"), "_INTERPRETED", size)
+    _tiles(monkeypatch, 16, 16, growth, {"TILE": 16, "CHANNELS": 16})
+
+
+@pytest.fixture
+def large_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tiles of the interpreter so large that it comes to the end of a large image, and still many."""
+    growth = {"TILE": 1024, "RIVALS": 1024, "CHANNELS": 16, "WAITING": 16}
+    _tiles(monkeypatch, 2048, 32, growth, {"TILE": 1024, "CHANNELS": 16})
 
 
 @contextmanager

@@ -9,25 +9,60 @@ one after another, has only those.
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar, cast
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-__all__ = ["OPTIONS", "Crew", "best_in", "best_of_crew", "interpreted", "inverse", "meet", "share", "together"]
+__all__ = [
+    "OPTIONS",
+    "Crew",
+    "at_home",
+    "best_of_crew",
+    "better",
+    "interpreted",
+    "inverse",
+    "lower",
+    "meet",
+    "share",
+    "together",
+]
 
 OPTIONS = {"enable_fp_fusion": True}
 """Of every launch; said aloud, because the default of Triton is about to change."""
 
 _ON_DEVICE, _INTERPRETED = 16, 256  # tokens: many where every operation has its price
+_LOWEST = tl.constexpr(-3.4028234663852886e38)
+_NOBODY = tl.constexpr(0x7FFFFFFF)
+Run = TypeVar("Run", bound=Callable[..., Any])
+
+
+def at_home(run: Run) -> Run:
+    """`run` with the device of its first tensor, or first of several, as the current one: there Triton launches."""
+
+    @functools.wraps(run)
+    def there(first: Tensor | Sequence[Tensor], *args: Any, **kwargs: Any) -> Any:
+        with torch.cuda.device_of(first if isinstance(first, Tensor) else first[0]):  # type: ignore[no-untyped-call]
+            return run(first, *args, **kwargs)
+
+    return cast(Run, there)
 
 
 def together(images: Sequence[Tensor]) -> Tensor:
-    """[B, ...] the images in one tensor; one alone is not copied."""
-    return images[0][None] if len(images) == 1 else torch.stack(list(images))
+    """[B, ...] the images in one tensor: a view where they lie evenly in one storage, as the rows of a batch do."""
+    first, last = images[0], images[-1]
+    step = (last.storage_offset() - first.storage_offset()) // max(1, len(images) - 1)
+    home = first.untyped_storage().data_ptr()
+    for i, image in enumerate(images[1:], 1):
+        even = step >= 0 and image.storage_offset() == first.storage_offset() + i * step
+        if not (home and even and image.stride() == first.stride() and image.untyped_storage().data_ptr() == home):
+            return torch.stack(list(images))
+    return first.as_strided((len(images), *first.shape), (step, *first.stride()))
 
 
 def interpreted() -> bool:
@@ -80,11 +115,25 @@ def meet(arrivals, rounds, ALONE: tl.constexpr):
 
 
 @triton.jit
-def best_in(score, token, real):
-    """(largest score, its token) of the tokens of one program; ties go to the lower token."""
-    score = tl.where(real, score, float("-inf"))
-    best = tl.max(score, 0)
-    return best, tl.min(tl.where(real & (score == best), token, 0x7FFFFFFF), 0)
+def lower(near, score, token, real, latest):
+    """The least `score` of each token so far, which `near` remembers; the token `latest` is out for good."""
+    score = tl.minimum(tl.load(near + token, mask=real, other=0.0), score)
+    score = tl.where(token == latest, float("-inf"), score)
+    tl.store(near + token, score, mask=real)
+    return score
+
+
+@triton.jit
+def better(best, which, score, token, real):
+    """(largest score so far, its token) with the tokens of one more tile; ties go to the lower token.
+
+    Whoever scores -inf is out. Not so a NaN: it comes last, for a step must end with a token, whatever was computed.
+    """
+    real = real & (score != float("-inf"))
+    score = tl.where(real, tl.maximum(score, _LOWEST), float("-inf"))  # the maximum with a NaN is the other one
+    highest = tl.max(score, 0)
+    first = tl.min(tl.where(real & (score == highest), token, _NOBODY), 0)
+    return tl.maximum(highest, best), tl.where(highest > best, first, which)
 
 
 @triton.jit
@@ -102,5 +151,5 @@ def best_of_crew(best, token, scores, tokens, arrivals, step, SLOTS: tl.constexp
         lane = tl.arange(0, SLOTS)
         score = tl.load(scores + step % 2 * SLOTS + lane)
         which = tl.load(tokens + step % 2 * SLOTS + lane)
-        best, token = best_in(score, which, lane < tl.num_programs(1))
+        best, token = better(float("-inf"), 0, score, which, lane < tl.num_programs(1))
     return best, token

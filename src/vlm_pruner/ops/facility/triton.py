@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from vlm_pruner.ops.launch import Crew, best_in, best_of_crew, interpreted, share
+from vlm_pruner.ops.launch import Crew, at_home, best_of_crew, better, interpreted, share
 
 __all__ = ["facility"]
 
@@ -24,7 +24,7 @@ def _choose(
     row_weight, candidate_weight, taken = row_weight + b * m, candidate_weight + b * n, taken + b * n
     scores, tokens, arrivals = scores + b * 2 * SLOTS, tokens + b * 2 * SLOTS, arrivals + b
     for step in range(keep):
-        best, which = float("-inf"), 0x7FFFFFFF
+        best, which = float("-inf"), 0
         for start in range(tl.program_id(1) * CANDIDATES, n, tl.num_programs(1) * CANDIDATES):
             candidate = start + tl.arange(0, CANDIDATES)
             real = candidate < n
@@ -37,9 +37,7 @@ def _choose(
                 gain += tl.sum(above * tl.load(row_weight + row, mask=row < m, other=0.0)[None, :], 1)
             gain *= tl.load(candidate_weight + candidate, mask=real, other=0.0)
             free = tl.load(taken + candidate, mask=real, other=1) == 0
-            highest, first = best_in(tl.where(free, gain, float("-inf")), candidate, real & free)
-            which = tl.where(highest > best, first, which)
-            best = tl.maximum(highest, best)
+            best, which = better(best, which, gain, candidate, real & free)
         best, latest = best_of_crew(best, which, scores, tokens, arrivals, step, SLOTS)
         for begin in range(0, m, ROWS):
             row = begin + tl.arange(0, ROWS)
@@ -52,6 +50,7 @@ def _choose(
         tl.debug_barrier()
 
 
+@at_home
 def facility(cover: Tensor, keep: int, row_weight: Tensor | None, candidate_weight: Tensor | None) -> Tensor:
     """[B, keep] candidates; see `vlm_pruner.ops.facility.facility`. O(n m) a step, m floats for each program."""
     (batch, n, m), device = cover.shape, cover.device

@@ -14,7 +14,7 @@ from torch import Tensor
 from vlm_pruner.ops.growth import Grown, masked
 from vlm_pruner.ops.growth.kernels import fits_in, following, order_of, redundancy, take_in
 from vlm_pruner.ops.growth.rule import GrowthRule
-from vlm_pruner.ops.launch import Crew, interpreted
+from vlm_pruner.ops.launch import Crew, at_home, interpreted
 
 __all__ = ["grow"]
 
@@ -95,6 +95,7 @@ def _whole(
     take_in(image, vectors, sizes, order, first, size - first, arrivals, rounds, TILE, CHANNELS, SLOTS == 1)
 
 
+@at_home
 def grow(unit: Tensor, place: Tensor, diagonal: Tensor, pivots: Tensor, keep: int, rule: GrowthRule) -> Grown:
     """`vlm_pruner.ops.growth.grow`: [B, keep] order, [B, n] owner and similarity.
 

@@ -9,7 +9,18 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from vlm_pruner.ops.launch import OPTIONS, Crew, best_in, best_of_crew, interpreted, inverse, share, together
+from vlm_pruner.ops.launch import (
+    OPTIONS,
+    Crew,
+    at_home,
+    best_of_crew,
+    better,
+    interpreted,
+    inverse,
+    lower,
+    share,
+    together,
+)
 
 __all__ = ["spread"]
 
@@ -27,9 +38,9 @@ def _part(rows, token, real, channel, sizes):
 @triton.jit(do_not_specialize=["n"])
 def _lengths(features, length, largest, n, d, row_b, row_n, row_d, TOKENS: tl.constexpr, CHANNELS: tl.constexpr):
     """1 / length and 1 / largest entry of every row; both 0 for a row of zeros. No square overflows or vanishes."""
-    b = tl.program_id(0).to(tl.int64)
+    b = tl.program_id(1).to(tl.int64)
     rows, sizes = features + b * row_b, (n, d, row_n, row_d)
-    token = tl.program_id(1) * TOKENS + tl.arange(0, TOKENS)
+    token = tl.program_id(0) * TOKENS + tl.arange(0, TOKENS)
     real = token < n
     most = tl.zeros((TOKENS,), tl.float32)
     for start in range(0, d, CHANNELS):
@@ -86,35 +97,32 @@ def _cosines(rows, length, largest, token, real, latest, sizes, TOKENS: tl.const
 
 @triton.jit(do_not_specialize=["keep", "n"])
 def _choose(
-    features, length, largest, closest, covered, scores, tokens, arrivals, chosen, keep, n, d, row_b, row_n, row_d,
+    features, length, largest, closest, near, scores, tokens, arrivals, chosen, keep, n, d, row_b, row_n, row_d,
     TOKENS: tl.constexpr, CHANNELS: tl.constexpr, SLOTS: tl.constexpr,
 ):  # fmt: skip
     """Step 0 takes the token whose nearest neighbour is farthest, every other one that farthest from those chosen."""
     b = tl.program_id(0).to(tl.int64)
     rows, sizes = features + b * row_b, (n, d, row_n, row_d)
-    length, largest, closest, covered = length + b * n, largest + b * n, closest + b * n, covered + b * n
+    length, largest, closest, near = length + b * n, largest + b * n, closest + b * n, near + b * n
     scores, tokens, arrivals = scores + b * 2 * SLOTS, tokens + b * 2 * SLOTS, arrivals + b
     latest = 0
     for step in range(keep):
-        best, which = float("-inf"), 0x7FFFFFFF
+        best, which = float("-inf"), 0
         for start in range(tl.program_id(1) * TOKENS, n, tl.num_programs(1) * TOKENS):
             token = start + tl.arange(0, TOKENS)
             real = token < n
             if step == 0:
-                most = tl.load(closest + token, mask=real, other=0.0)
+                score = -tl.load(closest + token, mask=real, other=0.0)
             else:
-                most = _cosines(rows, length, largest, token, real, latest, sizes, TOKENS, CHANNELS)
-                most = tl.maximum(tl.load(covered + token, mask=real, other=0.0), most)
-                most = tl.where(token == latest, float("inf"), most)
-                tl.store(covered + token, most, mask=real)
-            highest, first = best_in(-most, token, real)
-            which = tl.where(highest > best, first, which)
-            best = tl.maximum(highest, best)
+                score = -_cosines(rows, length, largest, token, real, latest, sizes, TOKENS, CHANNELS)
+                score = lower(near, score, token, real, latest)
+            best, which = better(best, which, score, token, real)
         best, latest = best_of_crew(best, which, scores, tokens, arrivals, step, SLOTS)
         if tl.program_id(1) == 0:
             tl.store(chosen + b * keep + step, latest.to(tl.int64))
 
 
+@at_home
 def spread(features: Sequence[Tensor], keep: int) -> Tensor:
     """[B, keep] tokens; see `vlm_pruner.ops.maxmin.spread`. O(n) memory beyond the input."""
     images = together(features)  # [B, n, d]
@@ -122,15 +130,15 @@ def spread(features: Sequence[Tensor], keep: int) -> Tensor:
     matrix = _INTERPRETED if interpreted() else _ON_DEVICE
     crew = Crew(batch, triton.cdiv(n, share()), device)
     length, largest = (torch.zeros(batch, n, device=device) for _ in range(2))
-    closest, covered = (torch.full((batch, n), -torch.inf, device=device) for _ in range(2))
+    closest, near = (torch.full((batch, n), value, device=device) for value in (-torch.inf, torch.inf))
     chosen = torch.zeros(batch, keep, dtype=torch.int64, device=device)
     sizes = (n, d, *images.stride())
     blocks = {"TOKENS": share(), "CHANNELS": 512 if interpreted() else 128}
-    _lengths[batch, triton.cdiv(n, share())](images, length, largest, *sizes, **blocks, **OPTIONS)
+    _lengths[triton.cdiv(n, share()), batch](images, length, largest, *sizes, **blocks, **OPTIONS)
     sides = triton.cdiv(n, matrix["TILE"])
     _neighbours[batch, sides, sides](images, length, largest, closest, *sizes, **matrix, **OPTIONS)
     _choose[crew.grid](
-        images, length, largest, closest, covered, crew.scores, crew.tokens, crew.arrivals, chosen, keep, *sizes,
+        images, length, largest, closest, near, crew.scores, crew.tokens, crew.arrivals, chosen, keep, *sizes,
         **blocks, **crew.options,
     )  # fmt: skip
     return chosen

@@ -9,48 +9,54 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from vlm_pruner.ops.launch import OPTIONS, together
+from vlm_pruner.ops.launch import OPTIONS, at_home, interpreted, together
 
 __all__ = ["merge"]
 
-_COLUMNS = 512
+_COLUMNS = 256
+_ON_DEVICE, _INTERPRETED = 16, 1024  # rows at a time: one after another, each would wait for the memory
 
 
 @triton.jit(do_not_specialize=["n", "slots"])
 def _fold(
     features, index, member, begin, weight, merged, self_weight,
-    n, d, slots, row_b, row_n, row_d, COLUMNS: tl.constexpr,
+    n, d, slots, row_b, row_n, row_d, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    b, slot = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    slot, b = tl.program_id(0), tl.program_id(1).to(tl.int64)  # the first axis of a grid alone may exceed 65,535
     column = tl.program_id(2) * COLUMNS + tl.arange(0, COLUMNS)
     mask = column < d
     rows = features + b * row_b + column * row_d
     kept = tl.load(index + b * slots + slot)
+    end = tl.load(begin + b * (slots + 1) + slot + 1)
     total = 0.0
     summed = tl.zeros((COLUMNS,), tl.float32)
-    for place in range(tl.load(begin + b * (slots + 1) + slot), tl.load(begin + b * (slots + 1) + slot + 1)):
-        token = tl.load(member + b * n + place)
-        share = tl.where(token == kept, 0.0, tl.load(weight + b * n + token))
-        total += share
-        summed += share * tl.load(rows + token * row_n, mask=mask, other=0.0).to(tl.float32)
+    for start in range(tl.load(begin + b * (slots + 1) + slot), end, ROWS):
+        place = start + tl.arange(0, ROWS)
+        token = tl.load(member + b * n + place, mask=place < end, other=0)
+        share = tl.load(weight + b * n + token, mask=(place < end) & (token != kept), other=0.0)
+        real = (place < end)[:, None] & mask[None, :]
+        part = tl.load(rows[None, :] + token[:, None] * row_n, mask=real, other=0.0).to(tl.float32)
+        total += tl.sum(share, 0)
+        summed += tl.sum(share[:, None] * part, 0)
     own = tl.load(rows + kept * row_n, mask=mask, other=0.0).to(tl.float32)
     mean = summed / tl.maximum(total, 1e-8)
     row = tl.where(total > 0, self_weight * own + (1 - self_weight) * mean, own)
     tl.store(merged + (b * slots + slot) * d + column, row.to(merged.dtype.element_ty), mask=mask)
 
 
+@at_home
 def merge(
     features: Sequence[Tensor], index: Tensor, source: Tensor, weight: Tensor, self_weight: float
 ) -> list[Tensor]:
-    """B tensors [k, d]; see `vlm_pruner.ops.merge.merge`. Sums are in float32, in the order of the tokens."""
+    """B tensors [k, d]; see `vlm_pruner.ops.merge.merge`. Sums are in float32, in one order always."""
     images = together(features)  # [B, n, d]
     (batch, n, d), slots = images.shape, index.shape[1]
     by_slot = source.sort(dim=1, stable=True)
     every = torch.arange(slots + 1, device=source.device).expand(batch, -1).contiguous()
     begin = torch.searchsorted(by_slot.values, every)  # [B, k + 1]
     merged = torch.empty(batch, slots, d, dtype=images.dtype, device=images.device)
-    _fold[batch, slots, triton.cdiv(d, _COLUMNS)](
+    _fold[slots, batch, triton.cdiv(d, _COLUMNS)](
         images, index.contiguous(), by_slot.indices, begin, weight.contiguous(), merged, self_weight,
-        n, d, slots, *images.stride(), COLUMNS=_COLUMNS, **OPTIONS,
+        n, d, slots, *images.stride(), ROWS=_INTERPRETED if interpreted() else _ON_DEVICE, COLUMNS=_COLUMNS, **OPTIONS,
     )  # fmt: skip
     return list(merged.unbind())

@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from vlm_pruner.ops.launch import Crew, best_in, best_of_crew, inverse, share, together
+from vlm_pruner.ops.launch import Crew, at_home, best_of_crew, better, inverse, lower, share, together
 
 __all__ = ["farthest_points"]
 
@@ -57,7 +57,7 @@ def _whole(
     sizes = (heads, n, width, key_h, key_n, key_c)
     pivot, scale = -1, 0.0
     for step in range(count):
-        best, which = float("-inf"), 0x7FFFFFFF
+        best, which = float("-inf"), 0
         for start in range(tl.program_id(1) * TOKENS, n, tl.num_programs(1) * TOKENS):
             token = start + tl.arange(0, TOKENS)
             real = token < n
@@ -65,12 +65,8 @@ def _whole(
                 score = _norms(rows, token, real, sizes, TOKENS, WIDTH)
             else:
                 score = _apart(rows, token, real, pivot, scale, sizes, TOKENS, WIDTH)
-                score = tl.minimum(tl.load(near + token, mask=real, other=0.0), score)
-                score = tl.where(token == pivot, -1.0, score)
-                tl.store(near + token, score, mask=real)
-            highest, first = best_in(score, token, real)
-            which = tl.where(highest > best, first, which)
-            best = tl.maximum(highest, best)
+                score = lower(near, score, token, real, pivot)
+            best, which = better(best, which, score, token, real)
         best, pivot = best_of_crew(best, which, scores, tokens, arrivals, step, SLOTS)
         if step == 0:
             scale = inverse(best)  # no entry exceeds the largest L1 norm: no square overflows
@@ -78,6 +74,7 @@ def _whole(
             tl.store(chosen + b * count + step, pivot.to(tl.int64))
 
 
+@at_home
 def farthest_points(keys: Sequence[Tensor], count: int) -> Tensor:
     """[B, count] tokens; see `vlm_pruner.ops.pivots.farthest_points`. Distances are direct differences in float32."""
     images = together(keys)  # [B, heads, n, head_dim]

@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from vlm_pruner.ops.launch import OPTIONS, inverse, share, together
+from vlm_pruner.ops.launch import OPTIONS, at_home, inverse, share, together
 
 __all__ = ["screen"]
 
@@ -41,8 +41,8 @@ def _variances(features, variance, n, d, row_b, row_n, row_d, COLUMNS: tl.conste
 @triton.jit(do_not_specialize=["n"])
 def _unit_rows(features, channels, unit, n, q, row_b, row_n, row_d, TOKENS: tl.constexpr, CHANNELS: tl.constexpr):
     """Each row is divided by its largest entry, then by its length, so that no square overflows or vanishes."""
-    b = tl.program_id(0).to(tl.int64)
-    token = (tl.program_id(1) * TOKENS + tl.arange(0, TOKENS)).to(tl.int64)
+    b = tl.program_id(1).to(tl.int64)
+    token = (tl.program_id(0) * TOKENS + tl.arange(0, TOKENS)).to(tl.int64)
     lane = tl.arange(0, CHANNELS)
     channel = tl.load(channels + b * q + lane, mask=lane < q, other=0)
     mask = (token < n)[:, None] & (lane < q)[None, :]
@@ -50,9 +50,11 @@ def _unit_rows(features, channels, unit, n, q, row_b, row_n, row_d, TOKENS: tl.c
     rows = tl.load(features + address, mask=mask, other=0.0).to(tl.float32)
     rows *= inverse(tl.max(tl.abs(rows), 1))[:, None]
     rows *= inverse(tl.sqrt(tl.sum(rows * rows, 1)))[:, None]
+    rows = tl.where(rows == rows, rows, 0.0)  # of a row that is not finite nothing is left
     tl.store(unit + (b * n + token[:, None]) * q + lane[None, :], rows, mask=mask)
 
 
+@at_home
 def screen(features: Sequence[Tensor], channels: int) -> Tensor:
     """[B, n, q] unit rows; see `vlm_pruner.ops.screen.screen`."""
     images = together(features)  # [B, n, d]
@@ -65,7 +67,7 @@ def screen(features: Sequence[Tensor], channels: int) -> Tensor:
     best = variance.sort(dim=1, descending=True, stable=True).indices[:, :q].sort(dim=1).values.contiguous()
     unit = torch.empty(batch, n, q, device=device)
     each = share()
-    _unit_rows[batch, triton.cdiv(n, each)](
+    _unit_rows[triton.cdiv(n, each), batch](
         images, best, unit, n, q, *images.stride(), TOKENS=each, CHANNELS=triton.next_power_of_2(q), **OPTIONS
     )
     return unit
