@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 import torch
+from tests.support.device import kernels_written_down, moved, nothing_handed_over
+from tests.support.ops import triton
 from tests.support.sync import no_undeclared_reads
 from tests.support.tokens import visual_tokens
 
@@ -108,6 +110,33 @@ def test_no_undeclared_read(name):
     with no_undeclared_reads():
         selection = method.select(tokens, 10)
     selection.validate(N, 10)
+
+
+def test_no_undeclared_read_by_a_batch(name):
+    images, method = [visual_tokens(seed=s) for s in range(3)], create(name)
+    method.select_batch(images, [10] * 3)
+    with no_undeclared_reads():
+        together = method.select_batch(images, [10] * 3)
+    for selection in together:
+        selection.validate(N, 10)
+
+
+@pytest.mark.parametrize("backend", ["torch", triton])
+def test_a_device_is_neither_read_nor_waited_for(name, backend):
+    """Not even at a declared point: a batch can be captured in a CUDA graph once it has been selected from."""
+    images, method = [moved(visual_tokens(seed=s)) for s in range(3)], create(name)
+    with kernels_written_down(backend) as launches:
+        method.select_batch(images, [10] * 3)  # what depends on shapes alone is handed over once
+        first = launches.copy()
+        launches.clear()
+        with nothing_handed_over():
+            together = method.select_batch(images, [10] * 3)
+    assert launches == first
+    for launch in launches:
+        launch.check()
+    for selection in together:
+        assert selection.index.shape == (10,)
+        assert all(t.device.type == "meta" for t in tensors(selection))
 
 
 def test_a_batch_is_its_images(name):

@@ -6,9 +6,12 @@ from collections import Counter
 
 import pytest
 import torch
+from tests.support.device import kernels_written_down
 from tests.support.ops import DEVICE, blobs, raster, running
 
+from vlm_pruner.methods import create
 from vlm_pruner.ops import GrowthRule, facility, farthest_points, grow, merge, screen, spread
+from vlm_pruner.types import VisualTokens
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
 
@@ -54,3 +57,17 @@ def test_launches(op, images, n, keep, monkeypatch):
     with running("triton"):
         run(images, n, keep)
     assert launches == expected
+
+
+@pytest.mark.parametrize(("images", "n", "keep"), [(1, 131_072, 65_536), (8, 131_072, 100_000), (200, 2880, 320)])
+@pytest.mark.parametrize("method", ["vlm-pruner", "divprune"])
+def test_no_grid_exceeds_a_device(images, n, keep, method):
+    """Half of 131,072 tokens are more than the second axis of a grid may have; 200 images are more than processors."""
+    features = torch.empty(images, n, 4096, dtype=torch.bfloat16, device="meta").unbind()
+    keys = torch.empty(images, 8, n, 128, dtype=torch.bfloat16, device="meta").unbind()
+    tokens = [VisualTokens(f, k, (1, n // 64, 64)) for f, k in zip(features, keys, strict=True)]
+    with kernels_written_down("triton") as launches:
+        create(method).select_batch(tokens, [keep] * images)
+    assert len(launches) == {"vlm-pruner": 5, "divprune": 3}[method]
+    for launch in launches:
+        launch.check()

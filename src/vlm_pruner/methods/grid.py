@@ -12,6 +12,7 @@ from torch import Tensor
 
 from vlm_pruner.budget import split_budget
 from vlm_pruner.methods.base import PruningMethod
+from vlm_pruner.ops import constant
 from vlm_pruner.types import Selection, VisualTokens
 
 __all__ = ["GridPrune"]
@@ -38,7 +39,7 @@ class GridPrune(PruningMethod):
             return Selection(index=order.sort().values, order=order)
         tokens.coordinates()  # refuses a grid that does not fit the tokens
         grid = tokens.grid if tokens.grid is not None else (1, 1, len(tokens))
-        return Selection(index=torch.tensor(grid_points(*grid, keep), device=tokens.device))
+        return Selection(index=constant(grid_points(*grid, keep), torch.int64, tokens.device).clone())
 
 
 @functools.lru_cache(maxsize=1024)

@@ -11,6 +11,7 @@ from vlm_pruner.methods._merge import merged
 from vlm_pruner.methods._signals import raster
 from vlm_pruner.methods.base import PruningMethod
 from vlm_pruner.ops.basic import pool
+from vlm_pruner.ops.sync import constant
 from vlm_pruner.types import Selection, VisualTokens
 
 __all__ = ["Pooling", "rectangles"]
@@ -53,7 +54,6 @@ class Pooling(PruningMethod):
             middles.append(rows[len(rows) // 2] * w + columns[len(columns) // 2])
             for y in rows:
                 slot[y * w + columns.start : y * w + columns.stop] = [number] * len(columns)
-        order = torch.tensor(middles, device=tokens.device)
-        place = torch.tensor(slot, device=tokens.device)
+        order, place = (constant(tuple(x), torch.int64, tokens.device).clone() for x in (middles, slot))
         size = pool(torch.ones_like(tokens.features[:, :1]), place, keep)
         return merged(order, pool(tokens.features, place, keep) / size, place, tokens.features.dtype)

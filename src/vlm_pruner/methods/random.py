@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import ClassVar, final
 
 import torch
+from torch import Tensor
 
 from vlm_pruner.methods.base import PruningMethod
 from vlm_pruner.types import Selection, VisualTokens
@@ -28,6 +30,11 @@ class RandomPrune(PruningMethod):
     seed: int = 0
 
     def select(self, tokens: VisualTokens, keep: int) -> Selection:
-        generator = torch.Generator().manual_seed(self.seed)
-        order = torch.randperm(len(tokens), generator=generator)[:keep].to(tokens.device)  # [k]
+        order = _drawn(self.seed, len(tokens), keep, tokens.device).clone()  # [k]
         return Selection(index=order.sort().values, order=order)
+
+
+@functools.lru_cache(maxsize=64)
+def _drawn(seed: int, n: int, keep: int, device: torch.device) -> Tensor:
+    """[keep] by the generator of the CPU, the same for every device; handed over once."""
+    return torch.randperm(n, generator=torch.Generator().manual_seed(seed))[:keep].to(device)

@@ -7,11 +7,12 @@ from vlm_pruner.ops.maxmin import spread
 from vlm_pruner.ops.merge import merge
 from vlm_pruner.ops.pivots import farthest_points
 from vlm_pruner.ops.screen import screen
-from vlm_pruner.ops.sync import declared_sync
+from vlm_pruner.ops.sync import constant, declared_sync
 
 __all__ = [
     "BACKENDS",
     "GrowthRule",
+    "constant",
     "declared_sync",
     "facility",
     "farthest_points",
