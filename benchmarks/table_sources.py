@@ -239,6 +239,14 @@ SOURCES: dict[str, Callable[[], str]] = {
     "overhead": measured(
         "overhead", {"decode step, ms": ("median_ms", ".2f"), "µs per hooked layer": ("us_per_hooked_layer", ".1f")}
     ),
+    "kernels": measured(
+        "gpu/kernels",
+        {
+            "kept": ("keep", "d"),
+            "ms": ("median_ms", ".3f"),
+            "share of the definition's tokens": ("same_as_naive", ".3f"),
+        },
+    ),
     "first-token": measured(
         "gpu/first_token",
         {

@@ -11,7 +11,7 @@ import sys
 
 from benchmarks.common import RESULTS, arguments, prepare
 
-BENCHMARKS = ("gpu.first_token", "selection", "prefill", "decode", "overhead", "memory", "scale")
+BENCHMARKS = ("gpu.kernels", "gpu.first_token", "selection", "prefill", "decode", "overhead", "memory", "scale")
 
 
 def main(options: argparse.Namespace) -> None:

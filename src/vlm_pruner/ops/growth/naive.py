@@ -33,7 +33,7 @@ def _one(
 
     for threshold in rule.thresholds():
         before = len(kept)
-        outside = torch.ones(len(unit), dtype=torch.bool)
+        outside = torch.ones(len(unit), dtype=torch.bool, device=unit.device)
         outside[kept] = False
         candidates = outside.nonzero().flatten()  # ascending
         ordered = candidates[redundancy(candidates).argsort(stable=True)]
@@ -47,5 +47,5 @@ def _one(
         if len(kept) == keep or (len(kept) == before and not rule.fill):
             break
     best = (unit @ unit[kept].T).max(1)
-    order = torch.tensor(kept + [-1] * (keep - len(kept)))
+    order = torch.tensor(kept + [-1] * (keep - len(kept)), device=unit.device)
     return order, best.indices, best.values

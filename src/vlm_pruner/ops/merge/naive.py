@@ -19,7 +19,7 @@ def merge(
 
 def _one(features: Tensor, index: Tensor, source: Tensor, weight: Tensor, self_weight: float) -> Tensor:
     rows, w = features.double(), weight.double()  # [n, d], [n]
-    dropped = torch.ones(len(rows), dtype=torch.bool)
+    dropped = torch.ones(len(rows), dtype=torch.bool, device=rows.device)
     dropped[index] = False
     merged = rows[index]
     for slot in range(len(index)):
