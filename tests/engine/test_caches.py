@@ -312,27 +312,37 @@ def test_cropping_to_the_text_behind_the_picture_and_no_further() -> None:
             cache.crop(last - cache.get_seq_length())
 
 
-@pytest.mark.parametrize("between", ["nothing", "copy", "crop", "rows", "picture"])
+@pytest.mark.parametrize(
+    "between", ["nothing", "copy", "crop", "crop-more", "crop-copy", "rows", "some-rows", "picture"]
+)
 def test_places_of_steps_without_a_mask_are_made_up_for(between: str) -> None:
     """A step that needs no mask does not say which places it stores; the next one that has a mask must know them."""
     family, model = tiny("llava")
     prompt = family.prompt(3, 1, tail=0)
     inputs, length = family.inputs([prompt]), len(prompt.ids)
-    tokens = torch.tensor([[50, 51, 52]])
+    tokens = torch.tensor([[50, 51, 52, 53]])
     with prune(model, plan((0.4, 2))) as session:
         cache = prefilled(model, inputs)
         gone, rows = dropped(session, [prompt]), 1
+        assert gone[2][0, -3]  # next to the words: a survivor that took its place would be hidden
         for token in tokens.split(1, 1):
             forward(model, {"input_ids": token}, past_key_values=cache, use_cache=True)
         assert cache.layers[2].pruned_shadow.get_seq_length() < cache.layers[2].keys.shape[-2]  # it does lag behind
         if between == "copy":
             cache = copy.deepcopy(cache)
-        elif between == "crop":
-            cache.crop(-2)
-            tokens = tokens[:, :1]
+        elif between.startswith("crop"):
+            # More than the two words behind the picture, and fewer than the steps that are to be made up for.
+            cut = 3 if between == "crop-more" else 2
+            cache.crop(-cut)
+            cache = copy.deepcopy(cache) if between == "crop-copy" else cache
+            tokens = tokens[:, :-cut]
         elif between == "rows":
             cache.batch_repeat_interleave(2)
             cache.reorder_cache(torch.tensor([1, 0]))
+            rows = 2
+        elif between == "some-rows":
+            cache.batch_repeat_interleave(3)
+            cache.batch_select_indices(torch.tensor([0, 2]))
             rows = 2
         more = family.prompt(20, 1 if between == "picture" else 0)
         later = family.inputs([more] * rows)
