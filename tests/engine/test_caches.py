@@ -292,6 +292,48 @@ def test_reset_and_use_again() -> None:
     close(got.logits, want.logits, model)
 
 
+@pytest.mark.parametrize("name", ["llava", "llava-mistral"])
+def test_reset_and_use_otherwise(name: str) -> None:
+    """An empty cache is of no plan: another one may fill it, or the unpruned model."""
+    family, model, prompts = two(name)
+    inputs = family.inputs(prompts)
+    cache = StaticCache(config=model.config.get_text_config(), max_cache_len=120)
+    stock = [type(layer) for layer in cache.layers]
+    unpruned = generate(model, inputs)
+    with prune(model, plan((0.6, 0), (0.4, 3))) as session:
+        generate(model, inputs, past_key_values=cache)
+    cache.reset()
+    got = generate(model, inputs, past_key_values=cache)
+    assert torch.equal(got.sequences, unpruned.sequences)
+    close(got.logits, unpruned.logits, model)
+    cache.reset()
+    with prune(model, plan((0.4, 2))) as session:
+        got = generate(model, inputs, past_key_values=cache)
+        assert [type(layer) for layer in cache.layers[:2]] == stock[:2]
+    with masked(model, dropped(session, prompts)):
+        want = generate(model, inputs)
+    assert torch.equal(got.sequences, want.sequences)
+    close(got.logits, want.logits, model)
+
+
+def test_a_cache_that_a_refused_crop_left_in_pieces_is_refused() -> None:
+    """The layers in front of the first pruned one have been cropped by then."""
+    family, model, prompts = two("llava")
+    inputs = family.inputs(prompts)
+    for layer in (0, 2):
+        with prune(model, plan((0.4, layer))):
+            cache = prefilled(model, inputs)
+            length = cache.get_seq_length()
+            with pytest.raises(PrunedCacheError, match=r"cannot crop a pruned cache to \d+ tokens: up to token"):
+                cache.crop(-12)
+            if layer == 0:  # nothing was cropped
+                assert [part.get_seq_length() for part in cache.layers] == [length] * 5
+                continue
+            mask = torch.ones(2, length - 11, dtype=torch.long)
+            with pytest.raises(PrunedCacheError, match=r"refused at decoder layer 2, .* make the cache again"):
+                step(model, cache, mask, torch.tensor([[7], [8]]))
+
+
 def test_cropping_to_the_text_behind_the_picture_and_no_further() -> None:
     family, model = tiny("llava")
     prompt = family.prompt(3, 1, tail=6)

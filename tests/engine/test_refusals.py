@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from types import SimpleNamespace
 from typing import Any
@@ -173,6 +174,28 @@ def test_a_second_pruner(llava: Any) -> None:
     attach(model, plan((0.4, 2))).remove()
 
 
+def test_a_pruner_that_was_removed_does_not_unlock_the_next(llava: Any) -> None:
+    _, model, _ = llava
+    first = attach(model, plan((0.4, 2)))
+    first.remove()
+    second = attach(model, plan((0.4, 2)))
+    first.remove()
+    with pytest.raises(UnsupportedModelError, match=r"a pruner is already active on this llava model"):
+        attach(model, plan((0.4, 2)))
+    with pytest.raises(PlanError, match=r"this session is not active"):
+        first.session.reuse()
+    second.remove()
+
+
+def test_a_copy_of_a_model_that_is_being_pruned(llava: Any) -> None:
+    """Its hooks would be those of the copy, and nobody could remove them."""
+    _, model, inputs = llava
+    message = r"a pruner and the model it is active on can be neither copied nor pickled: leave its block or remove"
+    with prune(model, plan((0.4, 2))), pytest.raises(UnsupportedModelError, match=message):
+        copy.deepcopy(model)
+    assert torch.equal(forward(copy.deepcopy(model), inputs).logits, forward(model, inputs).logits)
+
+
 # Calls
 
 
@@ -213,13 +236,24 @@ def test_pictures_encoded_elsewhere(llava: Any) -> None:
 
 
 @newer_only("chunks lose their images, and the unpruned answer is another one")
-def test_chunked_prefill(llava: Any) -> None:
+@pytest.mark.parametrize("chunk", [10, 1000])
+def test_chunked_prefill(llava: Any, chunk: int) -> None:
     _, model, inputs = llava
     with (
         prune(model, plan((0.4, 2))),
-        pytest.raises((UnsupportedModelError, ValueError), match=r"without prefill_chunk_size|chunk|placeholders"),
+        pytest.raises(UnsupportedModelError, match=r"features of this prompt .* \(and without prefill_chunk_size\)"),
     ):
-        generate(model, inputs, prefill_chunk_size=10)
+        generate(model, inputs, prefill_chunk_size=chunk)
+
+
+def test_a_cache_without_layers(llava: Any) -> None:
+    _, model, inputs = llava
+    cache = transformers.EncoderDecoderCache(transformers.DynamicCache(), transformers.DynamicCache())
+    with (
+        prune(model, plan((0.4, 2))),
+        pytest.raises(UnsupportedModelError, match=r"a cache of type EncoderDecoderCache has no layers that can be"),
+    ):
+        generate(model, inputs, past_key_values=cache)
 
 
 def test_a_place_that_cannot_be_known() -> None:

@@ -19,7 +19,7 @@ from transformers import cache_utils
 
 from vlm_pruner.errors import PrunedCacheError, UnsupportedModelError
 
-__all__ = ["CacheState", "PrunedLayer", "prune_layer", "state_of"]
+__all__ = ["CacheState", "PrunedLayer", "prune_layer", "release", "state_of"]
 
 Signature = tuple[Any, ...]
 
@@ -33,6 +33,8 @@ class CacheState:
     ragged: bool = False  # some stored entry is padding, because rows kept different counts
     members: dict[Signature, list[int]] = field(default_factory=dict)  # layers of a kind, first who has its shadow
     open: bool = False  # inside a forward of the model that is hooked to fit masks to what is stored
+    emptied: bool = False  # by reset: what is stored since then was not pruned
+    spoiled: bool = False  # by a crop that was refused when the layers in front had followed it
 
 
 class PrunedLayer:
@@ -105,6 +107,7 @@ class PrunedLayer:
     def crop(self, tokens_to_remove: int) -> None:
         left = self.get_seq_length() - abs(int(tokens_to_remove))
         if left < self.pruned_floor:
+            self.pruned_state.spoiled = self.pruned_state.spoiled or self.pruned_state.sites[0] > 0
             raise PrunedCacheError(
                 f"cannot crop a pruned cache to {left} tokens: up to token {self.pruned_floor} it holds a pruned "
                 "image, and no longer what was dropped there"
@@ -117,17 +120,15 @@ class PrunedLayer:
     def reset(self) -> None:
         super().reset()  # type: ignore[misc]
         self.pruned_dropped = self.pruned_floor = 0
-        self.pruned_shift = None
-        if self.pruned_shadow is not None:
-            self.pruned_shadow.reset()
-        self.pruned_state.ragged = False
+        self.pruned_shift = self.pruned_shadow = None
+        self.pruned_state.emptied = True
 
 
 class FirstPrunedLayer(PrunedLayer):
     """The first pruned layer of a cache, which every forward reaches before the others: it stands guard for them."""
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> Any:
-        if not self.pruned_state.open:
+        if not (self.pruned_state.open or self.pruned_state.emptied):
             raise PrunedCacheError(
                 f"this cache was pruned at decoder layers {list(self.pruned_state.sites)}: the model can only go on "
                 "from it inside vp.prune(...) or vp.attach(...) with the same layers, which fit its attention masks to "
@@ -168,6 +169,15 @@ def state_of(cache: Any) -> CacheState | None:
     """The state of a pruned cache, None for a stock one. Stages are nested: the last layer is pruned if any is."""
     layers = getattr(cache, "layers", None)
     return getattr(layers[-1], "pruned_state", None) if layers else None
+
+
+def release(cache: Any) -> None:
+    """Make the pruned layers of a cache that was reset stock ones again: the next plan may prune elsewhere."""
+    for index, layer in enumerate(cache.layers):
+        if isinstance(layer, PrunedLayer):
+            stock: Any = object.__new__(type(layer).__bases__[1])
+            stock.__dict__.update({k: v for k, v in vars(layer).items() if not k.startswith("pruned_")})
+            cache.layers[index] = stock
 
 
 def prune_layer(cache: Any, index: int, level: int, state: CacheState, batch: int) -> Any:

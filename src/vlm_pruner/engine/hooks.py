@@ -21,14 +21,14 @@ import torch
 from torch import Tensor, nn
 
 from vlm_pruner.adapters.base import Encoded, Modality
-from vlm_pruner.engine.cache import state_of
+from vlm_pruner.engine.cache import CacheState, release, state_of
 from vlm_pruner.engine.clock import mark
 from vlm_pruner.engine.forward import Forward
 from vlm_pruner.engine.full_length import scatter_outputs
 from vlm_pruner.engine.layers import LayerHooks, Local
 from vlm_pruner.engine.prompt import read_prompt
 from vlm_pruner.engine.records import Recorder
-from vlm_pruner.engine.support import Parts, check_backend
+from vlm_pruner.engine.support import Parts, check_backend, check_checkpointing
 from vlm_pruner.engine.vision import VisionTap
 from vlm_pruner.engine.wants import ATTENTION, ENTERED, FROM_LAYER_BEFORE, reads
 from vlm_pruner.errors import PrunedCacheError, UnsupportedModelError
@@ -158,25 +158,43 @@ class Hooks:
     def _base_pre(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         arguments = _bind(module, args, kwargs)
         cache = arguments.get("past_key_values")
-        state = state_of(cache)
-        sites, positions = self.inner.sites, self.plan.positions
-        if state is not None and (state.sites, state.positions) != (sites, positions):
-            raise PrunedCacheError(
-                f"this cache was pruned at decoder layers {list(state.sites)} with positions {state.positions}, but "
-                f"the plan prunes at layers {list(sites)} with positions {positions}"
-            )
+        state = self._state_of(cache)
         notes = {**_notes(arguments), **{k: v for k, v in (self.local.encoded or {}).items() if v is not None}}
         prompt = None
         if notes or any(arguments.get(name) is not None for name in _PIXELS):
             prompt = read_prompt(self.parts.adapter, self.parts.base, arguments)
         if prompt is not None:
             check_backend(self.parts)
+            check_checkpointing(self.parts)
             self._check_call(arguments, prompt.visual)
         forward = Forward(arguments, prompt, state, {m: note for m, note in notes.items() if note is not None})
         forward.first = state is None and (cache is None or not cache.layers or not cache.layers[0].is_initialized)
         if state is not None:
             state.open = True
         self.local.forward = forward
+
+    def _state_of(self, cache: Any) -> CacheState | None:
+        """The state of a cache that this plan can go on from, None if nothing of it is pruned."""
+        state = state_of(cache)
+        if state is None:
+            if cache is not None and not hasattr(cache, "layers"):
+                raise UnsupportedModelError(f"a cache of type {type(cache).__name__} has no layers that can be pruned")
+            return None
+        if state.emptied:
+            release(cache)
+            return None
+        if state.spoiled:
+            raise PrunedCacheError(
+                f"a crop of this cache was refused at decoder layer {state.sites[0]}, behind layers that had followed "
+                "it: they no longer fit together, make the cache again"
+            )
+        sites, positions = self.inner.sites, self.plan.positions
+        if (state.sites, state.positions) != (sites, positions):
+            raise PrunedCacheError(
+                f"this cache was pruned at decoder layers {list(state.sites)} with positions {state.positions}, but "
+                f"the plan prunes at layers {list(sites)} with positions {positions}"
+            )
+        return state
 
     def _check_call(self, arguments: dict[str, Any], visual: Tensor) -> None:
         for name in _PACKED:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import threading
-from typing import Any
+from typing import Any, SupportsIndex
 
 from torch import Tensor, nn
 
@@ -18,7 +18,7 @@ from vlm_pruner.engine.prompt import Prompt
 from vlm_pruner.engine.signals import LayerTap, tokens_reader
 from vlm_pruner.engine.support import Parts
 from vlm_pruner.engine.wants import reads
-from vlm_pruner.errors import MissingSignalError
+from vlm_pruner.errors import MissingSignalError, UnsupportedModelError
 from vlm_pruner.plan import PrunePlan, Stage
 
 __all__ = ["LayerHooks", "Local"]
@@ -31,6 +31,12 @@ class Local(threading.local):
     logits_to_keep: Any = 0
     encoded: dict[Any, Any] | None = None  # notes of generate's encoding step, between outer and base pre-hook
     quiet: bool = False  # the engine itself calls rotary_emb
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> Any:
+        raise UnsupportedModelError(
+            "a pruner and the model it is active on can be neither copied nor pickled: leave its block or remove its "
+            "handle first"
+        )
 
 
 class LayerHooks:

@@ -13,7 +13,7 @@ from torch import Tensor
 from vlm_pruner.budget import Keep, layer_average
 from vlm_pruner.engine.clock import Mark, elapsed_ms
 from vlm_pruner.engine.forward import Forward
-from vlm_pruner.engine.prompt import ImageState
+from vlm_pruner.engine.prompt import ImageState, Prompt
 from vlm_pruner.engine.reuse import Prefix
 from vlm_pruner.engine.support import Parts
 from vlm_pruner.errors import UnsupportedModelError
@@ -56,6 +56,7 @@ class _Prefill:
     selecting: list[tuple[Mark, Mark]]
     itemsize: int
     notes: tuple[str, ...]
+    copies: int = 1  # rows that beams or samples have made of each
     reused: int = 0  # tokens of the prefix that it went on from
     saved_ms: float | None = None  # what they took when they were run
 
@@ -75,8 +76,11 @@ class Recorder:
         """The next forward with this cache is the prefill of a question behind `prefix`."""
         known = self._begun.get(prefix.cache)
         with self._lock:
-            run = known[0] if known else self._prefill
-            assert run is not None
+            if known:
+                run = known[0]
+            else:
+                assert self._prefill is not None
+                run = self._prefill = replace(self._prefill, notes=())  # it ends with a picture on purpose
             self._begun[cache] = self._begun[prefix.cache] = (run, len(prefix), prefix.milliseconds)
 
     def note(self, fwd: Forward, ended: Mark) -> None:
@@ -119,11 +123,17 @@ class Recorder:
             note = "no image in the prompt: nothing to prune"
             return _Prefill([], [length] * batch, [], started, ended, [], itemsize, (note,))
         rows = fwd.prompt.real.sum(1).tolist()
-        copies = fwd.prompt.copies
+        copies = self._copies(fwd, rows)
         images = [_record(i, i.span.row // copies) for i in fwd.prompt.images if i.span.row % copies == 0]
-        alone = sorted(set(range(len(rows) // copies)) - {image.row for image in images})
-        notes = (f"rows without an image, left alone: {', '.join(map(str, alone))}",) if alone else ()
-        return _Prefill(images, rows, fwd.lengths, started, ended, fwd.selecting, itemsize, notes)
+        notes = _notes(fwd.prompt, images, range(len(rows) // copies))
+        return _Prefill(images, rows, fwd.lengths, started, ended, fwd.selecting, itemsize, notes, copies)
+
+    def _copies(self, fwd: Forward, rows: list[int]) -> int:
+        """How many rows beams or samples have made of each. Those that are sent again for want of a cache differ."""
+        assert fwd.prompt is not None
+        last, cached = self._prefill, fwd.arguments.get("past_key_values") is not None
+        again = last is not None and not cached and rows == [n + 1 for n in last.rows]
+        return last.copies if last is not None and again else fwd.prompt.copies
 
     @property
     def images(self) -> list[ImageRecord]:
@@ -175,6 +185,21 @@ class Recorder:
             "kv_bytes_full": sum(kv_bytes(shape, lengths, prefill.itemsize) for lengths in full),
             "kv_bytes_pruned": sum(kv_bytes(shape, lengths, prefill.itemsize) for lengths in pruned),
         }
+
+
+def _notes(prompt: Prompt, images: list[ImageRecord], rows: range) -> tuple[str, ...]:
+    """What somebody who reads the report of these rows might not expect."""
+    alone = sorted(set(rows) - {image.row for image in images})
+    said = [f"rows without an image, left alone: {', '.join(map(str, alone))}"] if alone else []
+    copies, ends = len(prompt.real) // len(rows), set()
+    for image in prompt.images:
+        behind = prompt.real[image.span.row, int(image.span.slots[-1]) + 1 :]
+        if image.stages and not bool(behind.any()):
+            ends.add(image.span.row // copies)
+    if ends:
+        names = ", ".join(map(str, sorted(ends)))
+        said.append(f"rows that end with an image, and are answered from the last token that is left of it: {names}")
+    return tuple(said)
 
 
 def _record(image: ImageState, row: int) -> ImageRecord:

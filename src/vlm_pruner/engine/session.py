@@ -34,6 +34,7 @@ class Session:
         self._parts = parts
         self._recorder = Recorder(parts, plan)
         self._hooks = Hooks(parts, plan, self._recorder, full_length)
+        self._active = False
 
     @property
     def report(self) -> PruneReport:
@@ -64,7 +65,7 @@ class Session:
             UnsupportedModelError: a model whose pictures see the question.
             InputError: a prompt without pictures, of several rows, or padded.
         """
-        if self._parts.base not in _active:
+        if not self._active:
             raise PlanError("this session is not active: reuse works inside its block, or until its handle is removed")
         check_reusable(self.plan, self._parts)
         prefix = run_prefix(self._parts, inputs, self._recorder.begin)
@@ -92,9 +93,13 @@ class Session:
         except BaseException:
             _active.discard(self._parts.base)
             raise
+        self._active = True
 
     def stop(self) -> None:
-        """Remove the hooks. The report stays readable."""
+        """Remove the hooks, if they are there. The report stays readable."""
+        if not self._active:
+            return  # the pruner that is active by now may be another one
+        self._active = False
         self._hooks.remove()
         _active.discard(self._parts.base)
 

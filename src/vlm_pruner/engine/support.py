@@ -13,7 +13,7 @@ from vlm_pruner.engine.wants import FROM_LAYER_BEFORE
 from vlm_pruner.errors import PlanError, UnsupportedModelError
 from vlm_pruner.plan import PrunePlan
 
-__all__ = ["Parts", "check_backend", "check_stages", "obstacle", "take_apart"]
+__all__ = ["Parts", "check_backend", "check_checkpointing", "check_stages", "obstacle", "take_apart"]
 
 _ATTENTION = {"full_attention", "sliding_attention"}
 
@@ -106,6 +106,21 @@ def check_backend(parts: Parts) -> None:
         raise UnsupportedModelError(
             f"{parts.name}: {parts.backend} counts a sliding window in what is left of the sequence, not in its "
             'original places; load the model with attn_implementation="sdpa" or "eager"'
+        )
+
+
+def check_checkpointing(parts: Parts) -> None:
+    """Raise where the backward pass would run hooks a second time, when nothing is known of the forward any more.
+
+    Raises:
+        UnsupportedModelError: gradient checkpointing that recomputes whole calls of layers, as older transformers do.
+    """
+    layer = parts.layers[0]
+    whole = type(layer).__call__ is not nn.Module.__call__
+    if whole and layer.training and getattr(layer, "gradient_checkpointing", False):
+        raise UnsupportedModelError(
+            f"{parts.name}: gradient checkpointing of this release of transformers runs the hooks of a pruner again in "
+            "the backward pass: switch it off, or use transformers 5.23"
         )
 
 
