@@ -120,6 +120,10 @@ def test_shape_is_read_from_the_text_part_of_a_composed_config() -> None:
 def test_a_config_without_the_fields_is_refused_by_name() -> None:
     with pytest.raises(UnsupportedModelError, match="num_attention_heads"):
         DecoderShape.from_config(SimpleNamespace(hidden_size=64))
+    with pytest.raises(UnsupportedModelError, match=r"layers of several widths \(is_heterogeneous\) has no"):
+        DecoderShape.from_config(SimpleNamespace(is_heterogeneous=True))
+    with pytest.raises(UnsupportedModelError, match="no number in any of the fields moe_intermediate_size"):
+        DecoderShape.from_config(SimpleNamespace(**TEXT, num_experts=4, moe_intermediate_size=[24, 16]))
     with pytest.raises(UnsupportedModelError, match="kv_lora_rank"):
         DecoderShape.from_config(SimpleNamespace(**TEXT, kv_lora_rank=16))
     with pytest.raises(UnsupportedModelError, match="vision_config"):

@@ -34,17 +34,14 @@ __all__ = [
 
 def _first(config: Any, *names: str, default: Any = None) -> Any:
     """The first of the named fields that is set; configs spell the same quantity in several ways."""
-    for name in names:
-        value = getattr(config, name, None)
-        if value is not None:
-            return value
-    return default
+    values = (getattr(config, name, None) for name in names)
+    return next((value for value in values if value is not None), default)
 
 
 def _required(config: Any, *names: str) -> int:
     value = _first(config, *names)
-    if value is None:
-        raise UnsupportedModelError(f"{type(config).__name__} has none of the fields {', '.join(names)}")
+    if value is None or isinstance(value, list | tuple):
+        raise UnsupportedModelError(f"{type(config).__name__} has no number in any of the fields {', '.join(names)}")
     return int(value)
 
 
@@ -78,11 +75,12 @@ class DecoderShape:
         """Shape of a transformers text config, or of the text part of a vision-language config.
 
         Raises:
-            UnsupportedModelError: a field is missing, or attention is not plain multi-head or grouped-query.
+            UnsupportedModelError: a field is missing, or layers are not alike, of plain or grouped-query attention.
         """
         config = _first(config, "text_config", default=config)
-        if _first(config, "kv_lora_rank") is not None:
-            raise UnsupportedModelError(f"{type(config).__name__}: latent attention (kv_lora_rank) has no FLOP formula")
+        for field, what in (("kv_lora_rank", "latent attention"), ("is_heterogeneous", "layers of several widths")):
+            if _first(config, field):
+                raise UnsupportedModelError(f"{type(config).__name__}: {what} ({field}) has no FLOP formula")
         hidden, heads = _required(config, "hidden_size"), _required(config, "num_attention_heads")
         return cls(
             layers=_required(config, "num_hidden_layers"),

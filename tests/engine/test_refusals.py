@@ -27,6 +27,7 @@ from vlm_pruner import (
     attach,
     prune,
 )
+from vlm_pruner.engine.support import obstacle
 
 
 @pytest.fixture
@@ -147,11 +148,21 @@ class Stub(nn.Module):
             r"llama4: layers of type chunked_attention cannot be pruned",
         ),
         ({"model_type": "gemma3n", "text": {"num_kv_shared_layers": 10}}, r"gemma3n: decoder layers that share keys"),
+        (
+            {"model_type": "gemma4", "text": {"kv_sharing_modes": ["store", "reuse"]}},
+            r"gemma4: decoder layers that share keys",
+        ),
+        ({"model_type": "llava"}, r"llava: this configuration names no token that stands for visual tokens"),
         ({"model_type": "llavva"}, r"unknown model family 'llavva'; did you mean 'llava'\? Known: .*qwen2_vl"),
     ],
 )
 def test_architectures(stub: dict[str, Any], message: str) -> None:
     refused(Stub(**stub), message)
+
+
+def test_layers_with_keys_of_their_own_are_no_obstacle() -> None:
+    """A configuration that could share keys, and shares none."""
+    assert obstacle(Stub(model_type="gemma4", text={"kv_sharing_modes": [None, None]}).config) is None
 
 
 def test_flash_attention_with_sliding_windows() -> None:
@@ -304,6 +315,20 @@ def test_arguments_of_a_layer_without_a_rule(llava: Any) -> None:
             pytest.raises(
                 UnsupportedModelError, match=r"llava: decoder layer argument 'extra' of shape \(1, \d+\) has no"
             ),
+        ):
+            forward(model, inputs)
+    finally:
+        handle.remove()
+
+
+def test_more_arguments_of_a_layer_than_it_has_names_for(llava: Any) -> None:
+    _, model, inputs = llava
+    layer = model.base_model.get_decoder().layers[3]
+    handle = layer.register_forward_pre_hook(lambda module, args: (*args, *[None] * 20))
+    try:
+        with (
+            prune(model, plan((0.4, 2))),
+            pytest.raises(UnsupportedModelError, match=r"LlamaDecoderLayer is called with 21 positional arguments, of"),
         ):
             forward(model, inputs)
     finally:

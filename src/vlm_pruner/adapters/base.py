@@ -73,6 +73,8 @@ class Adapter(ABC):
     """One model family. Subclasses hold data and layouts, never state."""
 
     model_types: ClassVar[tuple[str, ...]]
+    per_token: ClassVar[frozenset[str]] = frozenset()  # further arguments [b, q, ...] of its decoder layers
+    closing: ClassVar[int] = 0  # tokens behind the last placeholder without which the model cannot number a picture
     joins: ClassVar[bool] = False  # tiles that follow each other without text between them are one picture
 
     def placeholders(self, config: Any) -> dict[Modality, int]:

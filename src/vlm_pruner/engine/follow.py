@@ -15,21 +15,38 @@ from vlm_pruner.engine.rows import gather_rows
 from vlm_pruner.engine.support import Parts
 from vlm_pruner.errors import PrunedCacheError, UnsupportedModelError
 
-__all__ = ["Arguments", "follow", "hidden_of", "with_hidden"]
+__all__ = ["Arguments", "by_name", "follow", "hidden_of", "with_hidden"]
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+def by_name(layer: nn.Module, names: tuple[str, ...], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
+    """The same call with everything behind the hidden states passed by name, so that one rule serves both ways.
+
+    Args:
+        names: those of the parameters that may be passed by position, hidden states first.
+
+    Raises:
+        UnsupportedModelError: more positional arguments than names.
+    """
+    if len(args) < 2:
+        return args, kwargs
+    if len(args) > len(names):
+        raise UnsupportedModelError(
+            f"{type(layer).__name__} is called with {len(args)} positional arguments, of which only "
+            f"{len(names)} have names: {', '.join(names)}"
+        )
+    return args[:1], {**kwargs, **dict(zip(names[1:], args[1:], strict=False))}
 
 
 def hidden_of(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
     """The hidden states [b, q, d] that a decoder layer is called with.
 
     Raises:
-        UnsupportedModelError: further positional arguments, which there is no rule for.
+        UnsupportedModelError: it has another name for them.
     """
-    if len(args) > 1 or (not args and "hidden_states" not in kwargs):
-        raise UnsupportedModelError(
-            f"{type(layer).__name__} is called with {len(args)} positional arguments: only hidden_states has a rule"
-        )
+    if not args and "hidden_states" not in kwargs:
+        raise UnsupportedModelError(f"{type(layer).__name__} is called without hidden_states, but {sorted(kwargs)}")
     hidden: Tensor = args[0] if args else kwargs["hidden_states"]
     return hidden
 
@@ -130,6 +147,7 @@ def _query_places(fwd: Forward, past: int | Tensor, hidden: Tensor) -> Tensor:
 
 def _follow_queries(fwd: Forward, parts: Parts, level: int, kwargs: dict[str, Any]) -> None:
     """Cut the arguments that have one entry per query down to the surviving ones."""
+    assert fwd.kept is not None
     for name, value in list(kwargs.items()):
         if name in ("attention_mask", "past_key_values", "hidden_states") or value is None:
             continue
@@ -141,6 +159,8 @@ def _follow_queries(fwd: Forward, parts: Parts, level: int, kwargs: dict[str, An
                 kwargs[name] = None
             else:
                 kwargs[name] = _once(fwd, value, ("positions", level), _cut_positions)
+        elif name in parts.adapter.per_token:
+            kwargs[name] = gather_rows(value, fwd.kept.index)
         elif isinstance(value, Tensor) and value.dim() > 0 and fwd.length in value.shape:
             raise UnsupportedModelError(
                 f"{parts.name}: decoder layer argument {name!r} of shape {tuple(value.shape)} has no rule for pruning"

@@ -28,6 +28,7 @@ from vlm_pruner.engine.full_length import scatter_outputs
 from vlm_pruner.engine.layers import LayerHooks, Local
 from vlm_pruner.engine.prompt import read_prompt
 from vlm_pruner.engine.records import Recorder
+from vlm_pruner.engine.signals import query_projection
 from vlm_pruner.engine.support import Parts, check_backend, check_checkpointing
 from vlm_pruner.engine.vision import VisionTap
 from vlm_pruner.engine.wants import ATTENTION, ENTERED, FROM_LAYER_BEFORE, reads
@@ -70,9 +71,9 @@ class Hooks:
         if parts.model is not parts.base:
             self._hook(parts.model.register_forward_pre_hook(self._outer_pre, with_kwargs=True))
         self._hook(parts.base.register_forward_pre_hook(self._base_pre, with_kwargs=True))
-        self._hook(parts.base.register_forward_hook(self._base_post, always_call=True))
         self._hook(parts.text.register_forward_pre_hook(self._text_pre))
-        self._hook(parts.text.register_forward_hook(self._text_post))
+        self._hook(parts.text.register_forward_hook(self._text_post))  # before that of the base: it may be one module
+        self._hook(parts.base.register_forward_hook(self._base_post, always_call=True))
         if self.read & ENTERED:
             self._hook(parts.layers[0].register_forward_pre_hook(inner.entered_pre, with_kwargs=True))
         for index, layer in enumerate(parts.layers):
@@ -97,9 +98,10 @@ class Hooks:
         layer: Any = self.parts.layers[index]
         pre = functools.partial(self.inner.tap_pre, index)
         self._hook(layer.register_forward_pre_hook(pre, with_kwargs=True))
-        if read & ATTENTION and hasattr(layer.self_attn, "q_proj"):
+        projection = query_projection(layer.self_attn)
+        if read & ATTENTION and projection is not None:
             post = functools.partial(self.inner.query_post, layer)
-            self._hook(layer.self_attn.q_proj.register_forward_hook(post))
+            self._hook(projection.register_forward_hook(post))
 
     def _install_rotary(self) -> None:
         rotary = getattr(self.parts.text, "rotary_emb", None)
@@ -128,10 +130,16 @@ class Hooks:
 
         @functools.wraps(original)  # generate() reads the signature
         def wrapper(*args: Any, **kwargs: Any) -> Any:
+            if self.local.encoding:  # videos that are encoded by the method for images: the outer call is noted
+                return original(*args, **kwargs)
             bound = signature.bind(*args, **kwargs).arguments
             given = {**bound, **bound.pop("kwargs", {})}
-            with VisionTap(self.parts, self.read, given.get("vision_feature_layer")) as vision:
-                output = original(*args, **kwargs)
+            self.local.encoding = True
+            try:
+                with VisionTap(self.parts, self.read, given.get("vision_feature_layer")) as vision:
+                    output = original(*args, **kwargs)
+            finally:
+                self.local.encoding = False
             pixels = next((v for k, v in given.items() if k.startswith("pixel_values") and v is not None), None)
             shape = tuple(pixels.shape) if isinstance(pixels, Tensor) else ()
             rest = {k: v for k, v in given.items() if not k.startswith("pixel_values")}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import threading
 from typing import Any, SupportsIndex
 
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from vlm_pruner.engine.cache import CacheState, PrunedLayer
 from vlm_pruner.engine.choose import prune_stage
 from vlm_pruner.engine.clock import mark
-from vlm_pruner.engine.follow import Arguments, follow, hidden_of, with_hidden
+from vlm_pruner.engine.follow import Arguments, by_name, follow, hidden_of, with_hidden
 from vlm_pruner.engine.forward import Forward
 from vlm_pruner.engine.positions import repack
 from vlm_pruner.engine.prompt import Prompt
@@ -31,6 +32,7 @@ class Local(threading.local):
     logits_to_keep: Any = 0
     encoded: dict[Any, Any] | None = None  # notes of generate's encoding step, between outer and base pre-hook
     quiet: bool = False  # the engine itself calls rotary_emb
+    encoding: bool = False  # inside get_image_features or get_video_features
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> Any:
         raise UnsupportedModelError(
@@ -46,6 +48,7 @@ class LayerHooks:
         self.parts, self.plan, self.local = parts, plan, local
         self.stage_at = {stage.site: stage for stage in plan.stages}
         self.sites = tuple(self.stage_at)
+        self.names = _positional(parts.layers[0])
 
     def layer_pre(
         self, index: int, level: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -60,6 +63,7 @@ class LayerHooks:
                 return None if after is before else (args, {**kwargs, "attention_mask": after})
         if fwd.prompt is None and fwd.state is None:
             return None  # nothing was ever pruned
+        args, kwargs = by_name(module, self.names, args, kwargs)
         hidden = hidden_of(module, args, kwargs)
         if index == self.sites[0]:
             fwd.length = hidden.shape[1]
@@ -175,6 +179,12 @@ class LayerHooks:
             return result
 
         return wrapper
+
+
+def _positional(layer: nn.Module) -> tuple[str, ...]:
+    """Names of what `layer` takes by position."""
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return tuple(n for n, p in inspect.signature(layer.forward).parameters.items() if p.kind in kinds)
 
 
 def _positions(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:

@@ -89,7 +89,7 @@ def check_reusable(plan: PrunePlan, parts: Parts) -> None:
 
 
 def run_prefix(parts: Parts, inputs: dict[str, Any], begin: Callable[[Any, Prefix], None]) -> Prefix:
-    """Run `inputs` up to the last placeholder.
+    """Run `inputs` up to the last placeholder, or what closes it.
 
     Raises:
         InputError: several rows, padding, no picture, or nothing behind it.
@@ -105,7 +105,7 @@ def run_prefix(parts: Parts, inputs: dict[str, Any], begin: Callable[[Any, Prefi
     places = torch.isin(ids[0], tokens).nonzero().flatten()
     if not len(places):
         raise InputError("there is no picture in this prompt: nothing to reuse")
-    end, length = int(places[-1]) + 1, ids.shape[1]
+    end, length = int(places[-1]) + 1 + parts.adapter.closing, ids.shape[1]
     cut = {k: v[:, :end] if _is_row(k, v, length) else v for k, v in inputs.items()}
     cache = DynamicCache(config=parts.config.get_text_config())
     base: Any = parts.base

@@ -90,6 +90,13 @@ class LayerTap:
         return attention[..., first : first + chunk]
 
 
+def query_projection(attention: Any) -> nn.Module | None:
+    """The layer that makes the queries of an attention module; None where it makes a part of them, or in steps."""
+    found = getattr(attention, "q_proj", None)
+    latent = hasattr(attention, "kv_b_proj")  # multi-head latent attention
+    return found if isinstance(found, nn.Module) and not latent else None
+
+
 def _rotate(q: Tensor, rotary: tuple[Tensor, Tensor], row: int, queries: Tensor) -> Tensor:
     """RoPE on [heads, t, head_dim], on the leading channels only where the table is narrower than a head."""
     cos, sin = (table[row % table.shape[0]].index_select(0, queries.to(table.device)) for table in rotary)

@@ -66,6 +66,8 @@ def take_apart(model: nn.Module) -> Parts:
         raise UnsupportedModelError(found)
     kind = config.model_type
     adapter = adapter_for(kind)
+    if not adapter.placeholders(config):
+        raise UnsupportedModelError(f"{kind}: this configuration names no token that stands for visual tokens")
     text = base.get_decoder()
     if not isinstance(getattr(text, "layers", None), nn.ModuleList):
         raise UnsupportedModelError(f"{kind}: the decoder {type(text).__name__} has no list of layers")
@@ -79,7 +81,9 @@ def obstacle(config: Any) -> str | None:
         return f"{kind} reads its image through cross-attention: the decoder's sequence has no visual tokens to prune"
     if getattr(config, "is_encoder_decoder", False):
         return f"{kind} is an encoder-decoder model: only decoder-only models can be pruned"
-    if getattr(text, "kv_sharing_modes", None) or getattr(text, "num_kv_shared_layers", 0):
+    modes: list[str | None] = getattr(text, "kv_sharing_modes", None) or []  # of every layer; None = keys of its own
+    shared = getattr(text, "num_kv_shared_layers", 0)
+    if any(modes) or shared:
         return f"{kind}: decoder layers that share keys and values cannot be pruned"
     types = set(getattr(text, "layer_types", None) or ["full_attention"]) - _ATTENTION
     if types:
@@ -87,7 +91,7 @@ def obstacle(config: Any) -> str | None:
             f"{kind}: layers of type {', '.join(sorted(types))} cannot be pruned (linear and chunked attention depend "
             f"on the places that would go); known are {', '.join(sorted(_ATTENTION))}"
         )
-    if getattr(config, "vision_config", None) is None:
+    if getattr(config, "vision_config", None) is None and getattr(config, "vq_config", None) is None:
         return f"{kind} takes no images: there are no visual tokens to prune"
     return None
 
