@@ -26,7 +26,7 @@ def test_rows_are_at_their_places(name: str) -> None:
         want = forward(model, inputs, output_hidden_states=True)
     real = inputs["attention_mask"].bool()
     assert got.logits.shape == want.logits.shape
-    assert got.logits.isnan().all(-1)[real].tolist() == gone[LAYERS - 1][real].tolist()
+    assert got.logits.isnan().any(-1)[real].tolist() == gone[LAYERS - 1][real].tolist()
     alive = real & ~gone[LAYERS - 1]
     close([got.logits[alive]], [want.logits[alive]], model)
     assert len(got.hidden_states) == LAYERS + 1
@@ -34,7 +34,8 @@ def test_rows_are_at_their_places(name: str) -> None:
         hidden = gone[max(0, i - 1)]
         assert state.isnan().all(-1)[real].tolist() == hidden[real].tolist()
         alive = real & ~hidden
-        close([state[alive]], [full[alive]], model)
+        scale = full[alive].abs().max().clamp(min=1)  # some models round to float32 between layers
+        close([state[alive] / scale], [full[alive] / scale], model)
 
 
 def test_before_the_language_model() -> None:

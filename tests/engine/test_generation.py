@@ -55,6 +55,8 @@ NO_COPIES = {  # families whose rows transformers before 5.23 cannot repeat
 def test_beams_samples_and_no_cache(name: str, way: str) -> None:
     if OLD and way in ("beams", "several") and name in NO_COPIES:
         pytest.skip(f"transformers before 5.23: {NO_COPIES[name]}")
+    if (name, way) == ("ernie4_5_vl_moe", "no cache"):
+        pytest.skip("transformers forgets the kinds of new tokens there, pruned or not")
     answer, reference, model = both(name, 2, **WAYS[way])
     assert torch.equal(answer.sequences, reference.sequences)
     close(answer.logits, reference.logits, model)

@@ -83,3 +83,77 @@ def flat_patches(square: bool = True, **more: Tensor) -> Blocks:
 def patch_frames(generator: Generator) -> Block:
     pixels = noise(generator, 3 * 4 * 6, 3 * 2 * 16)
     return VIDEO, 18, {"pixel_values_videos": pixels, "video_grid_thw": torch.tensor([[3, 4, 6]])}
+
+
+def twice(generator: Generator) -> Block:
+    """A square, and the same picture twice as large."""
+    return (
+        IMAGE,
+        16,
+        {"pixel_values": noise(generator, 1, 3, 28, 28), "high_res_pixel_values": noise(generator, 1, 3, 56, 56)},
+    )
+
+
+def masked_sample(generator: Generator) -> Block:
+    token, count, payload = sample(generator)
+    return token, count, {**payload, "pixel_attention_mask": torch.ones(1, 1, dtype=torch.bool)}
+
+
+def framed_rows(generator: Generator) -> Block:
+    """Merged patches, a token behind every row, one before and one behind all of them."""
+    token, _, payload = flat_patches(square=False)(generator)
+    _, h, w = payload["image_grid_thw"][0].tolist()
+    return token, h // 2 * (w // 2 + 1) + 2, payload
+
+
+def coded_rows(generator: Generator) -> Block:
+    """4 rows of 6 cells of 4 pixels, and a token behind every row."""
+    return IMAGE, 28, {"pixel_values": noise(generator, 1, 3, 16, 24), "image_sizes": torch.tensor([[16, 24]])}
+
+
+def two_tiles(generator: Generator) -> Block:
+    return IMAGE, 32, {"pixel_values": noise(generator, 1, 2, 3, 28, 28)}
+
+
+def pooled(generator: Generator) -> Block:
+    """An overview of 2 x 2 tokens, then 2 x 4 tokens of two crops; each is pooled from 2 x 2 of 16 patches a crop."""
+    square = torch.arange(16).view(2, 2, 2, 2).transpose(1, 2).reshape(4, 4)  # patches of a crop's tokens
+    crops = torch.cat([square[:2] + 16, square[:2] + 32, square[2:] + 16, square[2:] + 32])
+    grids = torch.tensor([[2, 2, 2, 4]])
+    pixels = noise(generator, 3, 16, 3 * 49)
+    return IMAGE, 12, {"pixel_values": pixels, "image_token_pooling": torch.cat([square, crops]), "image_grids": grids}
+
+
+def offset_pooling(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    """As the processor numbers the patches: through all pictures, 48 each."""
+    if "image_grids" in inputs:
+        first = 48 * torch.arange(len(inputs["image_grids"])).repeat_interleave(12)
+        inputs["image_token_pooling"] = inputs["image_token_pooling"] + first[:, None]
+    return inputs
+
+
+def crops(generator: Generator) -> Block:
+    """None to two crops of 2 x 2 tokens, then 4 x 4 tokens of the whole picture."""
+    count = int(torch.randint(0, 3, (1,), generator=generator))
+    payload = {"pixel_values": noise(generator, 1, 3, 64, 64), "num_local_patches": torch.tensor([count])}
+    if count:
+        payload["pixel_values_local"] = noise(generator, count, 3, 32, 32)
+    return IMAGE, 16 + 4 * count, payload
+
+
+def placed(pool: int = 2, frames: int = 0) -> Blocks:
+    """Patches with their places (x, y), padded to 36, of one picture or of the `frames` of a video; squares of
+    `pool` x `pool` patches become one token."""
+
+    def block(generator: Generator) -> Block:
+        h, w = [(4, 8), (6, 6), (8, 4)][int(torch.randint(0, 3, (1,), generator=generator))]
+        place = torch.full((1, 36, 2), -1)
+        place[0, : h * w] = torch.cartesian_prod(torch.arange(h), torch.arange(w)).flip(1)
+        pixels = noise(generator, max(1, frames), 36, 3 * (4 * (3 - pool)) ** 2).sigmoid()
+        tokens = h * w // pool**2
+        if not frames:
+            return IMAGE, tokens, {"pixel_values": pixels, "image_position_ids": place}
+        video = {"video_position_ids": place.expand(frames, -1, -1), "num_frames_per_video": torch.tensor([frames])}
+        return VIDEO, tokens * frames, {"pixel_values_videos": pixels, **video}
+
+    return block

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -12,103 +10,11 @@ import pytest
 import torch
 import transformers
 from tests.support import blocks, configs
-from tests.support.blocks import Blocks, Payload
+from tests.support import configs_more as more
 from tests.support.configs import END, IMAGE, LAYERS, PAD, START, VIDEO
-from torch import Tensor
-from transformers import AutoModelForImageTextToText
+from tests.support.family import Family, Prompt
 
 __all__ = ["END", "FAMILIES", "FOUNDATION", "IMAGE", "LAYERS", "PAD", "START", "VIDEO", "Family", "Prompt", "tiny"]
-
-
-@dataclass
-class Prompt:
-    """One row: token ids, and the pictures in it."""
-
-    ids: Tensor  # [s]
-    tokens: list[int] = field(default_factory=list)  # of every picture
-    payload: list[Payload] = field(default_factory=list)
-
-    @property
-    def places(self) -> list[Tensor]:
-        """[n] places of every picture's tokens, by counting placeholders: no code shared with the library."""
-        visual = ((self.ids == IMAGE) | (self.ids == VIDEO)).nonzero().flatten()
-        return list(visual.split(self.tokens)) if self.tokens else []
-
-
-@dataclass(frozen=True)
-class Family:
-    """How to build a tiny model of a family and its prompts."""
-
-    name: str
-    config: Callable[[], Any]
-    block: Blocks
-    marked: bool = False  # pictures stand between start and end tokens
-    types: str = ""  # the name of the tensor that tells pictures from text
-    bare: bool = False  # pictures first, then text
-    grouped: bool = False  # pixels are grouped by row
-    sliding: bool = False
-    attentions: tuple[str, ...] = ("sdpa", "eager")
-    options: dict[str, Any] = field(default_factory=dict)  # of from_config
-
-    def model(self, attention: str = "sdpa", dtype: torch.dtype = torch.float64) -> Any:
-        """Random weights that attend sharply, so that dropping tokens changes the answer."""
-        torch.manual_seed(0)
-        options = {"attn_implementation": attention, **self.options}
-        model = AutoModelForImageTextToText.from_config(self.config(), **options).to(dtype).eval()
-        with torch.no_grad():
-            for weight in model.parameters():
-                if weight.dim() > 1:
-                    weight.normal_(0, 0.16)
-        model.generation_config.pad_token_id = PAD
-        model.generation_config.eos_token_id = None
-        return model
-
-    def prompt(self, seed: int, pictures: int, tail: int = 6) -> Prompt:
-        """Three words, `pictures` pictures with two words after each, `tail` words."""
-        generator = torch.Generator().manual_seed(seed)
-        words = functools.partial(_words, generator)
-        parts, out = ([] if self.bare else [words(3)]), Prompt(torch.empty(0))
-        for _ in range(pictures):
-            token, count, payload = self.block(generator)
-            span = torch.full((count,), token)
-            parts += [torch.tensor([START]), span, torch.tensor([END])] if self.marked else [span]
-            parts += [] if self.bare else [words(2)]
-            out.tokens.append(count)
-            out.payload.append(payload)
-        out.ids = torch.cat([*parts, words(tail)])
-        return out
-
-    def inputs(
-        self, prompts: Sequence[Prompt], dtype: torch.dtype = torch.float64, mask: bool = True
-    ) -> dict[str, Any]:
-        """A left-padded batch, as a processor gives it."""
-        length = max(len(p.ids) for p in prompts)
-        ids = torch.stack([torch.nn.functional.pad(p.ids, (length - len(p.ids), 0), value=PAD) for p in prompts])
-        out: dict[str, Any] = {"input_ids": ids}
-        if mask:
-            out["attention_mask"] = torch.stack([(torch.arange(length) >= length - len(p.ids)).long() for p in prompts])
-        payload = [one for p in prompts for one in p.payload]
-        for key in {key for one in payload for key in one}:
-            if self.grouped:
-                value = _by_row([[one[key] for one in p.payload] for p in prompts])
-            else:
-                value = torch.cat([one[key] for one in payload if key in one])
-            out[key] = value.to(dtype) if value.is_floating_point() else value
-        if self.types:
-            kinds = (ids == IMAGE).int() + 2 * (ids == VIDEO).int()
-            out[self.types] = torch.zeros_like(kinds) if self.bare else kinds
-        return out
-
-
-def _words(generator: torch.Generator, count: int) -> Tensor:
-    return torch.randint(5, 85, (count,), generator=generator)
-
-
-def _by_row(rows: list[list[Tensor]]) -> Tensor:
-    """[rows, most pictures of a row, ...]; pictures that are not there are all zero."""
-    most, like = max(map(len, rows)), next(one for row in rows for one in row)
-    return torch.cat([torch.cat([*row, *[torch.zeros_like(like)] * (most - len(row))], 1) for row in rows])
-
 
 _llava = configs.llava
 _plane: dict[str, Any] = {"marked": True, "types": "mm_token_type_ids"}
@@ -194,6 +100,37 @@ FAMILIES = {
             **_gemma,
         ),
         Family("gemma3", configs.gemma3, blocks.square(32), marked=True, types="token_type_ids", sliding=True),
+        Family("gemma4", more.gemma4, blocks.placed(), sliding=True, **_plane),
+        Family("gemma4-video", more.gemma4, blocks.placed(frames=2), apart=2, sliding=True, **_plane),
+        Family("gemma4_unified", partial(more.gemma4, "gemma4_unified"), blocks.placed(1), sliding=True, **_plane),
+        Family("qwen3_vl-video", configs.qwen3, blocks.patch_frames, apart=3, **_plane),
+        Family("qwen2_5_omni_thinker", more.qwen_omni, blocks.patches, marked=True),
+        Family("qwen3_omni_moe_thinker", more.qwen_omni_moe, blocks.patches, marked=True, options=_experts),
+        Family("hyperclovax_vision_v2", more.hyperclovax, blocks.patches),
+        Family("kimi_k25", more.kimi, blocks.flat_patches(), options=_experts),
+        Family("cosmos3_edge", more.cosmos_edge, blocks.flat_patches(square=False), **_plane),
+        Family("cosmos3_omni", more.cosmos_omni, blocks.patches, **_plane),
+        Family("cohere_compass", more.compass, blocks.patches, sliding=True, **_plane),
+        Family("muse_glimmer", partial(more.muse, "muse_glimmer"), blocks.patches, sliding=True),
+        Family("muse_spark", more.muse_spark, blocks.patches, sliding=True, options=_experts),
+        Family(
+            "ernie4_5_vl_moe",
+            more.ernie,
+            blocks.flat_patches(square=False),
+            marked=True,
+            types="mm_token_type_ids moe_mm_token_type_ids",
+            options=_experts,
+        ),
+        Family("hunyuan_vl", more.hunyuan, blocks.framed_rows, counts=True, **_plane),
+        Family("molmo2", more.molmo, blocks.pooled, finish=blocks.offset_pooling, **_plane),
+        Family("step3p7", more.step, blocks.crops, sliding=True, options=_experts),
+        Family("emu3", more.emu, blocks.coded_rows),
+        Family("chameleon", more.chameleon, blocks.square(16)),
+        Family("deepseek_vl_hybrid", more.deepseek_hybrid, blocks.twice),
+        Family("janus", more.janus, blocks.square()),
+        Family("granite_docling", more.granite_docling, blocks.masked_sample, grouped=True),
+        Family("perception_lm", more.perception, blocks.two_tiles),
+        Family("fast_vlm", more.fast_vlm, blocks.square(32), encoder="eager"),
     )
 }
 

@@ -17,7 +17,7 @@ from transformers.models.llava_next.modeling_llava_next import get_anyres_image_
 
 from vlm_pruner.adapters.base import Adapter, Encoded, Layout, raster
 
-__all__ = ["LlavaNext", "LlavaOnevision", "anyres", "unpadded"]
+__all__ = ["LlavaNext", "LlavaOnevision", "anyres", "overview", "plane", "unpadded"]
 
 
 class LlavaNext(Adapter):
@@ -96,6 +96,14 @@ def plane(t: int, h: int, w: int) -> Tensor:
     return torch.cartesian_prod(torch.arange(t), torch.arange(h), torch.arange(w)).float().reshape(-1, 3)
 
 
+def overview(size: tuple[int, int], shape: tuple[int, int]) -> Tensor:
+    """[n, 3] places of `size` rows and columns that show all of a plane of `shape`: each at the centre of its area."""
+    squeeze = torch.tensor([1.0, shape[0] / size[0], shape[1] / size[1]])
+    place = (plane(1, *size) + 0.5) * squeeze - 0.5
+    place[:, 0] = 0
+    return place
+
+
 def anyres(side: int, tiles: tuple[int, int], window: Window, shape: tuple[int, int]) -> Layout:
     """Overview, then `shape` rows and columns of the tiled view with a newline after each row.
 
@@ -106,9 +114,7 @@ def anyres(side: int, tiles: tuple[int, int], window: Window, shape: tuple[int, 
         shape: its size after the model has interpolated it down (usually the window's own).
     """
     (h, w), (top, left, height, width) = shape, window
-    squeeze = torch.tensor([1.0, h / side, w / side])
-    base = (plane(1, side, side) + 0.5) * squeeze - 0.5
-    base[:, 0] = 0
+    base = overview((side, side), shape)
     y, x = torch.arange(h).repeat_interleave(w + 1), torch.arange(w + 1).repeat(h)
     newline = x == w
     rows = torch.stack([torch.zeros_like(y).float(), y.float(), torch.where(newline, w - 0.5, x.float())], 1)

@@ -9,7 +9,7 @@ from torch import nn
 from vlm_pruner.adapters.base import Adapter, Encoded, Layout, raster
 from vlm_pruner.errors import UnsupportedModelError
 
-__all__ = ["Glm4v", "QwenVL", "VideoLlama3"]
+__all__ = ["Ernie", "Glm4v", "QwenOmni", "QwenVL", "VideoLlama3"]
 
 
 class QwenVL(Adapter):
@@ -25,6 +25,13 @@ class QwenVL(Adapter):
         "qwen3_vl_moe",
         "exaone4_5",
         "paddleocr_vl",
+        "cohere_compass",
+        "cosmos3_edge",
+        "cosmos3_omni",
+        "hyperclovax_vision_v2",
+        "kimi_k25",
+        "muse_glimmer",
+        "muse_spark",
     )
 
     def image_layouts(self, config: Any, encoded: Encoded) -> list[Layout]:
@@ -34,11 +41,25 @@ class QwenVL(Adapter):
         return self._layouts(config, encoded, "video_grid_thw")
 
     def _layouts(self, config: Any, encoded: Encoded, name: str) -> list[Layout]:
-        merge = config.vision_config.spatial_merge_size
-        return [raster(t, h // merge, w // merge) for t, h, w in encoded.rows(name)]
+        down, across = _merge(config.vision_config)
+        return [raster(t, h // down, w // across) for t, h, w in encoded.rows(name)]
 
     def vision_tower(self, base: nn.Module) -> nn.Module | None:
         return None  # fused projections and windows: its attention rows are not offered
+
+
+def _merge(vision: Any) -> tuple[int, int]:
+    """Rows and columns of patches that become one token."""
+    names = ("spatial_merge_size", "merge_size", "merge_kernel_size")
+    merge = next(getattr(vision, name) for name in names if hasattr(vision, name))
+    return (merge, merge) if isinstance(merge, int) else (int(merge[0]), int(merge[1]))
+
+
+class QwenOmni(QwenVL):
+    """As the Qwen families; the token that closes a picture is counted among its positions."""
+
+    model_types = ("qwen2_5_omni_thinker", "qwen3_omni_moe_thinker")
+    closing = 1
 
 
 class Glm4v(QwenVL):
@@ -48,6 +69,18 @@ class Glm4v(QwenVL):
 
     def video_layouts(self, config: Any, encoded: Encoded) -> list[Layout]:
         raise UnsupportedModelError(f"{config.model_type}: videos stand under the placeholder of pictures; pass frames")
+
+
+class Ernie(QwenVL):
+    """As the Qwen families; two frames of a video become one, and a token's kind chooses its experts."""
+
+    model_types = ("ernie4_5_vl_moe",)
+    per_token = frozenset({"moe_mm_token_type_ids"})
+
+    def video_layouts(self, config: Any, encoded: Encoded) -> list[Layout]:
+        pair = config.vision_config.temporal_merge_size
+        (down, across), sizes = _merge(config.vision_config), encoded.rows("video_grid_thw")
+        return [raster(-(-t // pair), h // down, w // across) for t, h, w in sizes]
 
 
 class VideoLlama3(QwenVL):

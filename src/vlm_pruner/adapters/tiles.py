@@ -8,15 +8,26 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from vlm_pruner.adapters.base import Adapter, Encoded, Layout, raster, square_side
+import torch
 
-__all__ = ["OneSquare", "SampleSquares", "TileRun"]
+from vlm_pruner.adapters.base import Adapter, Encoded, Layout, Modality, raster, square_side
+from vlm_pruner.adapters.llava_next import plane
+
+__all__ = ["Chameleon", "GraniteDocling", "OneSquare", "SampleSquares", "Step3p7", "TileRun"]
 
 
 class OneSquare(Adapter):
     """One square per picture. Gemma 3's pan-and-scan crops stand apart in the prompt: each is a picture of its own."""
 
-    model_types: ClassVar[tuple[str, ...]] = ("paligemma", "gemma3", "shieldgemma2", "deepseek_vl", "janus")
+    model_types: ClassVar[tuple[str, ...]] = (
+        "paligemma",
+        "gemma3",
+        "shieldgemma2",
+        "deepseek_vl",
+        "deepseek_vl_hybrid",
+        "janus",
+        "fast_vlm",
+    )
 
     def image_layouts(self, config: Any, encoded: Encoded) -> list[Layout]:
         sides = [square_side(n, config.model_type) for n in encoded.lengths or []]
@@ -29,19 +40,57 @@ class OneSquare(Adapter):
         return per_picture
 
 
+class Chameleon(OneSquare):
+    """One square per picture, of words of a codebook; the placeholder stands in the vocabulary only."""
+
+    model_types = ("chameleon",)
+
+    def placeholders(self, config: Any) -> dict[Modality, int]:
+        return {"image": config.vocabulary_map["<image>"]}
+
+
 class TileRun(OneSquare):
-    """The tiles of a picture follow each other without text between them, the thumbnail last: an unbroken run of
+    """The tiles of a picture follow each other without text between them, thumbnail included: an unbroken run of
     placeholders is one picture of `t` squares with one budget."""
 
-    model_types = ("internvl", "aya_vision", "cohere2_vision", "got_ocr2", "pp_chart2table", "qianfan_ocr", "ovis2")
+    model_types = (
+        "internvl",
+        "aya_vision",
+        "cohere2_vision",
+        "got_ocr2",
+        "pp_chart2table",
+        "qianfan_ocr",
+        "ovis2",
+        "perception_lm",
+    )
     joins = True
+
+
+class Step3p7(Adapter):
+    """Crops of a picture, each a square, then the whole picture in a larger square; one budget for all of them."""
+
+    model_types = ("step3p7",)
+
+    def image_layouts(self, config: Any, encoded: Encoded) -> list[Layout]:
+        whole = encoded.pixel_shape[-1] // config.vision_config.patch_size
+        for _ in range(2):
+            whole = -(-whole // 2)  # two convolutions of stride 2
+        crops = encoded.arguments.get("num_local_patches")
+        counts = [0] * len(encoded.lengths or []) if crops is None else [int(n) for n in crops]
+        return [self._squares(n, crops, whole) for n, crops in zip(encoded.lengths or [], counts, strict=True)]
+
+    def _squares(self, tokens: int, crops: int, whole: int) -> Layout:
+        side = square_side((tokens - whole**2) // crops, "step3p7") if crops else 0
+        last = plane(1, whole, whole) + torch.tensor([float(crops), 0.0, 0.0])
+        place = torch.cat([plane(crops, side, side), last])
+        return Layout(tokens, (crops + 1, max(side, whole), max(side, whole)), place)
 
 
 class SampleSquares(Adapter):
     """Features come grouped by sample, without the pictures that only pad the batch. Text stands between the squares of
     a picture (Idefics3, SmolVLM): each has a budget of its own."""
 
-    model_types = ("idefics3", "smolvlm")
+    model_types: ClassVar[tuple[str, ...]] = ("idefics3", "smolvlm")
 
     def image_layouts(self, config: Any, encoded: Encoded) -> list[Layout]:
         side = self._side(config)
@@ -53,3 +102,21 @@ class SampleSquares(Adapter):
     def _side(self, config: Any) -> int:
         vision = config.vision_config
         return int(vision.image_size // vision.patch_size // config.scale_factor)
+
+
+class GraniteDocling(SampleSquares):
+    """As Idefics3; the route for dense pages makes squares with twice as many tokens a side."""
+
+    model_types = ("granite_docling",)
+
+    def image_layouts(self, config: Any, encoded: Encoded) -> list[Layout]:
+        fine = encoded.arguments.get("tile_fine_mask") is not None
+        side = self._side(config) * (2 if fine else 1)
+        return [raster(1, side, side)] * (sum(encoded.lengths or []) // side**2)
+
+    def fixed_tokens(self, config: Any) -> int | None:
+        return None
+
+    def _side(self, config: Any) -> int:
+        vision = config.vision_config
+        return int(vision.image_size // vision.patch_size // vision.scale_factor)
