@@ -55,6 +55,7 @@ demo: $(VENV)/run.stamp
 docs: $(VENV)/run.stamp
 	$(BIN)/pip install --quiet -c constraints.txt -e ".[docs]"
 	$(BIN)/mkdocs build --quiet
+	@echo "the pages are in site/index.html"
 
 tables: $(VENV)/run.stamp
 	$(BIN)/python -m benchmarks.tables
@@ -98,4 +99,4 @@ format: $(VENV)/dev.stamp
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) $(OLDEST) out build dist
+	rm -rf $(VENV) $(OLDEST) out build dist site

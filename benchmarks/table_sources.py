@@ -85,8 +85,10 @@ def refused() -> str:
 
 
 def _families(works: bool, head: str) -> str:
+    from vlm_pruner.cli.console import quiet
     from vlm_pruner.engine.families import support_table
 
+    quiet()  # configurations of families that nobody asked about say things
     kinds: dict[str, list[str]] = {}
     for row in support_table():
         if row.works == works:
