@@ -64,7 +64,7 @@ def open_image(path: str | Path) -> Image.Image:
 
         file = DEMO
     if not file.exists():
-        near = get_close_matches(file.name, [p.name for p in file.parent.glob("*")], n=1)
+        near = get_close_matches(file.name, [p.name for p in file.parent.glob("*")], n=1, cutoff=0.75)
         raise InputError(
             f"no image at {str(path)!r}" + (f"; did you mean {str(file.parent / near[0])!r}?" if near else "")
         )
