@@ -22,7 +22,8 @@ KERNELS = {
     "screen.triton._variances",
 }
 CREWS = {"facility.triton._choose", "growth.triton._whole", "maxmin.triton._choose", "pivots.triton._whole"}
-SPILL = 64  # bytes of a thread that do not matter
+SPILL = 16  # bytes of a thread that do not matter
+REGISTERS = 1 << 16  # of a multiprocessor, on each of which one program of a crew must find room
 SHARED = 99 * 1024  # bytes that a program may have on every device since 2020
 
 
@@ -57,3 +58,4 @@ def test_every_kernel_compiles(capability, tmp_path):
         assert kernel["shared"] <= SHARED, kernel
         assert kernel["cooperative"] == (kernel["kernel"].removeprefix("vlm_pruner.ops.") in CREWS), kernel
         assert kernel["variants"] == 1, kernel
+        assert kernel["registers"] * kernel["threads"] <= REGISTERS, kernel

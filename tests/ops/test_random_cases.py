@@ -42,6 +42,23 @@ def test_kept_sets_and_merged_rows(backend, share, monkeypatch):
         torch.testing.assert_close(found.features, expected.features, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("backend", ["torch", triton])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_half_precision_is_what_it_is_in_float32(backend, dtype):
+    """Rounded inputs, read in float32 by every op: the same tokens, and merged rows that differ in the last bit."""
+    for seed in range(201, 208):
+        tokens, method, keep = image(seed)
+        half = VisualTokens(poisoned(tokens.features.to(dtype)), poisoned(tokens.keys.to(dtype)), tokens.grid)
+        whole = VisualTokens(half.features.float(), half.keys.float(), tokens.grid)
+        with running(backend):
+            found = method.select(half, keep)
+        with running("naive"):
+            expected, exact = method.select(half, keep), method.select(whole, keep)
+        assert found.index.tolist() == expected.index.tolist() == exact.index.tolist(), f"seed {seed}"
+        assert found.features.dtype == dtype
+        torch.testing.assert_close(found.features, exact.features.to(dtype), atol=1e-3, rtol=torch.finfo(dtype).eps)
+
+
 def _nan(tensor: torch.Tensor) -> torch.Tensor:
     """Memory that nobody has written yet holds NaN."""
     return tensor.fill_(torch.nan) if tensor.is_floating_point() else tensor

@@ -24,7 +24,13 @@ from vlm_pruner.ops import launch
 from vlm_pruner.ops.growth.rule import GrowthRule
 
 PROCESSORS = 132
-SIZES = ((576, 64), (577, 65), (600, 1))  # tokens, budget; none of them may need a kernel of its own
+SIZES = (
+    (576, 64),
+    (577, 65),
+    (600, 1),
+    (1196, 132),
+    (2880, 320),
+)  # tokens, budget; none of them may need a kernel of its own
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -95,6 +101,7 @@ def main(capability: int) -> None:
         for name, variants in compiled.items():
             for kernel in variants.values():
                 found = {"kernel": name, "dtype": str(dtype), "variants": len(variants)}
+                found |= {"threads": 32 * kernel.metadata.num_warps}
                 found |= {"cooperative": kernel.metadata.launch_cooperative_grid, "shared": kernel.metadata.shared}
                 print(json.dumps(found | resources(kernel.asm["cubin"])), flush=True)
 

@@ -81,12 +81,16 @@ def residents(device: torch.device) -> int:
 
 
 class Crew:
-    """The programs that work on each of `batch` images of so many `tiles`, and where they meet."""
+    """The programs that work on each of `batch` images of so many `tiles`, and where they meet.
+
+    There are slots for the largest crew of the device, so that no size of an image has a kernel of its own.
+    """
 
     def __init__(self, batch: int, tiles: int, device: torch.device) -> None:
-        self.size = max(1, min(tiles, residents(device) // batch))
+        everybody = residents(device)
+        self.size = max(1, min(tiles, everybody // batch))
         self.grid = (batch, self.size)
-        slots = triton.next_power_of_2(self.size)
+        slots = 1 if self.size == 1 else triton.next_power_of_2(everybody)
         self.arrivals = torch.zeros(batch, dtype=torch.int32, device=device)
         self.scores = torch.full((batch, 2, slots), -torch.inf, device=device)  # of two steps in turn
         self.tokens = torch.zeros(batch, 2, slots, dtype=torch.int32, device=device)

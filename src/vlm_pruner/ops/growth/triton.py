@@ -18,7 +18,8 @@ from vlm_pruner.ops.launch import Crew, at_home, interpreted
 
 __all__ = ["grow"]
 
-_ON_DEVICE = {"TILE": 64, "RIVALS": 128, "CHANNELS": 32, "WAITING": 64}
+_ON_DEVICE = {"TILE": 64, "RIVALS": 64, "CHANNELS": 64, "WAITING": 64}
+_WIDEST = 64  # tokens judged together, beyond which all pairs of them do not fit into registers
 _INTERPRETED = {"TILE": 512, "RIVALS": 2048, "CHANNELS": 256, "WAITING": 64}  # no registers to fill, calls to pay for
 
 
@@ -99,8 +100,11 @@ def _whole(
 def grow(unit: Tensor, place: Tensor, diagonal: Tensor, pivots: Tensor, keep: int, rule: GrowthRule) -> Grown:
     """`vlm_pruner.ops.growth.grow`: [B, keep] order, [B, n] owner and similarity.
 
-    O(n q) time for every token kept, O(n) memory beyond the input; nothing is read off the device.
+    O(n q) time for every token kept, O(n) memory beyond the input; nothing is read off the device. Blocks too wide for
+    a program are left to torch.
     """
+    if rule.token_batch > _WIDEST:
+        return masked.grow(unit, place, diagonal, pivots, keep, rule)
     (batch, n, q), device = unit.shape, unit.device
     blocks = _INTERPRETED if interpreted() else _ON_DEVICE
     crew = Crew(batch, triton.cdiv(n, blocks["TILE"]), device)

@@ -9,11 +9,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from vlm_pruner.ops.launch import OPTIONS, at_home, inverse, share, together
+from vlm_pruner.ops.launch import OPTIONS, at_home, interpreted, inverse, share, together
 
 __all__ = ["screen"]
 
 _COLUMNS, _TOKENS = 32, 64
+_ON_DEVICE, _INTERPRETED = 1 << 12, 1 << 20  # entries of unit rows that a program holds
 
 
 @triton.jit(do_not_specialize=["n"])
@@ -66,8 +67,9 @@ def screen(features: Sequence[Tensor], channels: int) -> Tensor:
     )
     best = variance.sort(dim=1, descending=True, stable=True).indices[:, :q].sort(dim=1).values.contiguous()
     unit = torch.empty(batch, n, q, device=device)
-    each = share()
+    width = triton.next_power_of_2(q)
+    each = max(1, min(share(), (_INTERPRETED if interpreted() else _ON_DEVICE) // width))
     _unit_rows[triton.cdiv(n, each), batch](
-        images, best, unit, n, q, *images.stride(), TOKENS=each, CHANNELS=triton.next_power_of_2(q), **OPTIONS
+        images, best, unit, n, q, *images.stride(), TOKENS=each, CHANNELS=width, **OPTIONS
     )
     return unit
