@@ -148,6 +148,8 @@ MUTANTS = (
            "engine/test_caches.py -k different_counts"),
     Mutant("a cache that was reset stays of its plan", "engine/cache.py", "self.pruned_state.emptied = True", "pass",
            "engine/test_caches.py -k reset"),
+    Mutant("a static cache that is too short goes on", "engine/follow.py", "(query <= layer.max_cache_len).all()",
+           "(query > 0).any()", "engine/test_caches.py -k as_long_as"),
     Mutant("a cache in pieces goes on", "engine/hooks.py", "if state.spoiled:", "if False:",
            "engine/test_caches.py -k in_pieces"),
     Mutant(
@@ -243,6 +245,9 @@ MUTANTS = (
            "self._undo.callback(object.__delattr__, owner, name)", "pass", f"{_INVARIANTS}'as_before and llava'"),
     Mutant("two pruners on one model", "engine/session.py", "if self._parts.base in _active:", "if False:",
            "engine/test_refusals.py -k second_pruner"),
+    Mutant("the whole prompt is sent again behind its prefix", "engine/records.py",
+           'if length >= question.whole or fwd.arguments.get("use_cache") is False:', "if False:",
+           "engine/test_reuse.py -k sent_otherwise"),
     Mutant("questions share one cache", "engine/reuse.py", "cache = copy.deepcopy(self.cache)", "cache = self.cache",
            "engine/test_reuse.py -k 'whole_prompts and llava'"),
     Mutant("a question starts from foreign positions", "engine/reuse.py",

@@ -122,9 +122,9 @@ def fresh_compiler() -> Iterator[Any]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "batch"), [("llava", 1), ("qwen2_vl", 2)])
+@pytest.mark.parametrize(("name", "batch", "layer"), [("llava", 1, 2), ("qwen2_vl", 2, 2), ("llava", 1, 0)])
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning", "ignore::FutureWarning")
-def test_compiled_decode_on_a_static_cache(name: str, batch: int, fresh_compiler: Any) -> None:
+def test_compiled_decode_on_a_static_cache(name: str, batch: int, layer: int, fresh_compiler: Any) -> None:
     """What generate does on a GPU, forced on a CPU: no graph break and no graph more than without pruning."""
     from transformers.generation.configuration_utils import CompileConfig
 
@@ -140,7 +140,7 @@ def test_compiled_decode_on_a_static_cache(name: str, batch: int, fresh_compiler
         fresh_compiler.clear()
         session = None
         if pruned:
-            with prune(model, plan((0.4, 2))) as session:
+            with prune(model, plan((0.4, layer))) as session:
                 answer = generate(model, inputs, **options)
         else:
             answer = generate(model, inputs, **options)

@@ -54,6 +54,19 @@ def test_static_before_the_language_model(name: str) -> None:
     compare(name, layer=0, cache_implementation="static")
 
 
+@pytest.mark.parametrize(("spare", "layer"), [(-8, 0), (2, 0), (2, 2)])
+def test_a_static_cache_is_as_long_as_the_unpruned_sequence(spare: int, layer: int) -> None:
+    """Survivors alone would fit, but masks have a column for every place. A layer that holds them all overflows."""
+    family, model = tiny("llava")
+    prompt = family.prompt(3, 2)
+    cache = StaticCache(config=model.config.get_text_config(), max_cache_len=len(prompt.ids) + spare)
+    message = (
+        r"a static cache of \d+ places is too short: pruned tokens keep theirs" if layer == 0 else r"out of bounds"
+    )
+    with prune(model, plan((0.4, layer))), pytest.raises((RuntimeError, IndexError), match=message):
+        generate(model, family.inputs([prompt]), past_key_values=cache, max_new_tokens=8)
+
+
 @few_families
 def test_dynamic_without_a_configuration(name: str) -> None:
     """Grows when it is used; sliding layers keep everything."""

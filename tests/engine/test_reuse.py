@@ -46,6 +46,41 @@ def test_answers_are_those_of_whole_prompts(name: str, stages: tuple[tuple[float
             assert session.report.decoded_tokens == 3
 
 
+@pytest.mark.parametrize(
+    "way", [{"num_beams": 3}, {"do_sample": True, "num_return_sequences": 3}], ids=["beams", "several"]
+)
+@pytest.mark.parametrize("name", ["llava", "qwen2_vl", "gemma3"])
+def test_several_rows_of_a_question(name: str, way: dict[str, Any]) -> None:
+    family, model = tiny(name)
+    one, other = (family.inputs([p], model.dtype) for p in questions(family, 2))
+    with prune(model, plan((0.4, 2))) as session:
+        torch.manual_seed(5)
+        want = generate(model, other, **way)
+        full = session.report
+        prefix = session.reuse(**one)
+        torch.manual_seed(5)
+        got = model.generate(**prefix.inputs(**other, copies=3), **{**GENERATE, **way})
+        report = session.report
+    assert torch.equal(got.sequences, want.sequences)
+    close(got.logits, want.logits, model)
+    assert [(i.row, i.index) for i in report.images] == [(0, 0), (0, 1)]
+    assert (report.kv_bytes_full, report.kv_bytes_pruned) == (full.kv_bytes_full, full.kv_bytes_pruned)
+
+
+def test_questions_that_are_sent_otherwise() -> None:
+    """Transformers gives wrong answers to them, pruned or not."""
+    family, model = tiny("llava")
+    asked = family.inputs([questions(family, 1)[0]])
+    with prune(model, plan((0.4, 2))) as session:
+        prefix = session.reuse(**asked)
+        with pytest.raises(UnsupportedModelError, match=r"3 rows go on from a prefix .* for 1: .* copies=3\)"):
+            model.generate(**prefix.inputs(**asked), **GENERATE, num_beams=3)
+        again = r"send tokens again that are in the cache of the prefix \(\d+ tokens came, \d+ were asked\): pass the"
+        for way in ({"prompt_lookup_num_tokens": 3}, {"use_cache": False}):
+            with pytest.raises(UnsupportedModelError, match=again):
+                model.generate(**prefix.inputs(**asked), **GENERATE, **way)
+
+
 def test_the_report_says_what_was_saved() -> None:
     family, model = tiny("llava")
     asked = [family.inputs([p]) for p in questions(family, 2)]

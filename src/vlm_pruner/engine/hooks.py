@@ -178,6 +178,8 @@ class Hooks:
         forward = Forward(arguments, prompt, state, {m: note for m, note in notes.items() if note is not None})
         forward.first = state is None and (cache is None or not cache.layers or not cache.layers[0].is_initialized)
         if state is not None:
+            if not torch.compiler.is_compiling():
+                self.recorder.check(forward)
             state.open = True
         self.local.forward = forward
 

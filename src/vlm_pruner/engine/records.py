@@ -61,6 +61,17 @@ class _Prefill:
     saved_ms: float | None = None  # what they took when they were run
 
 
+@dataclass(frozen=True)
+class _Question:
+    """What a copy of a reused prefix waits for."""
+
+    run: _Prefill  # of the prefix
+    reused: int  # its tokens
+    saved_ms: float
+    rows: int = 1
+    whole: int = 0  # tokens of the prompt, those of the prefix included; 0 = none was asked yet
+
+
 class Recorder:
     """Keeps the last prefill and the decode steps after it. Safe to be fed by several threads."""
 
@@ -70,18 +81,41 @@ class Recorder:
         self._prefill: _Prefill | None = None
         self._steps: list[tuple[Mark, Mark]] = []
         self._decoded, self._decode_ms = 0, 0.0
-        self._begun: weakref.WeakKeyDictionary[Any, tuple[_Prefill, int, float]] = weakref.WeakKeyDictionary()
+        self._begun: weakref.WeakKeyDictionary[Any, _Question] = weakref.WeakKeyDictionary()
 
-    def begin(self, cache: Any, prefix: Prefix) -> None:
-        """The next forward with this cache is the prefill of a question behind `prefix`."""
-        known = self._begun.get(prefix.cache)
+    def begin(self, prefix: Prefix) -> None:
+        """The last prefill was that of `prefix`."""
         with self._lock:
-            if known:
-                run = known[0]
-            else:
-                assert self._prefill is not None
-                run = self._prefill = replace(self._prefill, notes=())  # it ends with a picture on purpose
-            self._begun[cache] = self._begun[prefix.cache] = (run, len(prefix), prefix.milliseconds)
+            assert self._prefill is not None
+            self._prefill = replace(self._prefill, notes=())  # it ends with a picture on purpose
+            self._begun[prefix.cache] = _Question(self._prefill, len(prefix), prefix.milliseconds)
+
+    def ask(self, prefix: Prefix, cache: Any, rows: int, whole: int) -> None:
+        """The next forward with this copy of its cache is the prefill of a question behind `prefix`."""
+        with self._lock:
+            self._begun[cache] = replace(self._begun[prefix.cache], rows=rows, whole=whole)
+
+    def check(self, fwd: Forward) -> None:
+        """Raise where the question behind a prefix is sent in another way than it was prepared for.
+
+        Raises:
+            UnsupportedModelError: the whole prompt once more, or in another number of rows.
+        """
+        cache = fwd.arguments.get("past_key_values")
+        question = self._begun.get(cache) if self._begun and cache is not None else None
+        if question is None or not question.whole:
+            return
+        rows, length = fwd.input.shape[:2]
+        if rows != question.rows:
+            raise UnsupportedModelError(
+                f"{rows} rows go on from a prefix that was prepared for {question.rows}: for beams or several answers, "
+                f"prefix.inputs(..., copies={rows})"
+            )
+        if length >= question.whole or fwd.arguments.get("use_cache") is False:
+            raise UnsupportedModelError(
+                f"prompt lookup, assisted decoding and use_cache=False send tokens again that are in the cache of the "
+                f"prefix ({length} tokens came, {question.whole - question.reused} were asked): pass the whole prompt"
+            )
 
     def note(self, fwd: Forward, ended: Mark) -> None:
         """The language model has run once."""
@@ -96,19 +130,18 @@ class Recorder:
                     self._drain()
             return
         if begun is not None:
-            run, reused, saved = begun
-            asked = fwd.input.shape[1]
-            lengths = [[n + asked for n in stage] for stage in run.lengths]
+            asked, run = fwd.input.shape[1], begun.run
+            lengths = [[n + asked for n in stage] * begun.rows for stage in run.lengths]
             prefill = replace(
-                run, rows=[n + asked for n in run.rows], lengths=lengths, started=fwd.started, ended=ended,
-                selecting=[], reused=reused, saved_ms=saved,
+                run, rows=[n + asked for n in run.rows] * begun.rows, lengths=lengths, started=fwd.started, ended=ended,
+                selecting=[], reused=begun.reused, saved_ms=begun.saved_ms, copies=begun.rows,
             )  # fmt: skip
         else:
             prefill = self._read(fwd, fwd.started, ended)
         with self._lock:
             self._prefill, self._steps, self._decoded, self._decode_ms = prefill, [], 0, 0.0
 
-    def _take(self, fwd: Forward) -> tuple[_Prefill, int, float] | None:
+    def _take(self, fwd: Forward) -> _Question | None:
         cache = fwd.arguments.get("past_key_values")
         return self._begun.pop(cache, None) if self._begun and cache is not None else None
 

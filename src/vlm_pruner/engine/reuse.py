@@ -33,12 +33,14 @@ class Prefix:
     milliseconds: float  # what it took, vision tower included
     rope_deltas: Tensor | None  # M-RoPE models keep the distance of position and place on themselves
     parts: Parts
-    begin: Callable[[Any, Prefix], None]  # tells the session that a cache goes on from here
+    ask: Callable[[Prefix, Any, int, int], None]  # tells the session that a copy of the cache goes on from here
 
     def __len__(self) -> int:
         return self.ids.shape[1]
 
-    def inputs(self, input_ids: Tensor, attention_mask: Tensor | None = None, **others: Any) -> dict[str, Any]:
+    def inputs(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, *, copies: int = 1, **others: Any
+    ) -> dict[str, Any]:
         """Arguments for `model.generate` that ask another question about the same pictures.
 
             prefix = session.reuse(**inputs)
@@ -47,6 +49,7 @@ class Prefix:
         Args:
             input_ids: [1, s] the whole prompt, which begins like the one that was run.
             attention_mask: [1, s]; nothing may be padded.
+            copies: rows that `generate` makes of the prompt: its `num_beams`, or `num_return_sequences` of samples.
             others: what else the processor gave; tensors about the pictures are left out.
 
         Raises:
@@ -61,9 +64,11 @@ class Prefix:
         if attention_mask is not None and not bool(attention_mask.bool().all()):
             raise InputError("a prompt that goes on from a prefix cannot be padded: pass one row without padding")
         cache = copy.deepcopy(self.cache)
+        if copies > 1:
+            cache.batch_repeat_interleave(copies)
         if self.rope_deltas is not None:
             self.parts.base.rope_deltas = self.rope_deltas
-        self.begin(cache, self)
+        self.ask(self, cache, copies, ids.shape[1])
         kinds = {k: v for k, v in others.items() if k.endswith("token_type_ids")}
         return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "past_key_values": cache, **kinds}
 
@@ -88,7 +93,7 @@ def check_reusable(plan: PrunePlan, parts: Parts) -> None:
         )
 
 
-def run_prefix(parts: Parts, inputs: dict[str, Any], begin: Callable[[Any, Prefix], None]) -> Prefix:
+def run_prefix(parts: Parts, inputs: dict[str, Any], ask: Callable[[Prefix, Any, int, int], None]) -> Prefix:
     """Run `inputs` up to the last placeholder, or what closes it.
 
     Raises:
@@ -115,7 +120,7 @@ def run_prefix(parts: Parts, inputs: dict[str, Any], begin: Callable[[Any, Prefi
     with torch.no_grad():
         parts.model(**cut, past_key_values=cache, use_cache=True)
     took = elapsed_ms(start, mark(ids.device))
-    return Prefix(ids[:, :end], cache, took, getattr(base, "rope_deltas", None), parts, begin)
+    return Prefix(ids[:, :end], cache, took, getattr(base, "rope_deltas", None), parts, ask)
 
 
 def _is_row(name: str, value: Any, length: int) -> bool:
