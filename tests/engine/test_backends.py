@@ -17,7 +17,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import flash_attention_mask
 from transformers.modeling_flash_attention_utils import _is_packed_sequence
 
-from vlm_pruner import prune
+from vlm_pruner import UnsupportedModelError, prune
 
 
 def two(name: str, batch: int, attention: str = "") -> tuple[Any, Any, list[Prompt]]:
@@ -156,6 +156,23 @@ def test_compiled_decode_on_a_static_cache(name: str, batch: int, layer: int, fr
         reference = generate(model, inputs, max_new_tokens=8)
     assert torch.equal(answer.sequences, reference.sequences)
     close(answer.logits, reference.logits, model)
+
+
+@pytest.mark.parametrize("name", ["llava", "qwen2_vl"])
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_a_compiled_prefill_is_refused(name: str, fresh_compiler: Any) -> None:
+    family, model, prompts = two(name, 2)
+    inputs = family.inputs(prompts)
+    compiled = torch.compile(model, backend="eager")
+    with prune(compiled, plan((0.4, 2))) as session:
+        with pytest.raises(
+            UnsupportedModelError, match=r"a forward with images was compiled, .* call the model itself"
+        ):
+            forward(compiled, inputs)
+        got = generate(compiled, inputs)  # which takes the model itself
+        assert session.report.kept < session.report.total
+    with prune(model, plan((0.4, 2))):
+        close(got.logits, generate(model, inputs).logits, model)
 
 
 # Weights elsewhere, or otherwise

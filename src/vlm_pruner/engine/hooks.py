@@ -170,6 +170,8 @@ class Hooks:
         notes = {**_notes(arguments), **{k: v for k, v in (self.local.encoded or {}).items() if v is not None}}
         prompt = None
         if notes or any(arguments.get(name) is not None for name in _PIXELS):
+            if torch.compiler.is_compiling():
+                _refuse_compiled()
             prompt = read_prompt(self.parts.adapter, self.parts.base, arguments)
         if prompt is not None:
             check_backend(self.parts)
@@ -245,6 +247,15 @@ class Hooks:
         forward = self.local.forward
         if forward is not None and not torch.compiler.is_compiling():
             self.recorder.note(forward, mark(forward.device))
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def _refuse_compiled() -> None:
+    """Raise, outside of the graphs. What the hooks of a prefill note on the way would be lost inside."""
+    raise UnsupportedModelError(
+        "a forward with images was compiled, which a pruner cannot follow: call the model itself for it. Decode steps "
+        'can be compiled; generate does that on its own with cache_implementation="static"'
+    )
 
 
 def _bind(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
