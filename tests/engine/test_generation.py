@@ -47,6 +47,9 @@ NO_COPIES = {  # families whose rows transformers before 5.23 cannot repeat
     "llava_next_video": "it fails on repeated rows without a pruner, too",
     "exaone4_5": "it repeats rows in a way that the pruner cannot follow, and refuses",
     "paddleocr_vl": "it repeats rows in a way that the pruner cannot follow, and refuses",
+    "muse_glimmer": "it repeats rows in a way that the pruner cannot follow, and refuses",
+    "step3p7": "it repeats rows in a way that the pruner cannot follow, and refuses",
+    "hunyuan_vl": "it numbers the pictures of repeated rows on, so that copies of a row are not alike",
 }
 
 

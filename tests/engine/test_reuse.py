@@ -8,6 +8,7 @@ import pytest
 import torch
 from tests.support.families import FAMILIES, Prompt, tiny
 from tests.support.pruning import GENERATE, close, forward, generate, plan
+from tests.support.versions import OLD
 
 from vlm_pruner import InputError, PlanError, PrunePlan, Stage, UnsupportedModelError, prune
 from vlm_pruner.methods.base import create
@@ -31,6 +32,8 @@ def go_on(model: Any, inputs: dict[str, Any]) -> Any:
 @pytest.mark.parametrize("name", CAUSAL)
 def test_answers_are_those_of_whole_prompts(name: str, stages: tuple[tuple[float, int], ...]) -> None:
     family, model = tiny(name)
+    if OLD and name == "ernie4_5_vl_moe":
+        pytest.skip("transformers before 5.23: it takes the kinds of a whole prompt for those of what is new in it")
     asked = [family.inputs([p], model.dtype) for p in questions(family)]
     with prune(model, plan(*stages)) as session:
         whole = [generate(model, inputs) for inputs in asked]

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import transformers
 from tests.support.configs import END, IMAGE, MROPE, NARROW, START, VIDEO, VOCAB, text, tower
+from tests.support.versions import OLD
 from transformers import CONFIG_MAPPING, AutoConfig
 
 _HEADS = {"num_attention_heads": 2, "num_key_value_heads": 1}
@@ -18,8 +19,14 @@ _MARKS = {"vision_start_token_id": START, "vision_end_token_id": END}
 _IDS = {"image_token_id": IMAGE, "video_token_id": VIDEO}
 
 
+def _known(kind: str) -> None:
+    if kind not in CONFIG_MAPPING:
+        pytest.skip(f"transformers {transformers.__version__} has no {kind}")
+
+
 def _words(kind: str, **changes: Any) -> dict[str, Any]:
     """As a dictionary, which every family makes its own configuration of."""
+    _known(kind)
     words: dict[str, Any] = text(kind, **changes).to_dict()
     if "layer_types" not in changes:
         words.pop("layer_types", None)
@@ -27,8 +34,7 @@ def _words(kind: str, **changes: Any) -> dict[str, Any]:
 
 
 def _make(kind: str, **parts: Any) -> Any:
-    if kind not in CONFIG_MAPPING:
-        pytest.skip(f"transformers {transformers.__version__} has no {kind}")
+    _known(kind)
     return AutoConfig.for_model(kind, **parts)
 
 
@@ -209,6 +215,12 @@ def gemma4(kind: str = "gemma4", **words: Any) -> Any:
         **marks,
         **_IDS,
     )
+
+
+def gemma4_video() -> Any:
+    if OLD:
+        pytest.skip("transformers before 5.23: forward of Gemma 4 is not told how many frames a video has")
+    return gemma4()
 
 
 def perception() -> Any:

@@ -101,7 +101,7 @@ FAMILIES = {
         ),
         Family("gemma3", configs.gemma3, blocks.square(32), marked=True, types="token_type_ids", sliding=True),
         Family("gemma4", more.gemma4, blocks.placed(), sliding=True, **_plane),
-        Family("gemma4-video", more.gemma4, blocks.placed(frames=2), apart=2, sliding=True, **_plane),
+        Family("gemma4-video", more.gemma4_video, blocks.placed(frames=2), apart=2, sliding=True, **_plane),
         Family("gemma4_unified", partial(more.gemma4, "gemma4_unified"), blocks.placed(1), sliding=True, **_plane),
         Family("qwen3_vl-video", configs.qwen3, blocks.patch_frames, apart=3, **_plane),
         Family("qwen2_5_omni_thinker", more.qwen_omni, blocks.patches, marked=True),

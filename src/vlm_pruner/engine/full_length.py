@@ -28,7 +28,8 @@ def scatter_outputs(output: Any, levels: list[Kept | None], sites: tuple[int, ..
     """
     if isinstance(output, tuple):
         return (_back(output[0], levels[-1]), *output[1:])
-    output["last_hidden_state"] = _back(output["last_hidden_state"], levels[-1])
+    rows = "last_hidden_state" if "last_hidden_state" in output else "logits"  # of a model that is its own head
+    output[rows] = _back(output[rows], levels[-1])
     states = output.get("hidden_states")
     if states is not None:
         # Number i is the output of layer i - 1, and number 0 what entered layer 0.

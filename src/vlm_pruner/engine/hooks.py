@@ -68,8 +68,7 @@ class Hooks:
 
     def _install(self) -> None:
         parts, inner = self.parts, self.inner
-        if parts.model is not parts.base:
-            self._hook(parts.model.register_forward_pre_hook(self._outer_pre, with_kwargs=True))
+        self._hook(parts.model.register_forward_pre_hook(self._outer_pre, with_kwargs=True))
         self._hook(parts.base.register_forward_pre_hook(self._base_pre, with_kwargs=True))
         self._hook(parts.text.register_forward_pre_hook(self._text_pre))
         self._hook(parts.text.register_forward_hook(self._text_post))  # before that of the base: it may be one module
