@@ -27,8 +27,8 @@ from vlm_pruner.engine.forward import Forward
 from vlm_pruner.engine.full_length import scatter_outputs
 from vlm_pruner.engine.layers import LayerHooks, Local
 from vlm_pruner.engine.prompt import read_prompt
+from vlm_pruner.engine.queries import projections
 from vlm_pruner.engine.records import Recorder
-from vlm_pruner.engine.signals import query_projection
 from vlm_pruner.engine.support import Parts, check_backend, check_checkpointing
 from vlm_pruner.engine.vision import VisionTap
 from vlm_pruner.engine.wants import ATTENTION, ENTERED, FROM_LAYER_BEFORE, reads
@@ -97,10 +97,11 @@ class Hooks:
         layer: Any = self.parts.layers[index]
         pre = functools.partial(self.inner.tap_pre, index)
         self._hook(layer.register_forward_pre_hook(pre, with_kwargs=True))
-        projection = query_projection(layer.self_attn)
-        if read & ATTENTION and projection is not None:
-            post = functools.partial(self.inner.query_post, layer)
-            self._hook(projection.register_forward_hook(post))
+        made_by = projections(layer.self_attn)
+        if read & ATTENTION and made_by is not None:
+            for name, projection in zip(("queries", "raw_keys"), made_by, strict=True):
+                post = functools.partial(self.inner.projection_post, layer, name)
+                self._hook(projection.register_forward_hook(post))
 
     def _install_rotary(self) -> None:
         rotary = getattr(self.parts.text, "rotary_emb", None)

@@ -16,6 +16,7 @@ from vlm_pruner.engine.follow import Arguments, by_name, follow, hidden_of, with
 from vlm_pruner.engine.forward import Forward
 from vlm_pruner.engine.positions import repack
 from vlm_pruner.engine.prompt import Prompt
+from vlm_pruner.engine.queries import Way
 from vlm_pruner.engine.signals import LayerTap, tokens_reader
 from vlm_pruner.engine.support import Parts
 from vlm_pruner.engine.wants import reads
@@ -49,6 +50,7 @@ class LayerHooks:
         self.stage_at = {stage.site: stage for stage in plan.stages}
         self.sites = tuple(self.stage_at)
         self.names = _positional(parts.layers[0])
+        self.ways: dict[nn.Module, Way | None] = {}  # of tapped layers: how their queries are made
 
     def layer_pre(
         self, index: int, level: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -109,14 +111,15 @@ class LayerHooks:
         if fwd is None or fwd.prompt is None:
             return None
         rotary = kwargs.get("position_embeddings")
-        fwd.tap = LayerTap(module, hidden_of(module, args, kwargs), kwargs.get("attention_mask"), rotary)
+        mask = kwargs.get("attention_mask")
+        fwd.tap = LayerTap(module, hidden_of(module, args, kwargs), mask, rotary, ways=self.ways)
         return args, {**kwargs, "past_key_values": fwd.tap.recorder(kwargs.get("past_key_values"), index)}
 
-    def query_post(self, layer: nn.Module, module: nn.Module, args: Any, output: Tensor) -> None:
-        """Behind the query projection of a tapped layer."""
+    def projection_post(self, layer: nn.Module, name: str, module: nn.Module, args: Any, output: Tensor) -> None:
+        """Behind the projection of queries or keys of a tapped layer."""
         fwd = self.local.forward
         if fwd is not None and fwd.tap is not None and fwd.tap.layer is layer:
-            fwd.tap.queries = output
+            setattr(fwd.tap, name, output)
 
     def entered_pre(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """In front of layer 0, before anything is dropped: what enters the language model."""

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from vlm_pruner.engine.forward import Forward
 from vlm_pruner.engine.masks import visible_rows
 from vlm_pruner.engine.prompt import ImageState
+from vlm_pruner.engine.queries import Way, find_way, remake
 from vlm_pruner.types import Signal, VisualTokens
 
 __all__ = ["LayerTap", "tokens_reader"]
@@ -51,7 +52,9 @@ class LayerTap:
     past: int | None = None  # entries in a preallocated cache before this chunk
     keys: Tensor | None = None  # [b, kv_heads, q, head_dim] of this chunk
     all_keys: Tensor | None = None  # [b, kv_heads, k, head_dim] with those from the cache
-    queries: Tensor | None = field(default=None)  # [b, q, heads * head_dim] as projected
+    queries: Tensor | None = None  # [b, q, heads * head_dim] as projected
+    raw_keys: Tensor | None = None  # [b, q, kv_heads * head_dim] as projected
+    ways: dict[nn.Module, Way | None] = field(default_factory=dict)  # of layers that were looked at before
 
     def recorder(self, cache: Any, index: int) -> Any:
         """What the layer is to use in place of its cache."""
@@ -63,14 +66,12 @@ class LayerTap:
     def attention(self, row: int, queries: Tensor) -> Tensor | None:
         """[heads, t, k] float32 attention of the queries at columns [t] of a row; None if it cannot be recomputed."""
         attn: Any = self.layer.self_attn
-        if self.queries is None or self.all_keys is None or self.rotary is None:
+        way = self._way()
+        if self.queries is None or self.all_keys is None or way is None:
             return None
         keys = self.all_keys[row]  # [kv_heads, k, head_dim]
-        q = self.queries[row].index_select(0, queries.to(self.queries.device))  # [t, heads * head_dim]
-        q = q.view(len(queries), -1, keys.shape[-1])
-        if hasattr(attn, "q_norm"):
-            q = attn.q_norm(q)
-        q = _rotate(q.transpose(0, 1), self.rotary, row, queries)  # [heads, t, head_dim]
+        rows = self.queries[row].index_select(0, queries.to(self.queries.device))  # [t, heads * head_dim]
+        q = remake(attn, rows, keys.shape[-1], self._tables(row, queries), way, key=False)  # [heads, t, head_dim]
         groups = q.shape[0] // keys.shape[0]
         scaling = getattr(attn, "scaling", keys.shape[-1] ** -0.5)
         grouped = q.reshape(keys.shape[0], groups * len(queries), -1)
@@ -83,27 +84,28 @@ class LayerTap:
         visible = visible_rows(self.mask, row, queries, keys.shape[1], chunk, self.past, causal)
         return torch.softmax(scores + visible, -1)
 
+    def _way(self) -> Way | None:
+        """How the layer makes queries of their projection, None if that is not known."""
+        if self.raw_keys is None or self.keys is None:
+            return None
+        if self.layer not in self.ways:
+            last = torch.arange(max(0, self.keys.shape[2] - 2), self.keys.shape[2])  # far from where nothing is turned
+            rows, keys = self.raw_keys[0][last.to(self.raw_keys.device)], self.keys[0][:, last.to(self.keys.device)]
+            self.ways[self.layer] = find_way(self.layer.self_attn, rows, keys, self._tables(0, last))
+        return self.ways[self.layer]
+
+    def _tables(self, row: int, queries: Tensor) -> tuple[Tensor, Tensor] | None:
+        """(cos, sin), each [t, width], of the queries at columns [t]; None where nothing is turned."""
+        if self.rotary is None:
+            return None
+        cos, sin = (table[row % table.shape[0]].index_select(0, queries.to(table.device)) for table in self.rotary)
+        return cos, sin
+
     def own_columns(self, attention: Tensor) -> Tensor:
         """[heads, t, q] the part over the keys of this chunk."""
         chunk = self.hidden.shape[1]
         first = attention.shape[-1] - chunk if self.past is None else self.past
         return attention[..., first : first + chunk]
-
-
-def query_projection(attention: Any) -> nn.Module | None:
-    """The layer that makes the queries of an attention module; None where it makes a part of them, or in steps."""
-    found = getattr(attention, "q_proj", None)
-    latent = hasattr(attention, "kv_b_proj")  # multi-head latent attention
-    return found if isinstance(found, nn.Module) and not latent else None
-
-
-def _rotate(q: Tensor, rotary: tuple[Tensor, Tensor], row: int, queries: Tensor) -> Tensor:
-    """RoPE on [heads, t, head_dim], on the leading channels only where the table is narrower than a head."""
-    cos, sin = (table[row % table.shape[0]].index_select(0, queries.to(table.device)) for table in rotary)
-    width = cos.shape[-1]
-    turned, rest = q[..., :width], q[..., width:]
-    half = torch.cat([-turned[..., width // 2 :], turned[..., : width // 2]], -1)
-    return torch.cat([turned * cos + half * sin, rest], -1)
 
 
 def tokens_reader(
