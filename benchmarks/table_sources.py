@@ -20,7 +20,7 @@ from benchmarks.training import stages_table
 
 __all__ = ["SOURCES", "markdown", "measured", "models", "refused", "result"]
 
-NUMBER = re.compile(r"[\d.,]*")
+NUMBER = re.compile(r"-?[\d.,]*(e[+-]?\d+)?")
 
 
 def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

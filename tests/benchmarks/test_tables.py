@@ -7,7 +7,7 @@ import re
 
 import pytest
 from benchmarks import offline_tables
-from benchmarks.table_sources import SOURCES, aims, measured, picture
+from benchmarks.table_sources import SOURCES, aims, markdown, measured, picture
 from benchmarks.tables import fill, pages, stale
 from tests.support.bench import made_up_results
 
@@ -45,6 +45,11 @@ def test_a_measured_table_names_machine_and_command(tmp_path):
         "| run | time, ms |\n| --- | --: |\n| pruned | 3.1 |\n\n"
         "*A chip, 1 thread, torch 2.13: `python -m benchmarks.speed`*"
     )
+
+
+def test_columns_of_numbers_stand_to_the_right():
+    rows = [["a", "-0.235", "1.2e-05", "3 of 4"], ["b", "1,024", "", "5"]]
+    assert markdown(["", "x", "y", "z"], rows).splitlines()[1] == "| --- | --: | --: | --- |"
 
 
 def test_what_was_not_measured_says_so(tmp_path):
