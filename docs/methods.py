@@ -60,8 +60,7 @@ def _row(cls: type[PruningMethod]) -> str:
         counts += [keep_count(TOKENS, keep) for _, keep, site in stages if (site or 0) == layer]
         lengths.append(counts[-1])
     places = ", ".join(f"{keep_count(TOKENS, keep)} @ {site or 'LM'}" for _, keep, site in stages)
-    reads = [signal.name.lower() for signal in sorted(method.needs)]
-    wants = [signal.name.lower() for signal in sorted(method.wants - method.needs)]
+    reads, wants = sorted(method.needs), sorted(method.wants - method.needs)  # as the fields of VisualTokens
     signals = ", ".join(reads + ([f"[{', '.join(wants)}]"] if wants else [])) or "–"
     cells = [f"[`{cls.name}`](#{cls.name})", cls.title, _linked(cls.source), year(cls), places]
     cells += [f"{layer_average(lengths):.0f}", signals, "yes" if cls.question_aware else ""]

@@ -12,7 +12,7 @@ from tests.support.ops import triton
 from tests.support.sync import no_undeclared_reads
 from tests.support.tokens import visual_tokens
 
-from vlm_pruner.errors import MissingSignalError
+from vlm_pruner.errors import InputError, MissingSignalError, PlanError
 from vlm_pruner.methods import create, registry
 from vlm_pruner.types import Selection, VisualTokens
 
@@ -158,6 +158,17 @@ def test_a_missing_signal_is_named(name):
         pytest.skip("reads the features alone, or has substitutes for all it wants")
     with pytest.raises(MissingSignalError, match=name):
         method.select(bare, 5)
+
+
+def test_what_cannot_be_chosen_is_refused(name):
+    method, tokens = create(name), visual_tokens()
+    for keep in (0, len(tokens) + 1):
+        with pytest.raises(PlanError, match=f"{name}: keep={keep} does not lie between 1 and the {len(tokens)} tokens"):
+            method.select(tokens, keep)
+        with pytest.raises(PlanError, match=f"keep={keep}"):
+            method.select_batch([tokens, tokens], [5, keep])
+    with pytest.raises(InputError, match=r"\[tokens, width\], got \(1, 42, "):
+        method.select(dataclasses.replace(tokens, features=tokens.features[None]), 1)
 
 
 def test_parameters_rebuild_the_method(name):

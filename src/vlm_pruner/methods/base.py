@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 import torch
 
 from vlm_pruner.budget import Keep
-from vlm_pruner.errors import MissingSignalError, PlanError, unknown_name
+from vlm_pruner.errors import InputError, MissingSignalError, PlanError, unknown_name
 from vlm_pruner.ops.threads import own_threads
 from vlm_pruner.types import Selection, Signal, VisualTokens
 
@@ -47,7 +47,13 @@ class PruningMethod(ABC):
 
     @abstractmethod
     def select(self, tokens: VisualTokens, keep: int) -> Selection:
-        """Exactly `keep` of the n tokens, 1 <= keep <= n. Deterministic; never asks the device for a value."""
+        """Exactly `keep` of the n tokens. Deterministic; never asks the device for a value.
+
+        Raises:
+            PlanError: `keep` is not in 1 ... n.
+            InputError: features that are not [n, d].
+            MissingSignalError: a signal that the method needs is missing.
+        """
 
     def select_batch(self, tokens: Sequence[VisualTokens], keep: Sequence[int]) -> list[Selection]:
         """`select` for several images at once; methods that can share the work override it."""
@@ -66,15 +72,25 @@ class PruningMethod(ABC):
 
 
 def _alone(verb: Callable[..., Any]) -> Callable[..., Any]:
-    """`select` or `select_batch` without gradient, on as few threads as its first image needs."""
+    """`select` or `select_batch` without gradient, on as few threads as its first image needs, its budgets checked."""
 
     @functools.wraps(verb)
-    def run(self: PruningMethod, tokens: VisualTokens | Sequence[VisualTokens], *args: Any, **kwargs: Any) -> Any:
-        first = tokens if isinstance(tokens, VisualTokens) else tokens[0] if tokens else None
-        with torch.no_grad(), nullcontext() if first is None else own_threads(first.features):
-            return verb(self, tokens, *args, **kwargs)
+    def run(self: PruningMethod, tokens: Any, keep: Any) -> Any:
+        images, budgets = ([tokens], [keep]) if isinstance(tokens, VisualTokens) else (tokens, keep)
+        for image, budget in zip(images, budgets, strict=True):
+            _check(self, image, budget)
+        with torch.no_grad(), own_threads(images[0].features) if images else nullcontext():
+            return verb(self, tokens, keep)
 
     return run
+
+
+def _check(method: PruningMethod, image: VisualTokens, keep: int) -> None:
+    n, shape = len(image), tuple(image.features.shape)
+    if len(shape) != 2:
+        raise InputError(f"{method.name}: the features of an image are [tokens, width], got {shape}")
+    if not 1 <= keep <= n:
+        raise PlanError(f"{method.name}: keep={keep} does not lie between 1 and the {n} tokens of the image")
 
 
 def select_alike(
@@ -140,17 +156,25 @@ def create(method: str | PruningMethod, **params: Any) -> PruningMethod:
     """A method instance from its name and hyper-parameters; an instance passes through.
 
     Raises:
-        PlanError: unknown name or hyper-parameter, or parameters given beside an instance.
+        PlanError: unknown name or hyper-parameter, one of another type, or parameters given beside an instance.
     """
     if isinstance(method, PruningMethod):
         if params:
             raise PlanError(f"{method!r} already carries its parameters; {sorted(params)} cannot be added")
         return method
     if not isinstance(method, str):
-        raise PlanError(f"a method is a name or a PruningMethod, got {type(method).__name__}")
+        raise PlanError(f"a method is a name or an instance of a PruningMethod, got {_what(method)}")
     cls = method_class(method)
     known = {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
     for key in params:
         if key not in known:
             raise PlanError(unknown_name(f"parameter of {method}", key, known))
-    return cls(**params)
+    try:
+        return cls(**params)
+    except TypeError as error:
+        raise PlanError(f"{method} cannot be made with {params}: {error}") from error
+
+
+def _what(thing: object) -> str:
+    """A class is called by its name: it was meant to be called."""
+    return f"the class {thing.__name__}" if isinstance(thing, type) else f"a {type(thing).__name__}"
