@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.support.families import FAMILIES, Prompt, tiny
+from tests.support.families import FAMILIES, IMAGE, Prompt, tiny
 from tests.support.pruning import forward, generate, plan
 from torch import Tensor
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
@@ -210,6 +210,13 @@ def test_fixed_tokens_are_told_before_anything_runs(name: str) -> None:
     fixed = adapter_for(model.config.model_type).fixed_tokens(model.config)
     if fixed is not None:
         assert set(family.prompt(3, 2).tokens) == {fixed}
+
+
+def test_a_vocabulary_without_a_placeholder_names_none() -> None:
+    config = FAMILIES["chameleon"].config()
+    assert adapter_for("chameleon").placeholders(config) == {"image": IMAGE}
+    config.vocabulary_map = None
+    assert adapter_for("chameleon").placeholders(config) == {}
 
 
 def test_videos_of_a_family_without_them() -> None:

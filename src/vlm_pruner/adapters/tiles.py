@@ -46,7 +46,8 @@ class Chameleon(OneSquare):
     model_types = ("chameleon",)
 
     def placeholders(self, config: Any) -> dict[Modality, int]:
-        return {"image": config.vocabulary_map["<image>"]}
+        words = config.vocabulary_map or {}
+        return {"image": words["<image>"]} if "<image>" in words else {}
 
 
 class TileRun(OneSquare):

@@ -176,5 +176,5 @@ def create(method: str | PruningMethod, **params: Any) -> PruningMethod:
 
 
 def _what(thing: object) -> str:
-    """A class is called by its name: it was meant to be called."""
+    """What was passed instead; a class was meant to be called."""
     return f"the class {thing.__name__}" if isinstance(thing, type) else f"a {type(thing).__name__}"
