@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tests.support.ops import DEVICE, blobs, grid_of, poisoned, running, triton
+from tests.support.ops import DEVICE, blobs, grid_of, poisoned, running, triton, unwritten
 
 from vlm_pruner.methods.vlm_pruner import VLMPruner
 from vlm_pruner.types import Selection, VisualTokens
@@ -35,7 +35,7 @@ def select(backend: str, seed: int) -> Selection:
 @pytest.mark.parametrize("share", range(SHARES))
 def test_kept_sets_and_merged_rows(backend, share, monkeypatch):
     empty = torch.empty
-    monkeypatch.setattr(torch, "empty", lambda *a, **k: _nan(empty(*a, **k)))
+    monkeypatch.setattr(torch, "empty", lambda *a, **k: unwritten(empty(*a, **k)))
     for seed in range(share, 200, SHARES):
         found, expected = select(backend, seed), select("naive", seed)
         assert found.index.tolist() == expected.index.tolist(), f"seed {seed}"
@@ -57,11 +57,6 @@ def test_half_precision_is_what_it_is_in_float32(backend, dtype):
         assert found.index.tolist() == expected.index.tolist() == exact.index.tolist(), f"seed {seed}"
         assert found.features.dtype == dtype
         torch.testing.assert_close(found.features, exact.features.to(dtype), atol=1e-3, rtol=torch.finfo(dtype).eps)
-
-
-def _nan(tensor: torch.Tensor) -> torch.Tensor:
-    """Memory that nobody has written yet holds NaN."""
-    return tensor.fill_(torch.nan) if tensor.is_floating_point() else tensor
 
 
 def test_the_inputs_lie_in_nan():

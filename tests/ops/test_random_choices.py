@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tests.support.ops import blobs, poisoned, running, triton
+from tests.support.ops import blobs, poisoned, running, triton, unwritten
 
 from vlm_pruner.ops import facility, spread
 
@@ -21,12 +21,7 @@ def drawn(seed: int):
 def nan_in_new_memory(monkeypatch):
     """Memory that nobody has written yet holds NaN."""
     empty = torch.empty
-
-    def poisoned_empty(*args, **kwargs):
-        tensor = empty(*args, **kwargs)
-        return tensor.fill_(torch.nan) if tensor.is_floating_point() else tensor
-
-    monkeypatch.setattr(torch, "empty", poisoned_empty)
+    monkeypatch.setattr(torch, "empty", lambda *a, **k: unwritten(empty(*a, **k)))
 
 
 @pytest.mark.parametrize("backend", [triton])

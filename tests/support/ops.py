@@ -42,6 +42,11 @@ def poisoned(values: Tensor) -> Tensor:
     return view
 
 
+def unwritten(tensor: Tensor) -> Tensor:
+    """`tensor` as memory that nobody has written yet: NaN, or a token that there is not."""
+    return tensor.fill_(torch.nan) if tensor.is_floating_point() else tensor.fill_(127)
+
+
 def blobs(n: int, d: int, seed: int, groups: int = 6, noise: float = 0.4, copies: int = 0) -> Tensor:
     """[n, d] rows around a few centres with a shared direction; the last `copies` of them repeat earlier ones."""
     generator = torch.Generator().manual_seed(seed)

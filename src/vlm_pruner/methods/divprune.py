@@ -35,5 +35,5 @@ class DivPrune(PruningMethod):
         return select_alike(tokens, keep, lambda t: (t.features.shape, t.features.dtype, t.device), self._select_equal)
 
     def _select_equal(self, tokens: Sequence[VisualTokens], keep: int) -> list[Selection]:
-        orders = spread([t.features for t in tokens], keep)
-        return [Selection(index=order.sort().values, order=order) for order in orders]
+        orders = spread([t.features for t in tokens], keep)  # [B, keep]
+        return [Selection(index=i, order=o) for i, o in zip(orders.sort(1).values, orders, strict=True)]

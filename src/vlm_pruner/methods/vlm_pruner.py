@@ -93,7 +93,7 @@ class VLMPruner(PruningMethod):
         pivots = farthest_points(keys, min(self.pivots, keep))  # [B, p]
         place, diagonal = zip(*(geometry(t, self.temporal_scale) for t in tokens), strict=True)
         unit = screen(features, self.channels)  # [B, n, q]
-        grown = grow(unit, torch.stack(place), torch.stack(diagonal), pivots, keep, self._rule())
+        grown = grow(unit, _each(place), _each(diagonal), pivots, keep, self._rule())
         if self.fill:
             return self._finish(features, *grown)
         with declared_sync():  # the count depends on the data: image by image
@@ -110,6 +110,14 @@ class VLMPruner(PruningMethod):
         if self.merge:
             merged[:] = merge(features, index, source, similarity, self.self_weight)
         return [Selection(*parts) for parts in zip(index, order, merged, source, strict=True)]
+
+
+def _each(tensors: Sequence[Tensor]) -> Tensor:
+    """[B, ...]; what all images share is not copied."""
+    first = tensors[0]
+    if all(tensor is first for tensor in tensors):
+        return first.expand(len(tensors), *first.shape)
+    return torch.stack(list(tensors))
 
 
 def _traits(tokens: VisualTokens) -> tuple[object, ...]:

@@ -83,7 +83,8 @@ def residents(device: torch.device) -> int:
 class Crew:
     """The programs that work on each of `batch` images of so many `tiles`, and where they meet.
 
-    There are slots for the largest crew of the device, so that no size of an image has a kernel of its own.
+    There are slots for the largest crew of the device, so that no size of an image has a kernel of its own. Only the
+    count of arrivals begins with a value: what a kernel can set itself is not worth a launch.
     """
 
     def __init__(self, batch: int, tiles: int, device: torch.device) -> None:
@@ -92,8 +93,8 @@ class Crew:
         self.grid = (batch, self.size)
         slots = 1 if self.size == 1 else triton.next_power_of_2(everybody)
         self.arrivals = torch.zeros(batch, dtype=torch.int32, device=device)
-        self.scores = torch.full((batch, 2, slots), -torch.inf, device=device)  # of two steps in turn
-        self.tokens = torch.zeros(batch, 2, slots, dtype=torch.int32, device=device)
+        self.scores = torch.empty(batch, 2, slots, device=device)  # of two steps in turn
+        self.tokens = torch.empty(batch, 2, slots, dtype=torch.int32, device=device)
         self.options = {"SLOTS": slots, "launch_cooperative_grid": self.size > 1, **OPTIONS}
 
 

@@ -23,6 +23,13 @@ def _choose(
     cover, reached = cover + b * cover_b, reached + (b * tl.num_programs(1) + tl.program_id(1)) * m
     row_weight, candidate_weight, taken = row_weight + b * m, candidate_weight + b * n, taken + b * n
     scores, tokens, arrivals = scores + b * 2 * SLOTS, tokens + b * 2 * SLOTS, arrivals + b
+    for begin in range(0, m, ROWS):
+        row = begin + tl.arange(0, ROWS)
+        tl.store(reached + row, tl.zeros((ROWS,), tl.float32), mask=row < m)
+    for start in range(tl.program_id(1) * CANDIDATES, n, tl.num_programs(1) * CANDIDATES):
+        candidate = start + tl.arange(0, CANDIDATES)
+        tl.store(taken + candidate, tl.zeros((CANDIDATES,), tl.int32), mask=candidate < n)
+    tl.debug_barrier()
     for step in range(keep):
         best, which = float("-inf"), 0
         for start in range(tl.program_id(1) * CANDIDATES, n, tl.num_programs(1) * CANDIDATES):
@@ -57,9 +64,9 @@ def facility(cover: Tensor, keep: int, row_weight: Tensor | None, candidate_weig
     crew = Crew(batch, triton.cdiv(n, share()), device)
     rows = torch.ones(batch, m, device=device) if row_weight is None else row_weight.contiguous()
     candidates = torch.ones(batch, n, device=device) if candidate_weight is None else candidate_weight.contiguous()
-    reached = torch.zeros(batch, crew.size, m, device=device)
-    taken = torch.zeros(batch, n, dtype=torch.int32, device=device)
-    chosen = torch.zeros(batch, keep, dtype=torch.int64, device=device)
+    reached = torch.empty(batch, crew.size, m, device=device)
+    taken = torch.empty(batch, n, dtype=torch.int32, device=device)
+    chosen = torch.empty(batch, keep, dtype=torch.int64, device=device)
     _choose[crew.grid](
         cover, rows, candidates, reached, taken, crew.scores, crew.tokens, crew.arrivals, chosen,
         keep, n, m, *cover.stride(), CANDIDATES=share(), ROWS=_INTERPRETED if interpreted() else _ON_DEVICE,

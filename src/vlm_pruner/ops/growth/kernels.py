@@ -11,7 +11,7 @@ import triton.language as tl
 
 from vlm_pruner.ops.launch import meet
 
-__all__ = ["fits_in", "following", "order_of", "redundancy", "take_in"]
+__all__ = ["begin_with", "fits_in", "following", "order_of", "redundancy", "take_in"]
 
 _MEMBERS = tl.constexpr(16)  # kept tokens compared at a time, the least that a product of tiles can have
 
@@ -51,6 +51,23 @@ def _apart(image, one, one_real, other, other_real, axes, A: tl.constexpr, B: tl
 def _score(image, similarity, near):
     """Redundancy from the largest cosine and the least distance to the kept tokens."""
     return similarity * (1 + image[4] * tl.where(near == float("inf"), 0.0, near))
+
+
+@triton.jit
+def begin_with(pivots, count, vectors, inside, order, n, keep, TILE: tl.constexpr):
+    """The state before anything is taken in: `order` is the pivots, then -1. All know of it after the next meeting."""
+    for start in range(tl.program_id(1) * TILE, n, tl.num_programs(1) * TILE):
+        token = start + tl.arange(0, TILE)
+        kept = tl.zeros((TILE,), tl.int32)
+        for i in range(count):
+            kept = tl.where(token == tl.load(pivots + i), 1, kept)
+        tl.store(inside + token, kept, mask=token < n)
+        tl.store(vectors[0] + token, tl.zeros((TILE,), tl.int64), mask=token < n)
+        tl.store(vectors[1] + token, tl.full((TILE,), float("-inf"), tl.float32), mask=token < n)
+        tl.store(vectors[2] + token, tl.full((TILE,), float("inf"), tl.float32), mask=token < n)
+    for start in range(tl.program_id(1) * TILE, keep, tl.num_programs(1) * TILE):
+        place = start + tl.arange(0, TILE)
+        tl.store(order + place, tl.load(pivots + place, mask=place < count, other=-1), mask=place < keep)
 
 
 @triton.jit

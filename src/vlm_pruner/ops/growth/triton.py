@@ -12,7 +12,7 @@ import triton.language as tl
 from torch import Tensor
 
 from vlm_pruner.ops.growth import Grown, masked
-from vlm_pruner.ops.growth.kernels import fits_in, following, order_of, redundancy, take_in
+from vlm_pruner.ops.growth.kernels import begin_with, fits_in, following, order_of, redundancy, take_in
 from vlm_pruner.ops.growth.rule import GrowthRule
 from vlm_pruner.ops.launch import Crew, at_home, interpreted
 
@@ -59,19 +59,21 @@ def _one_pass(
     return size, first, rounds
 
 
-@triton.jit(do_not_specialize=["n", "keep", "width", "begin", "levels"])
+@triton.jit(do_not_specialize=["n", "keep", "width", "begin", "levels", "place_b", "diagonal_b"])
 def _whole(
-    unit, place, slope, rungs, order, owner, similarity, near, inside, score, ranked, slots, arrivals,
-    n, q, axes, keep, width, begin, levels, unit_b, unit_n, unit_q,
+    unit, place, diagonal, pivots, rungs, order, owner, similarity, near, inside, score, ranked, slots, arrivals,
+    n, q, axes, keep, width, begin, levels, weight, place_b, diagonal_b, unit_b, unit_n, unit_q,
     FILL: tl.constexpr, RUNGS: tl.constexpr, WIDTH: tl.constexpr, WAITING: tl.constexpr,
     TILE: tl.constexpr, RIVALS: tl.constexpr, CHANNELS: tl.constexpr, SLOTS: tl.constexpr,
 ):  # fmt: skip
     b = tl.program_id(0).to(tl.int64)
-    image = (unit + b * unit_b, unit_n, unit_q, place + b * n * axes, tl.load(slope + b))
+    slope = tl.div_rn(weight, tl.load(diagonal + b * diagonal_b))
+    image = (unit + b * unit_b, unit_n, unit_q, place + b * place_b, slope)
     vectors = (owner + b * n, similarity + b * n, near + b * n)
     sizes = (n, q, axes, keep, width)
     order, inside, score, ranked = order + b * keep, inside + b * n, score + b * n, ranked + b * n
     slots, arrivals = slots + b * 2 * SLOTS, arrivals + b
+    begin_with(pivots + b * begin, begin, vectors, inside, order, n, keep, TILE)
     rung = tl.arange(0, RUNGS)
     ladder_ = tl.load(rungs + rung, mask=rung < levels, other=float("inf"))
     size, first, level, rounds, going = begin, 0, -1, 0, begin < keep
@@ -108,17 +110,15 @@ def grow(unit: Tensor, place: Tensor, diagonal: Tensor, pivots: Tensor, keep: in
     (batch, n, q), device = unit.shape, unit.device
     blocks = _INTERPRETED if interpreted() else _ON_DEVICE
     crew = Crew(batch, triton.cdiv(n, blocks["TILE"]), device)
-    order = torch.full((batch, keep), -1, dtype=torch.int64, device=device)
-    order[:, : pivots.shape[1]] = pivots
-    owner = torch.zeros(batch, n, dtype=torch.int64, device=device)
-    similarity, near = (torch.full((batch, n), value, device=device) for value in (-torch.inf, torch.inf))
-    inside = torch.zeros(batch, n, dtype=torch.int32, device=device).scatter_(1, pivots, 1)
-    ranked = torch.zeros(batch, n, dtype=torch.int32, device=device)
-    rungs = masked.ladder(rule, device)
+    order, owner = (torch.empty(batch, size, dtype=torch.int64, device=device) for size in (keep, n))
+    inside, ranked = (torch.empty(batch, n, dtype=torch.int32, device=device) for _ in range(2))
+    similarity, near, score = (torch.empty(batch, n, device=device) for _ in range(3))
+    rungs, place = masked.ladder(rule, device), place if place[0].is_contiguous() else place.contiguous()
     _whole[crew.grid](
-        unit, place.contiguous(), rule.spatial_weight / diagonal, rungs, order, owner, similarity, near, inside,
-        torch.empty_like(near), ranked, crew.tokens, crew.arrivals,
-        n, q, place.shape[2], keep, rule.token_batch, pivots.shape[1], len(rungs), *unit.stride(),
+        unit, place, diagonal, pivots.contiguous(), rungs, order, owner, similarity, near,
+        inside, score, ranked, crew.tokens, crew.arrivals,
+        n, q, place.shape[2], keep, rule.token_batch, pivots.shape[1], len(rungs),
+        float(rule.spatial_weight), place.stride(0), diagonal.stride(0), *unit.stride(),
         FILL=rule.fill, RUNGS=triton.next_power_of_2(len(rungs)),
         WIDTH=triton.next_power_of_2(max(16, rule.token_batch)), **blocks, **crew.options,
     )  # fmt: skip

@@ -36,8 +36,13 @@ def _part(rows, token, real, channel, sizes):
 
 
 @triton.jit(do_not_specialize=["n"])
-def _lengths(features, length, largest, n, d, row_b, row_n, row_d, TOKENS: tl.constexpr, CHANNELS: tl.constexpr):
-    """1 / length and 1 / largest entry of every row; both 0 for a row of zeros. No square overflows or vanishes."""
+def _lengths(
+    features, length, largest, closest, n, d, row_b, row_n, row_d, TOKENS: tl.constexpr, CHANNELS: tl.constexpr
+):
+    """1 / length and 1 / largest entry of every row; both 0 for a row of zeros. No square overflows or vanishes.
+
+    `closest`, which is raised afterwards, begins with -inf.
+    """
     b = tl.program_id(1).to(tl.int64)
     rows, sizes = features + b * row_b, (n, d, row_n, row_d)
     token = tl.program_id(0) * TOKENS + tl.arange(0, TOKENS)
@@ -50,6 +55,7 @@ def _lengths(features, length, largest, n, d, row_b, row_n, row_d, TOKENS: tl.co
     for start in range(0, d, CHANNELS):
         part = _part(rows, token, real, start + tl.arange(0, CHANNELS), sizes) * scale[:, None]
         square += tl.sum(part * part, 1)
+    tl.store(closest + b * n + token, tl.full((TOKENS,), float("-inf"), tl.float32), mask=real)
     tl.store(largest + b * n + token, scale, mask=real)
     tl.store(length + b * n + token, inverse(tl.sqrt(square)), mask=real)
 
@@ -113,6 +119,7 @@ def _choose(
             real = token < n
             if step == 0:
                 score = -tl.load(closest + token, mask=real, other=0.0)
+                tl.store(near + token, tl.full((TOKENS,), float("inf"), tl.float32), mask=real)
             else:
                 score = -_cosines(rows, length, largest, token, real, latest, sizes, TOKENS, CHANNELS)
                 score = lower(near, score, token, real, latest)
@@ -129,12 +136,11 @@ def spread(features: Sequence[Tensor], keep: int) -> Tensor:
     (batch, n, d), device = images.shape, images.device
     matrix = _INTERPRETED if interpreted() else _ON_DEVICE
     crew = Crew(batch, triton.cdiv(n, share()), device)
-    length, largest = (torch.zeros(batch, n, device=device) for _ in range(2))
-    closest, near = (torch.full((batch, n), value, device=device) for value in (-torch.inf, torch.inf))
-    chosen = torch.zeros(batch, keep, dtype=torch.int64, device=device)
+    length, largest, closest, near = (torch.empty(batch, n, device=device) for _ in range(4))
+    chosen = torch.empty(batch, keep, dtype=torch.int64, device=device)
     sizes = (n, d, *images.stride())
     blocks = {"TOKENS": share(), "CHANNELS": 512 if interpreted() else 128}
-    _lengths[triton.cdiv(n, share()), batch](images, length, largest, *sizes, **blocks, **OPTIONS)
+    _lengths[triton.cdiv(n, share()), batch](images, length, largest, closest, *sizes, **blocks, **OPTIONS)
     sides = triton.cdiv(n, matrix["TILE"])
     _neighbours[batch, sides, sides](images, length, largest, closest, *sizes, **matrix, **OPTIONS)
     _choose[crew.grid](

@@ -13,8 +13,8 @@ from vlm_pruner.ops.launch import OPTIONS, at_home, interpreted, together
 
 __all__ = ["merge"]
 
-_COLUMNS = 256
-_ON_DEVICE, _INTERPRETED = 16, 1024  # rows at a time: one after another, each would wait for the memory
+_ON_DEVICE = {"ROWS": 16, "COLUMNS": 256}  # rows one after another would each wait for the memory
+_INTERPRETED = {"ROWS": 16, "COLUMNS": 4096}
 
 
 @triton.jit(do_not_specialize=["n", "slots"])
@@ -55,8 +55,9 @@ def merge(
     every = torch.arange(slots + 1, device=source.device).expand(batch, -1).contiguous()
     begin = torch.searchsorted(by_slot.values, every)  # [B, k + 1]
     merged = torch.empty(batch, slots, d, dtype=images.dtype, device=images.device)
-    _fold[slots, batch, triton.cdiv(d, _COLUMNS)](
-        images, index.contiguous(), by_slot.indices, begin, weight.contiguous(), merged, self_weight,
-        n, d, slots, *images.stride(), ROWS=_INTERPRETED if interpreted() else _ON_DEVICE, COLUMNS=_COLUMNS, **OPTIONS,
+    blocks = _INTERPRETED if interpreted() else _ON_DEVICE
+    _fold[slots, batch, triton.cdiv(d, blocks["COLUMNS"])](
+        images, index.contiguous(), by_slot.indices, begin, weight.contiguous(), merged, float(self_weight),
+        n, d, slots, *images.stride(), **blocks, **OPTIONS,
     )  # fmt: skip
     return list(merged.unbind())

@@ -63,6 +63,7 @@ def _whole(
             real = token < n
             if step == 0:
                 score = _norms(rows, token, real, sizes, TOKENS, WIDTH)
+                tl.store(near + token, tl.full((TOKENS,), float("inf"), tl.float32), mask=real)
             else:
                 score = _apart(rows, token, real, pivot, scale, sizes, TOKENS, WIDTH)
                 score = lower(near, score, token, real, pivot)
@@ -80,8 +81,8 @@ def farthest_points(keys: Sequence[Tensor], count: int) -> Tensor:
     images = together(keys)  # [B, heads, n, head_dim]
     (batch, heads, n, width), device = images.shape, images.device
     crew = Crew(batch, triton.cdiv(n, share()), device)
-    near = torch.full((batch, n), torch.inf, device=device)
-    chosen = torch.zeros(batch, count, dtype=torch.int64, device=device)
+    near = torch.empty(batch, n, device=device)
+    chosen = torch.empty(batch, count, dtype=torch.int64, device=device)
     _whole[crew.grid](
         images, near, crew.scores, crew.tokens, crew.arrivals, chosen, count, heads, n, width, *images.stride(),
         TOKENS=share(), WIDTH=triton.next_power_of_2(width), **crew.options,

@@ -61,7 +61,7 @@ def screen(features: Sequence[Tensor], channels: int) -> Tensor:
     images = together(features)  # [B, n, d]
     batch, n, d = images.shape
     q, device = min(channels, d), images.device
-    variance = torch.zeros(batch, d, device=device)
+    variance = torch.empty(batch, d, device=device)
     _variances[batch, triton.cdiv(d, _COLUMNS)](
         images, variance, n, d, *images.stride(), COLUMNS=_COLUMNS, TOKENS=_TOKENS, **OPTIONS
     )
