@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from types import ModuleType
 
+import torch
 from torch import Tensor
 
 from vlm_pruner.errors import BackendUnavailableError, PlanError, unknown_name
@@ -24,6 +25,8 @@ from vlm_pruner.errors import BackendUnavailableError, PlanError, unknown_name
 __all__ = ["BACKENDS", "implementation", "refusal", "use_backend"]
 
 BACKENDS = ("naive", "torch", "triton")
+_OLDEST_TRITON = (3, 4)  # programs that wait for one another, and tuples of arguments
+_LEAST_CAPABILITY = (8, 0)
 _forced: ContextVar[str | None] = ContextVar("vlm_pruner_backend", default=None)
 _log = logging.getLogger("vlm_pruner.ops")
 
@@ -61,14 +64,33 @@ def implementation(op: str, tensor: Tensor, backend: str | None = None) -> Modul
 
 def refusal(op: str, backend: str, tensor: Tensor) -> str | None:
     """Why `backend` cannot run `op` on `tensor`, or None if it can."""
+    interpreted = os.environ.get("TRITON_INTERPRET") == "1"
+    if backend == "triton" and not tensor.is_cuda and not interpreted:  # first, since to look for files takes time
+        return f"the tensor is on {tensor.device.type}, triton needs CUDA"
     if importlib.util.find_spec(f"vlm_pruner.ops.{op}.{backend}") is None:
         return f"there is no {backend} implementation"
     if backend != "triton":
         return None
+    return _unfit_triton() or (None if interpreted else _unfit_device(tensor.device))
+
+
+@functools.cache
+def _unfit_triton() -> str | None:
+    """Why the installed Triton cannot run the kernels, or None if it can."""
     if importlib.util.find_spec("triton") is None:
         return "triton is not installed"
-    if not tensor.is_cuda and os.environ.get("TRITON_INTERPRET") != "1":
-        return f"the tensor is on {tensor.device.type}, triton needs CUDA"
+    version: str = importlib.import_module("triton").__version__
+    if tuple(int(part) for part in version.split(".")[:2]) < _OLDEST_TRITON:
+        return f"triton {version} is older than {'.'.join(map(str, _OLDEST_TRITON))}"
+    return None
+
+
+@functools.cache
+def _unfit_device(device: torch.device) -> str | None:
+    """Why the kernels cannot run on a CUDA device, or None if they can."""
+    capability = torch.cuda.get_device_capability(device)
+    if capability < _LEAST_CAPABILITY:
+        return f"compute capability {capability[0]}.{capability[1]} is below {_LEAST_CAPABILITY[0]}.0"
     return None
 
 
