@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from tests.support.families import LAYERS, Prompt, tiny
-from tests.support.pruning import close, dropped, forward, generate, plan
+from tests.support.flash import FORMS, STAND_IN, attending
+from tests.support.pruning import Scatter, close, dropped, forward, generate, plan
 from tests.support.reference import masked
 from tests.support.versions import newer_only
-from torch import Tensor
-from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.masking_utils import flash_attention_mask
-from transformers.modeling_flash_attention_utils import _is_packed_sequence
 
-from vlm_pruner import UnsupportedModelError, prune
+from vlm_pruner import PrunePlan, Selection, Stage, UnsupportedModelError, prune
 
 
 def two(name: str, batch: int, attention: str = "") -> tuple[Any, Any, list[Prompt]]:
@@ -26,46 +22,8 @@ def two(name: str, batch: int, attention: str = "") -> tuple[Any, Any, list[Prom
     return family, model, [family.prompt(8, 1, tail=4), family.prompt(9, 2, tail=7)][2 - batch :]
 
 
-@contextmanager
-def attending(model: Any, backend: str) -> Iterator[None]:
-    config = model.base_model.get_decoder().config
-    before, config._attn_implementation = config._attn_implementation, backend
-    try:
-        yield
-    finally:
-        config._attn_implementation = before
-
-
 # Flash attention, by a stand-in with its rules
 
-FORMS: list[int | None] = []  # dimensions of the masks it was given
-STAND_IN = "flash_stand_in"
-
-
-def _flash(
-    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None,
-    scaling: float | None = None, position_ids: Tensor | None = None, **kwargs: Any,
-) -> tuple[Tensor, None]:  # fmt: skip
-    """Padding mask or none, causal from the bottom right corner, packed sequences guessed from positions."""
-    batch, _, queries, _ = query.shape
-    groups = query.shape[1] // key.shape[1]
-    key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
-    FORMS.append(None if attention_mask is None else attention_mask.dim())
-    if attention_mask is None:
-        assert not _is_packed_sequence(position_ids, batch), "gaps in the positions would be read as packed sequences"
-        attention_mask = torch.ones(batch, key.shape[2], dtype=torch.bool)
-    out = torch.zeros_like(query)
-    for row in range(batch):
-        columns = attention_mask[row, : key.shape[2]].bool().nonzero().flatten()
-        own = attention_mask[row, -queries:].bool().nonzero().flatten() if queries > 1 else torch.arange(1)
-        scores = query[row][:, own] @ key[row][:, columns].transpose(-1, -2) * scaling
-        causal = torch.ones(len(own), len(columns), dtype=torch.bool).tril(len(columns) - len(own))
-        out[row, :, own] = scores.masked_fill(~causal, -torch.inf).softmax(-1) @ value[row][:, columns]
-    return out.transpose(1, 2), None
-
-
-AttentionInterface.register(STAND_IN, _flash)
-AttentionMaskInterface.register(STAND_IN, flash_attention_mask)
 CAUSAL = ["llava", "llava_next", "llava_onevision", "video_llava", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "internvl"]
 
 
@@ -232,6 +190,25 @@ def test_short_dtypes(name: str, dtype: torch.dtype) -> None:
     scale = float(want[:, -1].float().abs().max())
     assert float((got[:, -1] - want[:, -1]).float().abs().max()) < (0.1 if dtype == torch.bfloat16 else 0.02) * scale
     assert session.report.kv_bytes_full == 2 * sum(len(p.ids) for p in prompts) * LAYERS * 2 * _width(model)
+
+
+def test_merged_rows_of_another_dtype_are_written() -> None:
+    """A method may well compute in float32."""
+
+    class Wide(Scatter):  # type: ignore[misc]
+        name = "test-wide"
+
+        def select(self, tokens: Any, keep: int) -> Selection:
+            chosen = Scatter.select(self, tokens, keep)
+            return Selection(chosen.index, features=chosen.features.float())
+
+    family, _, prompts = unlike("llava")
+    model = family.model("sdpa", torch.bfloat16)
+    inputs = family.inputs(prompts, torch.bfloat16)
+    with prune(model, PrunePlan((Stage(Wide(seed=2, merge=True), 0.4, 2),), min_visual_tokens=1)):
+        got = forward(model, inputs).logits
+    with prune(model, plan((0.4, 2), merge=True)):
+        assert torch.equal(got, forward(model, inputs).logits)
 
 
 def _width(model: Any) -> int:

@@ -258,11 +258,16 @@ def test_copies_and_interleaved_talks() -> None:
     close(said["a"], said["copy"], model)
 
 
+KEPT, REPACKED = plan((0.4, 2)), plan((0.4, 0), positions="repacked")  # the latter moves text, by rows
+each_numbering = pytest.mark.parametrize("numbered", [KEPT, REPACKED], ids=["kept", "repacked"])
+
+
+@each_numbering
 @pytest.mark.parametrize(
     ("kind", "operation"),
     [("dynamic", "reorder_cache"), ("dynamic", "batch_select_indices"), ("static", "reorder_cache")],
 )
-def test_rows_change_places(kind: str, operation: str) -> None:
+def test_rows_change_places(kind: str, operation: str, numbered: PrunePlan) -> None:
     """Beams never exchange rows with different survivors, so that rows are exchanged by hand."""
     family, model, prompts = two("llava")
     inputs, swap = family.inputs(prompts), torch.tensor([1, 0])
@@ -276,19 +281,20 @@ def test_rows_change_places(kind: str, operation: str) -> None:
         forward(model, inputs, past_key_values=cache, use_cache=True)
         return cache
 
-    with prune(model, plan((0.4, 2))):
+    with prune(model, numbered):
         want = step(model, fresh(), mask, token)
         cache = fresh()
         getattr(cache, operation)(swap)
         close([step(model, cache, mask[swap], token[swap])], [want[swap]], model)
 
 
-def test_rows_are_repeated() -> None:
+@each_numbering
+def test_rows_are_repeated(numbered: PrunePlan) -> None:
     family, model, prompts = two("llava")
     inputs = family.inputs(prompts)
     mask = torch.cat([inputs["attention_mask"], torch.ones(2, 1, dtype=torch.long)], 1)
     token = torch.tensor([[7], [8]])
-    with prune(model, plan((0.4, 2))):
+    with prune(model, numbered):
         want = step(model, prefilled(model, inputs), mask, token)
         cache = prefilled(model, inputs)
         cache.batch_repeat_interleave(2)

@@ -9,6 +9,7 @@ import pytest
 import torch
 import transformers
 from tests.support.families import FAMILIES, Prompt, tiny
+from tests.support.flash import STAND_IN, attending
 from tests.support.pruning import Reader, forward
 from torch import Tensor
 
@@ -112,29 +113,33 @@ def test_a_second_stage_sees_the_survivors_only(name: str) -> None:
 
 @pytest.mark.parametrize("stage", [2, 3, 4])
 @pytest.mark.parametrize(
-    ("name", "backend"), [(n, f.attentions[0]) for n, f in FAMILIES.items()] + [(name, "eager") for name in FEW]
+    ("name", "backend"),
+    [(n, f.attentions[0]) for n, f in FAMILIES.items()]
+    + [(name, backend) for name in FEW for backend in ("eager", "flex_attention", STAND_IN)],
 )
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile:UserWarning")
+@pytest.mark.filterwarnings("ignore:_compile flag on create_block_mask:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning")
 def test_attention_rows_equal_those_of_eager_attention(name: str, backend: str, stage: int) -> None:
     """At a first stage against the unpruned model, at a second one against the pruned model's own maps. Before layer 4
     stands the layer that sees everything, where the others of a family slide; some turn nothing there."""
     family, model = tiny(name, "eager")
     if name == "kimi_k25":
         pytest.skip("latent attention makes its queries in steps: its rows are refused")
+    if family.sliding and backend == STAND_IN:
+        pytest.skip("flash attention with sliding windows is refused")
     prompts = [family.prompt(1, 1), family.prompt(2, 2)]
     inputs = family.inputs(prompts, torch.float32)
     layers = (1, 3) if stage == 3 else (stage,)
     stages = tuple(Stage(Reader(), 0.8 - 0.3 * i, layer) for i, layer in enumerate(layers))
     with prune(model, PrunePlan(stages, min_visual_tokens=1)):
         maps = forward(model, inputs, output_attentions=True).attentions[stage - 1]
-    text = model.base_model.get_decoder()
-    text.config._attn_implementation = backend
-    try:
+    stance = "force_eager" if backend == "flex_attention" else "default"  # its compiler fails on these shapes
+    with attending(model, backend), torch.compiler.set_stance(stance):
         for cache in (True, False):
             shown = read(model, inputs, *layers, use_cache=cache)[-3:]
             for tokens, record in shown:
                 _check_attention(tokens, record, maps, prompts)
-    finally:
-        text.config._attn_implementation = "eager"
 
 
 def _check_attention(tokens: VisualTokens, record: ImageRecord, maps: Tensor, prompts: Sequence[Prompt]) -> None:
