@@ -14,7 +14,7 @@ from tests.support.pruning import GENERATE, close, dropped, forward, generate, p
 from tests.support.reference import masked
 from tests.support.versions import OLD
 from torch import Tensor, nn
-from transformers import StaticCache
+from transformers import DynamicCache, StaticCache
 
 from vlm_pruner import ImageRecord, UnsupportedModelError, prune
 
@@ -250,6 +250,49 @@ def test_a_second_picture_on_a_static_cache_that_two_stages_pruned(name: str) ->
     with masked(model, {layer: torch.cat([gone[layer], new[layer]], 1) for layer in gone}):
         reference = generate(model, family.inputs([whole]))
     same(answer, reference, model)
+
+
+@pytest.mark.parametrize("name", ["qwen2_vl", "qwen3_vl"])
+def test_a_text_turn_behind_three_positions_per_token(name: str) -> None:
+    """The model itself keeps how far positions and places are apart."""
+    family, model = tiny(name)
+    one, other = family.prompt(3, 1), family.prompt(4, 0)
+
+    def turns() -> tuple[Any, Any]:
+        first = generate(model, family.inputs([one]))
+        ids = torch.cat([first.sequences[0], other.ids])[None]
+        again = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "past_key_values": first.past_key_values}
+        return first, model.generate(**again, **GENERATE)
+
+    with prune(model, plan((0.4, 2))) as session:
+        first, answer = turns()
+        gone = dropped(session, [one], len(first.sequences[0]))
+    with masked(model, gone):
+        first, reference = turns()
+    same(answer, reference, model)
+
+
+@pytest.mark.parametrize("name", ["llava-mistral", "gemma3"])
+def test_cropping_windows_that_remember(name: str) -> None:
+    """Transformers crops sliding layers if they were told in time to keep what has left the window."""
+    family, model = tiny(name)
+    prompt = family.prompt(3, 1)
+    inputs, length = family.inputs([prompt]), len(prompt.ids)
+    cache = DynamicCache(config=model.config.get_text_config())
+    cache.activate_past_recording()
+
+    def said(store: Any, *tokens: int) -> Tensor:
+        for token in tokens:
+            out = forward(model, {"input_ids": torch.tensor([[token]])}, past_key_values=store, use_cache=True).logits
+        return out
+
+    with prune(model, plan((0.4, 2))):
+        forward(model, inputs, past_key_values=cache, use_cache=True)
+        want = said(copy.deepcopy(cache), 9)
+        said(cache, 50, 51)
+        cache.crop(-2)
+        assert cache.get_seq_length() == length
+        close([said(cache, 9)], [want], model)
 
 
 @pytest.mark.parametrize("name", ["llava", "llava_next", "internvl", "qwen2_vl"])
