@@ -26,49 +26,94 @@ _PLAIN = (1e-10, 1e15)  # L1 norms up to which no square vanishes or overflows i
 
 def farthest_points(keys: Sequence[Tensor], count: int) -> Tensor:
     """[B, count] tokens; see `vlm_pruner.ops.pivots.farthest_points`. Reads the keys once per pivot."""
-    return torch.stack([_one(k, count) for k in keys])
+    heads, n, width = keys[0].shape
+    limit = _CHUNK.get(keys[0].device.type, _CHUNK_ELSEWHERE)
+    tokens = max(1, min(n, limit // width))
+    heads = max(1, min(heads, limit // (tokens * width)))
+    spare = keys[0].new_empty(heads, tokens, width, dtype=torch.float32)
+    return torch.stack([_Image(k, spare).farthest_points(count) for k in keys])
 
 
-def _one(keys: Tensor, count: int) -> Tensor:
-    norm = _fold(keys, keys[:, :1], None, lambda part, _, spare: torch.abs(part, out=spare).sum(-1).sum(0))  # [n]
-    chosen = [norm.argmax()[None]]
-    first = _rows(keys, chosen[0])  # [1, heads * head_dim]
-    scale = None if _needs_no_scaling(norm.amax()) else first.abs().amax().clamp(min=torch.finfo(torch.float32).tiny)
-    first = _scaled(first, scale)
-    square = _fold(keys, _by_head(first, keys), scale, _apart)  # [n]
-    nearest = square.index_fill(0, chosen[0], -torch.inf)
-    rounding = _rounding(square, first) if count > 1 else None
-    while len(chosen) < count:
-        leader = _leader(nearest, rounding)
-        chosen.append(_farthest(keys, nearest, chosen, scale) if leader is None else leader)
-        if len(chosen) < count:
-            pivot = _scaled(_rows(keys, chosen[-1]), scale) - first
-            dot = _fold(keys, _by_head(pivot, keys), scale, _product)
-            apart = torch.sub(square + square.index_select(0, chosen[-1]), dot - first @ pivot[0], alpha=2).clamp_(
-                min=0
-            )
-            nearest = nearest.minimum(apart.nan_to_num_(nan=0.0)).index_fill_(0, chosen[-1], -torch.inf)
-    return torch.cat(chosen)
+class _Image:
+    """The keys [heads, n, head_dim] of one image, and the parts in which they are read.
+
+    Parts are heads, and tokens as well where heads are too large. All have one temporary: fresh memory costs more than
+    the arithmetic.
+    """
+
+    def __init__(self, keys: Tensor, spare: Tensor) -> None:
+        self.keys, self.spare = keys, spare
+        self.strips = [torch.split(strip, len(spare)) for strip in torch.split(keys, spare.shape[1], dim=1)]
+        self.scale: Tensor | None = None  # what keys are divided by
+
+    def farthest_points(self, count: int) -> Tensor:
+        norm = self.fold(_absolute, self.keys[:, :1])  # [n]
+        chosen = [norm.argmax()[None]]
+        first = self.rows(chosen[0])  # [1, heads * head_dim]
+        if not _needs_no_scaling(norm.amax()):
+            self.scale = first.abs().amax().clamp(min=torch.finfo(torch.float32).tiny)
+            first = first / self.scale
+        square = self.fold(_apart, first)  # [n]
+        nearest = square.index_fill(0, chosen[0], -torch.inf)
+        rounding = _rounding(square, first) if count > 1 else None
+        while len(chosen) < count:
+            leader = _leader(nearest, rounding)
+            chosen.append(self.farthest(nearest, chosen) if leader is None else leader)
+            if len(chosen) < count:
+                pivot = self.rows(chosen[-1]) - first
+                dot = self.fold(_product, pivot) - first @ pivot[0]
+                apart = torch.sub(square + square.index_select(0, chosen[-1]), dot, alpha=2).clamp_(min=0)
+                nearest = nearest.minimum(apart.nan_to_num_(nan=0.0)).index_fill_(0, chosen[-1], -torch.inf)
+        return torch.cat(chosen)
+
+    def rows(self, index: Tensor) -> Tensor:
+        """[m, heads * head_dim] scaled float32 keys of some tokens."""
+        rows = self.keys.index_select(1, index).float().transpose(0, 1).flatten(1)
+        return rows if self.scale is None else rows / self.scale
+
+    def farthest(self, nearest: Tensor, chosen: list[Tensor]) -> Tensor:
+        """[1] of the tokens with the largest `nearest`, the one that direct differences put farthest from `chosen`."""
+        far = nearest.topk(min(_PROPOSED, len(nearest))).indices
+        proposed = torch.cat([nearest.argmax()[None], far]).sort().values  # ascending: ties go to the lower index
+        rows = self.rows(torch.cat([proposed, *chosen]))
+        apart = (rows[: len(proposed), None] - rows[len(proposed) :]).square_().sum(-1).amin(1)
+        best = apart.masked_fill_(nearest.index_select(0, proposed) < 0, -1.0).argmax()[None]
+        return proposed.index_select(0, best)
+
+    def fold(self, function: Callable[[Tensor, Tensor, Tensor, Tensor], object], row: Tensor) -> Tensor:
+        """[n] sum over heads of what `function` makes of the scaled keys and of `row` [1, heads * head_dim].
+
+        It gets a part in float32, its part of the row, a temporary of the part's shape, and where to write [heads, m].
+        """
+        sums, heads = [], len(self.spare)
+        rows = torch.split(row.reshape(len(self.keys), 1, -1), heads)
+        for strip in self.strips:
+            made = self.spare.new_empty(len(self.keys), strip[0].shape[1])
+            for part, own, out in zip(strip, rows, torch.split(made, heads), strict=True):
+                spare = self.spare if part.shape == self.spare.shape else self.spare[: len(part), : part.shape[1]]
+                if part.dtype != torch.float32:
+                    part = spare.copy_(part)
+                if self.scale is not None:
+                    part = torch.div(part, self.scale, out=spare)
+                function(part, own, spare, out)
+            sums.append(made.sum(0))
+        return torch.cat(sums)
 
 
-def _by_head(row: Tensor, keys: Tensor) -> Tensor:
-    """[heads, 1, head_dim] of [1, heads * head_dim]."""
-    return row.view(keys.shape[0], 1, -1)
+def _absolute(part: Tensor, _: Tensor, spare: Tensor, out: Tensor) -> Tensor:
+    """[heads, m] L1 norms of keys [heads, m, head_dim]."""
+    return torch.sum(torch.abs(part, out=spare), -1, out=out)
 
 
-def _scaled(keys: Tensor, scale: Tensor | None) -> Tensor:
-    return keys if scale is None else keys / scale
+def _apart(part: Tensor, row: Tensor, spare: Tensor, out: Tensor) -> Tensor:
+    """[heads, m] squared distances of keys [heads, m, head_dim] to one of them [heads, 1, head_dim]."""
+    apart: Tensor = torch.linalg.vector_norm(torch.sub(part, row, out=spare), dim=-1, out=out)
+    return apart.square_()
 
 
-def _apart(part: Tensor, row: Tensor, spare: Tensor) -> Tensor:
-    """[m] squared distance of keys [heads, m, head_dim] to one of them [heads, 1, head_dim]."""
-    apart: Tensor = torch.linalg.vector_norm(torch.sub(part, row, out=spare), dim=-1).square_().sum(0)
-    return apart
-
-
-def _product(part: Tensor, row: Tensor, _: Tensor) -> Tensor:
-    """[m] product of keys [heads, m, head_dim] with one of them [heads, 1, head_dim]."""
-    return torch.bmm(part, row.transpose(1, 2)).sum((0, 2))  # the other way round runs at half the speed of memory
+def _product(part: Tensor, row: Tensor, _: Tensor, out: Tensor) -> Tensor:
+    """[heads, m] products of keys [heads, m, head_dim] with one of them [heads, 1, head_dim]."""
+    return torch.bmm(part, row.transpose(1, 2), out=out[:, :, None])  # the other way round: half the speed of memory
 
 
 def _rounding(square: Tensor, first: Tensor) -> float | None:
@@ -88,47 +133,6 @@ def _leader(nearest: Tensor, rounding: float | None) -> Tensor | None:
     with declared_sync():
         best, second = top.values.tolist()
         return top.indices[:1] if best - second > rounding else None
-
-
-def _farthest(keys: Tensor, nearest: Tensor, chosen: list[Tensor], scale: Tensor | None) -> Tensor:
-    """[1] of the tokens with the largest `nearest`, the one that direct differences put farthest from `chosen`."""
-    far = nearest.topk(min(_PROPOSED, len(nearest))).indices
-    proposed = torch.cat([nearest.argmax()[None], far]).sort().values  # ascending: ties go to the lower index
-    rows = _scaled(_rows(keys, torch.cat([proposed, *chosen])), scale)
-    apart = (rows[: len(proposed), None] - rows[len(proposed) :]).square_().sum(-1).amin(1)
-    best = apart.masked_fill_(nearest.index_select(0, proposed) < 0, -1.0).argmax()[None]
-    return proposed.index_select(0, best)
-
-
-def _rows(keys: Tensor, index: Tensor) -> Tensor:
-    """[m, heads * head_dim] float32 keys of some tokens."""
-    return keys.index_select(1, index).float().transpose(0, 1).flatten(1)
-
-
-def _fold(
-    keys: Tensor, row: Tensor, scale: Tensor | None, function: Callable[[Tensor, Tensor, Tensor], Tensor]
-) -> Tensor:
-    """[n] sum over heads of what `function` makes of the scaled keys in float32 and of `row` [heads, 1, head_dim].
-
-    The keys are cut into parts whose temporaries are small: heads if that is enough, else tokens as well. All parts
-    have one temporary, which `function` may overwrite: fresh memory costs more than the arithmetic.
-    """
-    limit = _CHUNK.get(keys.device.type, _CHUNK_ELSEWHERE)
-    tokens = max(1, min(keys.shape[1], limit // keys.shape[2]))
-    heads = max(1, min(keys.shape[0], limit // (tokens * keys.shape[2])))
-    memory = row.new_empty(heads * tokens * keys.shape[2], dtype=torch.float32)
-    strips = []
-    for strip in torch.split(keys, tokens, dim=1):
-        sums = []
-        for part, own in zip(torch.split(strip, heads), torch.split(row, heads), strict=True):
-            spare = memory[: part.numel()].view(part.shape)
-            if part.dtype != torch.float32:
-                part = spare.copy_(part)
-            if scale is not None:
-                part = torch.div(part, scale, out=spare)
-            sums.append(function(part, own, spare))
-        strips.append(torch.stack(sums).sum(0))
-    return torch.cat(strips)
 
 
 def _needs_no_scaling(largest: Tensor) -> bool:

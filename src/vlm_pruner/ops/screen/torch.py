@@ -30,7 +30,8 @@ def unit_rows(rows: Tensor) -> Tensor:
     length = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
     if may_read(rows):
         with declared_sync():
-            if bool(((length > _PLAIN[0]) & (length < _PLAIN[1])).all()):
+            shortest, longest = length.aminmax()
+            if _PLAIN[0] < float(shortest) and float(longest) < _PLAIN[1]:  # false if one is NaN
                 return rows.div_(length)
     largest = rows.abs().amax(1, keepdim=True)
     rows /= largest.clamp_(min=torch.finfo(torch.float32).tiny)
@@ -49,7 +50,7 @@ def _largest(score: Tensor, count: int) -> Tensor:
     """[count] the largest entries of `score`, ascending by index; ties go to the lower one."""
     if may_read(score):
         with declared_sync():
-            found = (score >= score.topk(count).values[-1]).nonzero().flatten()
+            found = (score >= score.kthvalue(len(score) - count + 1).values).nonzero().flatten()
             if len(found) == count:  # no tie at the edge
                 return found
     return score.sort(descending=True, stable=True).indices[:count].sort().values
