@@ -92,8 +92,9 @@ class VLMPruner(PruningMethod):
         keys = [t.keys for t in tokens if t.keys is not None]
         pivots = farthest_points(keys, min(self.pivots, keep))  # [B, p]
         place, diagonal = zip(*(geometry(t, self.temporal_scale) for t in tokens), strict=True)
-        unit = screen(features, self.channels)  # [B, n, q]
-        grown = grow(unit, _each(place), _each(diagonal), pivots, keep, self._rule())
+        where = _each(place), _each(diagonal)
+        # The screened features have no name here, so that their memory is free again before rows are merged.
+        grown = grow(screen(features, self.channels), *where, pivots, keep, self._rule())
         if self.fill:
             return self._finish(features, *grown)
         with declared_sync():  # the count depends on the data: image by image
