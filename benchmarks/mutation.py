@@ -21,8 +21,10 @@ from typing import Any, NoReturn
 
 import pytest
 from benchmarks.common import RESULTS, Report, arguments, prepare
-from benchmarks.mutants import MUTANTS, Mutant
+from benchmarks.mutants import ENGINE, Mutant
+from benchmarks.mutants_web import PAGE
 
+MUTANTS = (*ENGINE, *PAGE)
 ROOT = Path(__file__).parents[1]
 LIMIT = 600  # seconds for the tests of one break: a hang is found, too
 

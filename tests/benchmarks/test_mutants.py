@@ -6,7 +6,8 @@ import shlex
 from pathlib import Path
 
 import pytest
-from benchmarks.mutants import MUTANTS, Mutant
+from benchmarks.mutants import Mutant
+from benchmarks.mutation import MUTANTS
 
 ROOT = Path(__file__).parents[2]
 

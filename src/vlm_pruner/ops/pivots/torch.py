@@ -47,6 +47,7 @@ class _Image:
         self.scale: Tensor | None = None  # what keys are divided by
 
     def farthest_points(self, count: int) -> Tensor:
+        """[count] tokens, one pass over the keys for each and one for the first."""
         norm = self.fold(_absolute, self.keys[:, :1])  # [n]
         chosen = [norm.argmax()[None]]
         first = self.rows(chosen[0])  # [1, heads * head_dim]
