@@ -1,4 +1,4 @@
-"""What all kernels share: crews that fit onto the device, images as one tensor, the device of the tensors, NaN."""
+"""What all kernels share: crews that fit onto the device, the device of the tensors, NaN."""
 
 import importlib
 import importlib.util
@@ -32,34 +32,6 @@ def test_a_crew_that_meets_runs_at_the_same_time(residents, monkeypatch):
             assert crew.size == tiles or batch * (crew.size + 1) > residents, "the device is not made use of"
             assert crew.scores.shape == crew.tokens.shape == (batch, 2, crew.options["SLOTS"])
             assert crew.options["SLOTS"] == (1 if crew.size == 1 else 1 << (residents - 1).bit_length())
-
-
-def test_rows_of_a_batch_are_not_copied():
-    hidden = torch.randn(3, 50, 8)
-    rows = launch().together([row[10:40] for row in hidden])
-    assert rows.data_ptr() == hidden[0, 10].data_ptr()
-    assert torch.equal(rows, hidden[:, 10:40])
-    keys = torch.randn(3, 2, 50, 4)
-    assert launch().together([k[:, 10:40] for k in keys]).data_ptr() == keys[0, 0, 10].data_ptr()
-    assert launch().together([hidden[0]] * 3).stride(0) == 0
-    assert launch().together([hidden[2]]).data_ptr() == hidden[2].data_ptr()
-
-
-@pytest.mark.parametrize(
-    "pick",
-    [
-        lambda x: [x[0], x[1], x[3]],
-        lambda x: [x[2], x[1], x[0]],
-        lambda x: [x[0], x[1].clone(), x[2]],
-        lambda x: [x[0], x[0].T.contiguous().T],
-        lambda x: [x[0, :3], x[1, ::2][:3]],
-        lambda x: [row.clone() for row in x],
-    ],
-    ids=["uneven", "backwards", "elsewhere", "transposed", "strided", "apart"],
-)
-def test_other_images_are_stacked(pick):
-    images = pick(torch.randn(4, 6, 5))
-    assert torch.equal(launch().together(images), torch.stack(images))
 
 
 def inputs(n: int = 40) -> dict:

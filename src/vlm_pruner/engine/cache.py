@@ -107,7 +107,7 @@ class PrunedLayer:
     def crop(self, tokens_to_remove: int) -> None:
         left = self.get_seq_length() - abs(int(tokens_to_remove))
         if left < self.pruned_floor:
-            self.pruned_state.spoiled = self.pruned_state.spoiled or self.pruned_state.sites[0] > 0
+            self.pruned_state.spoiled |= self.pruned_state.sites[0] > 0
             raise PrunedCacheError(
                 f"cannot crop a pruned cache to {left} tokens: up to token {self.pruned_floor} it holds a pruned "
                 "image, and no longer what was dropped there"

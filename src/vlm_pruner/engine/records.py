@@ -158,7 +158,7 @@ class Recorder:
         rows = fwd.prompt.real.sum(1).tolist()
         copies = self._copies(fwd, rows)
         images = [_record(i, i.span.row // copies) for i in fwd.prompt.images if i.span.row % copies == 0]
-        notes = _notes(fwd.prompt, images, range(len(rows) // copies))
+        notes = _notes(fwd.prompt, images, copies)
         return _Prefill(images, rows, fwd.lengths, started, ended, fwd.selecting, itemsize, notes, copies)
 
     def _copies(self, fwd: Forward, rows: list[int]) -> int:
@@ -220,11 +220,11 @@ class Recorder:
         }
 
 
-def _notes(prompt: Prompt, images: list[ImageRecord], rows: range) -> tuple[str, ...]:
-    """What somebody who reads the report of these rows might not expect."""
-    alone = sorted(set(rows) - {image.row for image in images})
+def _notes(prompt: Prompt, images: list[ImageRecord], copies: int) -> tuple[str, ...]:
+    """What somebody who reads the report might not expect of its rows, each of which was run `copies` times."""
+    alone = sorted(set(range(len(prompt.real) // copies)) - {image.row for image in images})
     said = [f"rows without an image, left alone: {', '.join(map(str, alone))}"] if alone else []
-    copies, ends = len(prompt.real) // len(rows), set()
+    ends = set()
     for image in prompt.images:
         behind = prompt.real[image.span.row, int(image.span.slots[-1]) + 1 :]
         if image.stages and not bool(behind.any()):

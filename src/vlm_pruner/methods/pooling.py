@@ -10,8 +10,8 @@ import torch
 from vlm_pruner.methods._merge import merged
 from vlm_pruner.methods._signals import raster
 from vlm_pruner.methods.base import PruningMethod
+from vlm_pruner.ops import constant
 from vlm_pruner.ops.basic import pool
-from vlm_pruner.ops.sync import constant
 from vlm_pruner.types import Selection, VisualTokens
 
 __all__ = ["Pooling", "rectangles"]

@@ -14,6 +14,7 @@ from torch import Tensor
 from vlm_pruner.errors import PlanError
 from vlm_pruner.methods.base import PruningMethod, require, select_alike
 from vlm_pruner.ops import GrowthRule, declared_sync, farthest_points, grow, merge, screen
+from vlm_pruner.ops.basic import together
 from vlm_pruner.types import Selection, Signal, VisualTokens
 
 __all__ = ["VLMPruner"]
@@ -92,7 +93,7 @@ class VLMPruner(PruningMethod):
         keys = [t.keys for t in tokens if t.keys is not None]
         pivots = farthest_points(keys, min(self.pivots, keep))  # [B, p]
         place, diagonal = zip(*(geometry(t, self.temporal_scale) for t in tokens), strict=True)
-        where = _each(place), _each(diagonal)
+        where = together(place), together(diagonal)
         # The screened features have no name here, so that their memory is free again before rows are merged.
         grown = grow(screen(features, self.channels), *where, pivots, keep, self._rule())
         if self.fill:
@@ -111,14 +112,6 @@ class VLMPruner(PruningMethod):
         if self.merge:
             merged[:] = merge(features, index, source, similarity, self.self_weight)
         return [Selection(*parts) for parts in zip(index, order, merged, source, strict=True)]
-
-
-def _each(tensors: Sequence[Tensor]) -> Tensor:
-    """[B, ...]; what all images share is not copied."""
-    first = tensors[0]
-    if all(tensor is first for tensor in tensors):
-        return first.expand(len(tensors), *first.shape)
-    return torch.stack(list(tensors))
 
 
 def _traits(tokens: VisualTokens) -> tuple[object, ...]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-__all__ = ["chosen", "minmax", "normalise", "others", "pool", "ranking", "top"]
+__all__ = ["chosen", "minmax", "normalise", "others", "pool", "ranking", "together", "top"]
 
 
 def normalise(x: Tensor) -> Tensor:
@@ -50,3 +52,15 @@ def pool(rows: Tensor, slot: Tensor, k: int, weight: Tensor | None = None) -> Te
     """
     share = (slot[None] == torch.arange(k, device=slot.device)[:, None]).float()  # [k, n]
     return (share if weight is None else share * weight[None]) @ rows.float()
+
+
+def together(images: Sequence[Tensor]) -> Tensor:
+    """[B, ...] the images in one tensor: a view where they lie evenly in one storage, as the rows of a batch do."""
+    first, last = images[0], images[-1]
+    step = (last.storage_offset() - first.storage_offset()) // max(1, len(images) - 1)
+    home = first.untyped_storage().data_ptr()
+    for i, image in enumerate(images[1:], 1):
+        even = step >= 0 and image.storage_offset() == first.storage_offset() + i * step
+        if not (home and even and image.stride() == first.stride() and image.untyped_storage().data_ptr() == home):
+            return torch.stack(list(images))
+    return first.as_strided((len(images), *first.shape), (step, *first.stride()))

@@ -1,4 +1,4 @@
-"""What the kernels share: images as one tensor, programs that work on one image together, and how these agree.
+"""What the kernels share: programs that work on one image together, and how these agree.
 
 A selection is a loop in which every step needs the outcome of the one before. One launch goes through the whole loop:
 each image has a crew of programs on the device, each of which looks after some of the tokens, and which wait for one
@@ -30,7 +30,6 @@ __all__ = [
     "lower",
     "meet",
     "share",
-    "together",
 ]
 
 OPTIONS = {"enable_fp_fusion": True}
@@ -51,18 +50,6 @@ def at_home(run: Run) -> Run:
             return run(first, *args, **kwargs)
 
     return cast(Run, there)
-
-
-def together(images: Sequence[Tensor]) -> Tensor:
-    """[B, ...] the images in one tensor: a view where they lie evenly in one storage, as the rows of a batch do."""
-    first, last = images[0], images[-1]
-    step = (last.storage_offset() - first.storage_offset()) // max(1, len(images) - 1)
-    home = first.untyped_storage().data_ptr()
-    for i, image in enumerate(images[1:], 1):
-        even = step >= 0 and image.storage_offset() == first.storage_offset() + i * step
-        if not (home and even and image.stride() == first.stride() and image.untyped_storage().data_ptr() == home):
-            return torch.stack(list(images))
-    return first.as_strided((len(images), *first.shape), (step, *first.stride()))
 
 
 def interpreted() -> bool:

@@ -9,6 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from vlm_pruner.ops.basic import together
 from vlm_pruner.ops.launch import (
     OPTIONS,
     Crew,
@@ -19,7 +20,6 @@ from vlm_pruner.ops.launch import (
     inverse,
     lower,
     share,
-    together,
 )
 
 __all__ = ["spread"]

@@ -9,7 +9,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from vlm_pruner.ops.launch import OPTIONS, at_home, interpreted, together
+from vlm_pruner.ops.basic import together
+from vlm_pruner.ops.launch import OPTIONS, at_home, interpreted
 
 __all__ = ["merge"]
 

@@ -9,7 +9,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from vlm_pruner.ops.launch import Crew, at_home, best_of_crew, better, inverse, lower, share, together
+from vlm_pruner.ops.basic import together
+from vlm_pruner.ops.launch import Crew, at_home, best_of_crew, better, inverse, lower, share
 
 __all__ = ["farthest_points"]
 

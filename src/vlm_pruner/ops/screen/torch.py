@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from vlm_pruner.ops.basic import together
 from vlm_pruner.ops.sync import declared_sync, may_read
 
 __all__ = ["screen", "unit_rows"]
@@ -17,8 +18,7 @@ _PLAIN = (1e-12, 1e15)  # lengths whose squares neither vanish nor overflow in f
 
 def screen(features: Sequence[Tensor], channels: int) -> Tensor:
     """[B, n, q] unit rows; see `vlm_pruner.ops.screen.screen`. Copies the q channels that stay, and no more."""
-    images = [unit_rows(_varying(f, channels)) for f in features]
-    return images[0][None] if len(images) == 1 else torch.stack(images)
+    return together([unit_rows(_varying(f, channels)) for f in features])
 
 
 def unit_rows(rows: Tensor) -> Tensor:
