@@ -59,3 +59,16 @@ def test_reads_nothing(backend):
     images = [blobs(40, 24, 0).to(DEVICE)] * 2
     with running(backend), no_undeclared_reads():
         screen(images, 8)
+
+
+def test_channels_are_sorted_only_where_a_tie_is_to_be_broken(monkeypatch):
+    lengths = []
+    sort = torch.Tensor.sort
+    monkeypatch.setattr(
+        torch.Tensor, "sort", lambda x, *args, **kwargs: lengths.append(len(x)) or sort(x, *args, **kwargs)
+    )
+    steps = torch.arange(1.0, 21.0)
+    screen([torch.outer(torch.linspace(-1, 1, 9), steps)], 5, backend="torch")
+    assert not lengths
+    screen([torch.outer(torch.linspace(-1, 1, 9), steps.clamp(max=17))], 2, backend="torch")
+    assert lengths[0] == 20
