@@ -340,6 +340,25 @@ def test_a_thread_that_waits_between_two_layers_is_not_disturbed() -> None:
     assert torch.equal(said["slow"], want[0])
 
 
+@few_families
+def test_autocast(name: str) -> None:
+    family = FAMILIES[name]
+    model = family.model("sdpa").float()
+    rows = padded(family)
+    inputs = family.inputs(rows, model.dtype)
+    with torch.autocast("cpu", torch.bfloat16):
+        unpruned = forward(model, inputs).logits
+        with prune(model, plan((1.0, 2))):
+            assert torch.equal(forward(model, inputs).logits, unpruned)
+        with prune(model, plan((0.4, 2))) as session:
+            got = forward(model, inputs).logits[:, -1]
+        with masked(model, dropped(session, rows)):
+            want = forward(model, inputs).logits[:, -1]
+    rounding = 2**-6 * float(want.abs().max())
+    torch.testing.assert_close(got, want, atol=rounding, rtol=0)
+    assert not torch.allclose(got, unpruned[:, -1], atol=rounding, rtol=0)
+
+
 # Gradients
 
 

@@ -104,6 +104,18 @@ def test_no_gradient(name):
     assert torch.is_grad_enabled()
 
 
+def test_autocast_changes_nothing(name):
+    tokens = visual_tokens(d=512)
+    plain = select(name, tokens, 10)
+    with torch.autocast("cpu", torch.bfloat16):
+        under = select(name, tokens, 10)
+        together = create(name).select_batch([tokens] * 2, [10] * 2)
+        assert torch.is_autocast_enabled("cpu")
+    for selection in (under, *together):
+        for one, other in zip(tensors(selection), tensors(plain), strict=True):
+            torch.testing.assert_close(one, other)
+
+
 def test_no_undeclared_read(name):
     tokens, method = visual_tokens(), create(name)
     method.select(tokens, 10)  # tables that depend on shapes alone may be built once

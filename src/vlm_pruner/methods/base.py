@@ -13,7 +13,7 @@ import importlib
 import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from importlib.metadata import entry_points
 from typing import Any, ClassVar
 
@@ -39,7 +39,7 @@ class PruningMethod(ABC):
     question_aware: ClassVar[bool] = False  # may the same image keep other tokens for another question?
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """A choice has no gradient and its own number of threads, whatever a method computes."""
+        """A choice has no gradient, no autocast and its own number of threads, whatever a method computes."""
         super().__init_subclass__(**kwargs)
         for verb in ("select", "select_batch"):
             if verb in vars(cls):
@@ -72,17 +72,26 @@ class PruningMethod(ABC):
 
 
 def _alone(verb: Callable[..., Any]) -> Callable[..., Any]:
-    """`select` or `select_batch` without gradient, on as few threads as its first image needs, its budgets checked."""
+    """`select` or `select_batch` without gradient and autocast, on as few threads as needed, its budgets checked."""
 
     @functools.wraps(verb)
     def run(self: PruningMethod, tokens: Any, keep: Any) -> Any:
         images, budgets = ([tokens], [keep]) if isinstance(tokens, VisualTokens) else (tokens, keep)
         for image, budget in zip(images, budgets, strict=True):
             _check(self, image, budget)
-        with torch.no_grad(), own_threads(images[0].features) if images else nullcontext():
+        if not images:
+            return []
+        first = images[0].features
+        with torch.no_grad(), _no_autocast(first.device.type), own_threads(first):
             return verb(self, tokens, keep)
 
     return run
+
+
+def _no_autocast(device: str) -> AbstractContextManager[None]:
+    """Float32 stays float32 inside."""
+    on = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    return torch.autocast(device, enabled=False) if on else nullcontext()
 
 
 def _check(method: PruningMethod, image: VisualTokens, keep: int) -> None:

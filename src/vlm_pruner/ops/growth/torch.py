@@ -57,12 +57,11 @@ class _Image:
 
     def __init__(self, unit: Tensor, place: Tensor, slope: float, keep: int, block: int) -> None:
         n = len(unit)
-        self.unit, self.slope, self.keep, self.size = unit, slope, keep, 0
+        self.unit, self.across, self.slope, self.keep, self.size = unit, unit.T, slope, keep, 0
         self.order = np.full(keep, -1)
         self.owner = np.zeros(n, np.int64)
         self.similarity = np.full(n, -np.inf, np.float32)  # largest cosine to a kept token
         self.near = np.full(n, np.inf, np.float32)  # squared distance to the nearest kept token
-        self.products = unit.new_empty(block, n)
         self.apart = np.empty((place.shape[1], block, n), np.float32)  # fresh memory costs more than the arithmetic
         axes = np.ascontiguousarray(place.numpy().T)  # [c, n]
         nowhere = np.isnan(axes)
@@ -74,9 +73,7 @@ class _Image:
         """Append `members` [m] in their order, and bring the running vectors up to date."""
         size = self.size + len(members)
         self.order[self.size : size] = members
-        products = self.products[: len(members)]
-        torch.mm(self.unit.index_select(0, torch.from_numpy(members)), self.unit.T, out=products)
-        cosine = products.numpy()  # [m, n]
+        cosine = (self.unit.index_select(0, torch.from_numpy(members)) @ self.across).numpy()  # [m, n]
         most = cosine.max(0)
         nearer = (most > self.similarity).nonzero()[0]
         self.owner[nearer] = self.size + cosine[:, nearer].argmax(0)  # ties go to the earlier member
