@@ -359,6 +359,33 @@ def test_autocast(name: str) -> None:
     assert not torch.allclose(got, unpruned[:, -1], atol=rounding, rtol=0)
 
 
+@pytest.mark.parametrize("setting", [torch.bfloat16, torch.float64, "meta"], ids=str)
+@pytest.mark.parametrize("name", ["llava", "llava_next", "qwen2_vl"])
+def test_defaults_of_torch_change_nothing(name: str, setting: torch.dtype | str) -> None:
+    family, model = tiny(name)
+    inputs = family.inputs(padded(family), model.dtype)
+
+    def answers() -> list[Any]:
+        found = []
+        for method in ("vlm-pruner", "fastv", "visionzip"):
+            with prune(model, method=method, keep=0.4):
+                found.append(generate(model, inputs))
+        return found
+
+    want = answers()
+    try:
+        if isinstance(setting, str):
+            torch.set_default_device(setting)
+        else:
+            torch.set_default_dtype(setting)
+        got = answers()
+    finally:
+        torch.set_default_device(None)
+        torch.set_default_dtype(torch.float32)
+    for one, other in zip(got, want, strict=True):
+        same(one, other, model)
+
+
 # Gradients
 
 

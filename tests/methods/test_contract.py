@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import pytest
 import torch
 from tests.support.device import kernels_written_down, moved, nothing_handed_over
-from tests.support.ops import triton
+from tests.support.ops import FAST, running, triton
 from tests.support.sync import no_undeclared_reads
 from tests.support.tokens import visual_tokens
 
@@ -104,16 +107,48 @@ def test_no_gradient(name):
     assert torch.is_grad_enabled()
 
 
-def test_autocast_changes_nothing(name):
+def same_inside(name: str, setting: AbstractContextManager[Any]) -> None:
     tokens = visual_tokens(d=512)
     plain = select(name, tokens, 10)
-    with torch.autocast("cpu", torch.bfloat16):
-        under = select(name, tokens, 10)
-        together = create(name).select_batch([tokens] * 2, [10] * 2)
-        assert torch.is_autocast_enabled("cpu")
-    for selection in (under, *together):
+    forget_tables()
+    with setting:
+        found = [select(name, tokens, 10), *create(name).select_batch([tokens] * 2, [10] * 2)]
+    forget_tables()
+    for selection in found:
         for one, other in zip(tensors(selection), tensors(plain), strict=True):
             torch.testing.assert_close(one, other)
+
+
+def forget_tables() -> None:
+    """Empty every cache of the ops and the methods, the registry's aside."""
+    for module in [m for n, m in sys.modules.items() if n.startswith(("vlm_pruner.ops", "vlm_pruner.methods."))]:
+        for thing in vars(module).values():
+            if hasattr(thing, "cache_clear") and thing is not registry:
+                thing.cache_clear()
+
+
+@contextmanager
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def test_autocast_changes_nothing(name):
+    same_inside(name, torch.autocast("cpu", torch.bfloat16))
+
+
+@pytest.mark.parametrize("backend", FAST)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
+def test_the_default_dtype_changes_nothing(name, dtype, backend):
+    with running(backend):
+        same_inside(name, default_dtype(dtype))
+
+
+def test_the_default_device_changes_nothing(name):
+    same_inside(name, torch.device("meta"))
 
 
 def test_no_undeclared_read(name):

@@ -53,7 +53,7 @@ class Encoded:
             raise UnsupportedModelError(
                 f"the place of the visual tokens is unknown without {name!r}: pass it with the pixels"
             )
-        return [[int(x) for x in row] for row in torch.as_tensor(value).tolist()]
+        return [[int(x) for x in row] for row in torch.as_tensor(value, device="cpu").tolist()]
 
 
 @dataclass(frozen=True)

@@ -122,4 +122,5 @@ def visible_rows(mask: Any, row: int, queries: Tensor, keys: int, chunk: int, pa
         )
         if isinstance(mask, Tensor):
             allowed = allowed & mask[row % mask.shape[0], :keys].bool().to(queries.device)
-    return torch.zeros(allowed.shape, device=queries.device).masked_fill(~allowed, torch.finfo(torch.float32).min)
+    nothing = torch.zeros(allowed.shape, dtype=torch.float32, device=queries.device)
+    return nothing.masked_fill(~allowed, torch.finfo(torch.float32).min)

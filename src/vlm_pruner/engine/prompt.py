@@ -91,10 +91,11 @@ class Prompt:
                         f"tokens are unknown: encode the {modality}s inside the pruner (and without prefill_chunk_size)"
                     )
                 continue
-            layouts = getattr(adapter, f"{modality}_layouts")(config, encoded[modality])
-            spans = deal_out(layouts, places, modality, adapter.joins)
-            if plan.per == "frame" and modality == "video":
-                spans = [frame for span in spans for frame in split_frames(span)]
+            with torch.device("cpu"):  # tables of the host, wherever the caller's default device is
+                layouts = getattr(adapter, f"{modality}_layouts")(config, encoded[modality])
+                spans = deal_out(layouts, places, modality, adapter.joins)
+                if plan.per == "frame" and modality == "video":
+                    spans = [frame for span in spans for frame in split_frames(span)]
             self.images += [ImageState(s) for s in spans]
         self.images.sort(key=lambda image: (image.span.row, int(image.span.slots[0])))
         for image in self.images:

@@ -239,7 +239,8 @@ def _record(image: ImageState, row: int) -> ImageRecord:
     layout = image.span.layout
     position = layout.position
     if position is None:
-        position = torch.cartesian_prod(*(torch.arange(side, dtype=torch.float32) for side in layout.grid))
+        sides = (torch.arange(side, dtype=torch.float32, device="cpu") for side in layout.grid)
+        position = torch.cartesian_prod(*sides)
     return ImageRecord(
         row=row,
         index=image.span.index,

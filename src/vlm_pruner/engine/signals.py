@@ -89,8 +89,9 @@ class LayerTap:
         if self.raw_keys is None or self.keys is None:
             return None
         if self.layer not in self.ways:
-            last = torch.arange(max(0, self.keys.shape[2] - 2), self.keys.shape[2])  # far from where nothing is turned
-            rows, keys = self.raw_keys[0][last.to(self.raw_keys.device)], self.keys[0][:, last.to(self.keys.device)]
+            n = self.keys.shape[2]
+            last = torch.arange(max(0, n - 2), n, device=self.keys.device)  # far from where nothing is turned
+            rows, keys = self.raw_keys[0][last.to(self.raw_keys.device)], self.keys[0][:, last]
             self.ways[self.layer] = find_way(self.layer.self_attn, rows, keys, self._tables(0, last))
         return self.ways[self.layer]
 

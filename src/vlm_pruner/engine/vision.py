@@ -40,7 +40,7 @@ class EncodedVision:
         """The signals of one image, for all of its tokens or the survivors [k] among them."""
         layout = span.layout
         tiles = slice(span.tile, span.tile + layout.tiles)
-        patch = torch.arange(layout.tokens) if layout.patch is None else layout.patch
+        patch = torch.arange(layout.tokens, device="cpu") if layout.patch is None else layout.patch
         attention = torch.stack(self.received) if self.received else None  # [layers, m, P]
 
         def rows(value: Tensor | None, tile: int, axis: int) -> Tensor | None:
@@ -181,7 +181,7 @@ def _heads(projected: Tensor, attention: Any) -> Tensor:
 
 def _received(queries: Tensor, keys: Tensor, scale: float) -> Tensor:
     """[m, rows] attention that every row receives, mean over heads and query rows."""
-    total = torch.zeros(keys.shape[0], keys.shape[2], device=keys.device)
+    total = torch.zeros(keys.shape[0], keys.shape[2], dtype=torch.float32, device=keys.device)
     for block in torch.split(queries, _BLOCK, 2):
         total += (block.float() @ keys.float().transpose(2, 3) * scale).softmax(-1).sum((1, 2))
     return total / (queries.shape[1] * queries.shape[2])

@@ -33,7 +33,7 @@ def dpp(rows: Tensor, weight: Tensor, keep: int) -> Tensor:
     scaled = rows.float() * weight[:, None]  # [n, d]
     residual = scaled.square().sum(1)
     least = residual.max() * 1e-10
-    factors = torch.zeros(keep, rows.shape[0], device=rows.device)  # rows of the Cholesky factor
+    factors = scaled.new_zeros(keep, len(scaled))  # rows of the Cholesky factor
     taken = torch.zeros_like(residual)
     order = []
     for t in range(keep):

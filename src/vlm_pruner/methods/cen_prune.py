@@ -43,8 +43,8 @@ def weighted_max_min(unit: Tensor, weight: Tensor, keep: int, block: int = 1024)
         for rows, here in zip(torch.split(unit, block), torch.split(place, block), strict=True)
     ]  # cosine of the nearest neighbour
     best = (-torch.cat(near)).argmax().view(1)
-    order, distance = [best], torch.full((n,), torch.inf, device=unit.device)
-    taken = torch.zeros(n, device=unit.device).index_fill(0, best, -torch.inf)
+    order, distance = [best], unit.new_full((n,), torch.inf)
+    taken = unit.new_zeros(n).index_fill(0, best, -torch.inf)
     for _ in range(keep - 1):
         distance = torch.minimum(distance, 1 - unit @ unit.index_select(0, best).squeeze(0))
         best = (weight * distance + taken).argmax().view(1)

@@ -47,7 +47,7 @@ def smooth(relevance: Tensor, grid: tuple[int, int, int]) -> Tensor:
     frames, h, w = grid
     if min(h, w) < 2:
         return relevance
-    side = torch.arange(-1.0, 2.0, device=relevance.device).square().mul(-0.5).exp()
+    side = torch.arange(-1, 2, dtype=torch.float32, device=relevance.device).square().mul(-0.5).exp()
     kernel = torch.outer(side, side) / side.sum().square()
     padded = torch.nn.functional.pad(relevance.view(frames, 1, h, w), (1, 1, 1, 1), mode="reflect")
     return torch.nn.functional.conv2d(padded, kernel[None, None]).flatten()

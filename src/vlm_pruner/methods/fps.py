@@ -19,7 +19,7 @@ __all__ = ["FarthestPoints", "farthest"]
 def farthest(unit: Tensor, start: int, keep: int) -> Tensor:
     """[keep] tokens: `start`, then always the one whose nearest kept token is farthest, by cosine of `unit` [n, d]."""
     best = torch.full((1,), start, device=unit.device)
-    order, near = [best], torch.full((unit.shape[0],), -torch.inf, device=unit.device)
+    order, near = [best], unit.new_full((len(unit),), -torch.inf)
     for _ in range(keep - 1):
         near = torch.maximum(near, unit @ unit.index_select(0, best).squeeze(0)).index_fill(0, best, torch.inf)
         best = near.argmin().view(1)

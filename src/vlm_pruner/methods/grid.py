@@ -79,7 +79,8 @@ def _evenly(count: int, total: int) -> list[int]:
 def _spread_out(place: Tensor, keep: int) -> Tensor:
     """[keep] farthest points of the coordinates [n, 3], from the first token that has a place."""
     nowhere = (place < 0).any(1)
-    near = torch.where(nowhere, -1.0, torch.inf)  # [n] squared distance to the nearest chosen token
+    near = torch.full_like(place[:, 0], torch.inf)  # [n] squared distance to the nearest chosen token
+    near = near.masked_fill(nowhere, -1.0)
     chosen = []
     for _ in range(keep):
         chosen.append(near.argmax())

@@ -54,7 +54,7 @@ def _variety(rows: Tensor) -> Tensor:
     m = rows.shape[0]
     rows = rows / rows.abs().amax().clamp_min(torch.finfo(torch.float32).tiny)
     unit = rows / (rows.norm(dim=-1, keepdim=True) + 1e-6)
-    cosine = (unit @ unit.T) * (1 - torch.eye(m, device=rows.device))
+    cosine = (unit @ unit.T).fill_diagonal_(0.0)
     mean = cosine.sum(1, keepdim=True) / max(1, m - 1)
     spread: Tensor = (cosine - mean).square().sum(1) / max(1, m - 1)
     return spread

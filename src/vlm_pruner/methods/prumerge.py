@@ -43,7 +43,7 @@ def released(score: Tensor, plus: bool) -> Tensor:
     Outliers above Q3 + 1.5 IQR; with `plus` also every step-th token. Reads the count on the host.
     """
     values, n = score.float(), score.shape[0]
-    low, high = torch.quantile(values, torch.tensor([0.25, 0.75], device=values.device)).unbind()
+    low, high = torch.quantile(values, values.new_tensor([0.25, 0.75])).unbind()
     ratio = int((values > high + 1.5 * (high - low)).sum()) / n
     outliers = top(values, int(n * ratio))
     step = int(int(1 / ratio) / 3) if plus and ratio else 0

@@ -37,4 +37,4 @@ class RandomPrune(PruningMethod):
 @functools.lru_cache(maxsize=64)
 def _drawn(seed: int, n: int, keep: int, device: torch.device) -> Tensor:
     """[keep] by the generator of the CPU, the same for every device; handed over once."""
-    return torch.randperm(n, generator=torch.Generator().manual_seed(seed))[:keep].to(device)
+    return torch.randperm(n, generator=torch.Generator("cpu").manual_seed(seed), device="cpu")[:keep].to(device)

@@ -45,7 +45,7 @@ def tome(rows: Tensor, metric: Tensor, keep: int) -> tuple[Tensor, Tensor, Tenso
     """
     x, m = rows.float(), metric.float()
     index = slot = torch.arange(rows.shape[0], device=rows.device)
-    size = torch.ones(rows.shape[0], device=rows.device)
+    size = torch.ones(rows.shape[0], dtype=torch.float32, device=rows.device)
     while len(index) > keep:
         stay, fresh = match(m, min(len(index) // 2, len(index) - keep))
         total = pool(size[:, None], fresh, len(stay))

@@ -146,7 +146,7 @@ def _raster(
     """`geometry` of a full grid, the same for every image of its size; never written to."""
     place = VisualTokens(torch.empty(n, 0, device=device), grid=grid).coordinates()
     t, h, w = grid if grid is not None else (1, 1, n)
-    diagonal = torch.full((), math.hypot(h, w, temporal_scale * (t - 1)), device=device)
+    diagonal = torch.full((), math.hypot(h, w, temporal_scale * (t - 1)), dtype=torch.float32, device=device)
     return (place[:, 1:].contiguous() if t == 1 else _scaled(place, temporal_scale)), diagonal
 
 

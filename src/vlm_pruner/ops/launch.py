@@ -80,7 +80,7 @@ class Crew:
         self.grid = (batch, self.size)
         slots = 1 if self.size == 1 else triton.next_power_of_2(everybody)
         self.arrivals = torch.zeros(batch, dtype=torch.int32, device=device)
-        self.scores = torch.empty(batch, 2, slots, device=device)  # of two steps in turn
+        self.scores = torch.empty(batch, 2, slots, dtype=torch.float32, device=device)  # of two steps in turn
         self.tokens = torch.empty(batch, 2, slots, dtype=torch.int32, device=device)
         self.options = {"SLOTS": slots, "launch_cooperative_grid": self.size > 1, **OPTIONS}
 

@@ -17,9 +17,9 @@ def facility(cover: Tensor, keep: int, row_weight: Tensor | None, candidate_weig
 
 def _one(cover: Tensor, row_weight: Tensor | None, candidate_weight: Tensor | None, keep: int) -> Tensor:
     n, m = cover.shape
-    weight = torch.ones(m, device=cover.device) if row_weight is None else row_weight
-    reached = torch.zeros(m, device=cover.device)
-    taken = torch.zeros(n, device=cover.device)  # 0, or -inf where chosen
+    weight = cover.new_ones(m) if row_weight is None else row_weight
+    reached = cover.new_zeros(m)
+    taken = cover.new_zeros(n)  # 0, or -inf where chosen
     order = []
     for _ in range(keep):
         gain = (cover - reached).relu_() @ weight  # [n]

@@ -62,9 +62,9 @@ def facility(cover: Tensor, keep: int, row_weight: Tensor | None, candidate_weig
     """[B, keep] candidates; see `vlm_pruner.ops.facility.facility`. O(n m) a step, m floats for each program."""
     (batch, n, m), device = cover.shape, cover.device
     crew = Crew(batch, triton.cdiv(n, share()), device)
-    rows = torch.ones(batch, m, device=device) if row_weight is None else row_weight.contiguous()
-    candidates = torch.ones(batch, n, device=device) if candidate_weight is None else candidate_weight.contiguous()
-    reached = torch.empty(batch, crew.size, m, device=device)
+    rows = cover.new_ones(batch, m) if row_weight is None else row_weight.contiguous()
+    candidates = cover.new_ones(batch, n) if candidate_weight is None else candidate_weight.contiguous()
+    reached = torch.empty(batch, crew.size, m, dtype=torch.float32, device=device)
     taken = torch.empty(batch, n, dtype=torch.int32, device=device)
     chosen = torch.empty(batch, keep, dtype=torch.int64, device=device)
     _choose[crew.grid](

@@ -36,7 +36,7 @@ def grow(unit: Tensor, place: Tensor, diagonal: Tensor, pivots: Tensor, keep: in
 @functools.lru_cache(maxsize=64)
 def ladder(rule: GrowthRule, device: torch.device) -> Tensor:
     """[P] float32 thresholds of the passes; cached, because filling a tensor from the host can wait for the device."""
-    return torch.tensor(rule.thresholds(), device=device)
+    return torch.tensor(rule.thresholds(), dtype=torch.float32, device=device)
 
 
 class _State:

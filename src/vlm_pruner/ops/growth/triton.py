@@ -112,7 +112,7 @@ def grow(unit: Tensor, place: Tensor, diagonal: Tensor, pivots: Tensor, keep: in
     crew = Crew(batch, triton.cdiv(n, blocks["TILE"]), device)
     order, owner = (torch.empty(batch, size, dtype=torch.int64, device=device) for size in (keep, n))
     inside, ranked = (torch.empty(batch, n, dtype=torch.int32, device=device) for _ in range(2))
-    similarity, near, score = (torch.empty(batch, n, device=device) for _ in range(3))
+    similarity, near, score = (torch.empty(batch, n, dtype=torch.float32, device=device) for _ in range(3))
     rungs, place = masked.ladder(rule, device), place if place[0].is_contiguous() else place.contiguous()
     _whole[crew.grid](
         unit, place, diagonal, pivots.contiguous(), rungs, order, owner, similarity, near,

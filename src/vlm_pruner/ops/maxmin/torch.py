@@ -90,8 +90,8 @@ def _first_bounded(cosines: _Cosines, held: dict[int, Tensor]) -> int:
     """The token whose nearest neighbour is farthest; rows of cosines computed on the way go to `held`."""
     n = cosines.count
     bound = cosines.inverse.new_full((n,), -torch.inf)  # [n] of the largest cosine to another token, from below
-    exact = torch.zeros(n, dtype=torch.bool)
-    index = torch.arange(0, n, max(1, n // _ROWS))  # spread over the image
+    exact = torch.zeros(n, dtype=torch.bool, device="cpu")
+    index = torch.arange(0, n, max(1, n // _ROWS), device="cpu")  # spread over the image
     while len(index):
         cosine = cosines.rows(index)
         if len(held) < _CACHED:
@@ -112,8 +112,8 @@ def _grow_cached(cosines: _Cosines, first: int, keep: int, held: dict[int, Tenso
     while len(chosen) < keep:
         row = held.get(chosen[-1])
         if row is None:
-            row = cosines.rows(torch.tensor(chosen[-1:]))[0]
+            row = cosines.rows(torch.tensor(chosen[-1:], device="cpu"))[0]
         covered = covered.maximum(row)
         covered[chosen[-1]] = torch.inf
         chosen.append(int(covered.argmin()))
-    return torch.tensor(chosen)
+    return torch.tensor(chosen, device="cpu")

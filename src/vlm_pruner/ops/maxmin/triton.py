@@ -136,7 +136,7 @@ def spread(features: Sequence[Tensor], keep: int) -> Tensor:
     (batch, n, d), device = images.shape, images.device
     matrix = _INTERPRETED if interpreted() else _ON_DEVICE
     crew = Crew(batch, triton.cdiv(n, share()), device)
-    length, largest, closest, near = (torch.empty(batch, n, device=device) for _ in range(4))
+    length, largest, closest, near = (torch.empty(batch, n, dtype=torch.float32, device=device) for _ in range(4))
     chosen = torch.empty(batch, keep, dtype=torch.int64, device=device)
     sizes = (n, d, *images.stride())
     blocks = {"TOKENS": share(), "CHANNELS": 512 if interpreted() else 128}

@@ -26,7 +26,7 @@ def _one(features: Tensor, index: Tensor, source: Tensor, weight: Tensor, self_w
     received = total > 0
     share = ((1 - self_weight) / total.clamp(min=1e-8)).where(received, 0.0)  # [k]
     weight = weight * share[source]
-    weight[index] = torch.where(received, self_weight, 1.0)
+    weight[index] = torch.full_like(total, self_weight).where(received, 1.0)
     bags = (member, begin[:-1], weight[member])
     if features.dtype == torch.float32:
         return _weighted_sum(features, *bags)

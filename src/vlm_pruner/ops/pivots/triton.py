@@ -82,7 +82,7 @@ def farthest_points(keys: Sequence[Tensor], count: int) -> Tensor:
     images = together(keys)  # [B, heads, n, head_dim]
     (batch, heads, n, width), device = images.shape, images.device
     crew = Crew(batch, triton.cdiv(n, share()), device)
-    near = torch.empty(batch, n, device=device)
+    near = torch.empty(batch, n, dtype=torch.float32, device=device)
     chosen = torch.empty(batch, count, dtype=torch.int64, device=device)
     _whole[crew.grid](
         images, near, crew.scores, crew.tokens, crew.arrivals, chosen, count, heads, n, width, *images.stride(),

@@ -62,12 +62,12 @@ def screen(features: Sequence[Tensor], channels: int) -> Tensor:
     images = together(features)  # [B, n, d]
     batch, n, d = images.shape
     q, device = min(channels, d), images.device
-    variance = torch.empty(batch, d, device=device)
+    variance = torch.empty(batch, d, dtype=torch.float32, device=device)
     _variances[batch, triton.cdiv(d, _COLUMNS)](
         images, variance, n, d, *images.stride(), COLUMNS=_COLUMNS, TOKENS=_TOKENS, **OPTIONS
     )
     best = variance.sort(dim=1, descending=True, stable=True).indices[:, :q].sort(dim=1).values.contiguous()
-    unit = torch.empty(batch, n, q, device=device)
+    unit = torch.empty(batch, n, q, dtype=torch.float32, device=device)
     width = triton.next_power_of_2(q)
     each = max(1, min(share(), (_INTERPRETED if interpreted() else _ON_DEVICE) // width))
     _unit_rows[triton.cdiv(n, each), batch](
