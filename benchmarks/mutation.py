@@ -19,12 +19,16 @@ import traceback
 from pathlib import Path
 from typing import Any, NoReturn
 
+import tests.conftest  # noqa: F401  # decides whether kernels are interpreted, before anything imports Triton
+
+# isort: split
 import pytest
 from benchmarks.common import RESULTS, Report, arguments, prepare
 from benchmarks.mutants import ENGINE, Mutant
+from benchmarks.mutants_choice import CHOICE
 from benchmarks.mutants_web import PAGE
 
-MUTANTS = (*ENGINE, *PAGE)
+MUTANTS = (*ENGINE, *CHOICE, *PAGE)
 ROOT = Path(__file__).parents[1]
 LIMIT = 600  # seconds for the tests of one break: a hang is found, too
 
@@ -59,6 +63,8 @@ def run(source: Path, tests: str) -> tuple[bool, str]:
             return False, "timeout"
         said = output.read()
     code = os.waitstatus_to_exitcode(status)
+    if code < 0:  # a kernel that writes beyond its memory
+        return False, f"signal {-code}"
     if code not in (0, 1):
         raise SystemExit(f"pytest could not run {tests!r} ({code}):\n{said[-3000:]}")
     failed = [line.split()[1] for line in said.splitlines() if line.startswith("FAILED")]

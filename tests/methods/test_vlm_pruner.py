@@ -1,5 +1,7 @@
 """VLM-Pruner against the released code's selections."""
 
+import math
+
 import pytest
 import torch
 from tests.support import golden
@@ -8,7 +10,7 @@ from tests.support.sync import no_undeclared_reads
 from tests.support.tokens import visual_tokens
 
 from vlm_pruner.errors import PlanError
-from vlm_pruner.methods.vlm_pruner import VLMPruner
+from vlm_pruner.methods.vlm_pruner import VLMPruner, geometry
 from vlm_pruner.profiling.timing import peak_bytes
 from vlm_pruner.types import VisualTokens
 
@@ -69,3 +71,21 @@ def test_parameters_outside_their_range_are_refused():
     for wrong in ({"pivots": 0}, {"channels": 0}, {"self_weight": 1.5}, {"token_batch": 0}, {"threshold_step": 0.0}):
         with pytest.raises(PlanError, match=next(iter(wrong))):
             VLMPruner(**wrong)
+
+
+def test_a_kept_token_represents_itself_beside_an_equal_one():
+    tokens = visual_tokens(flat=True)
+    selection = VLMPruner().select(tokens, 9)
+    assert selection.source[selection.index].tolist() == list(range(9))
+
+
+@pytest.mark.parametrize("grid", [(1, 6, 7), (3, 4, 5)], ids=str)
+def test_given_places_of_a_whole_raster_span_the_box_of_their_grid(grid):
+    """A diagonal reaches from one end of the first token to the other end of the last one."""
+    t, h, w = grid
+    bare = VisualTokens(torch.zeros(t * h * w, 1), grid=grid)
+    place, diagonal = geometry(VisualTokens(bare.features, position=bare.coordinates()), 2.0)
+    torch.testing.assert_close(diagonal, torch.tensor(math.hypot(h, w, 2.0 * (t - 1))))
+    torch.testing.assert_close(geometry(bare, 2.0)[1], diagonal)
+    torch.testing.assert_close(place[:, 1:], bare.coordinates()[:, 1:])
+    torch.testing.assert_close(place[:, 0], 2.0 * bare.coordinates()[:, 0])

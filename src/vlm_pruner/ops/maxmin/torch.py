@@ -103,7 +103,7 @@ def _first_bounded(cosines: _Cosines, held: dict[int, Tensor]) -> int:
         best = bound[exact].min()
         left = ((bound <= best) & ~exact).nonzero().flatten()
         index = left[bound[left].sort(stable=True).indices[:_ROWS]]
-    return int(bound.masked_fill(~exact, torch.inf).argmin())
+    return int(bound.argmin())  # what is not exact exceeds the best
 
 
 def _grow_cached(cosines: _Cosines, first: int, keep: int, held: dict[int, Tensor]) -> Tensor:
