@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.support.defaults import default
 from tests.support.families import FAMILIES, IMAGE, LAYERS, VIDEO, Family, Prompt, tiny
 from tests.support.pruning import GENERATE, close, dropped, forward, generate, plan
 from tests.support.reference import masked
@@ -373,15 +374,8 @@ def test_defaults_of_torch_change_nothing(name: str, setting: torch.dtype | str)
         return found
 
     want = answers()
-    try:
-        if isinstance(setting, str):
-            torch.set_default_device(setting)
-        else:
-            torch.set_default_dtype(setting)
+    with default(setting):
         got = answers()
-    finally:
-        torch.set_default_device(None)
-        torch.set_default_dtype(torch.float32)
     for one, other in zip(got, want, strict=True):
         same(one, other, model)
 

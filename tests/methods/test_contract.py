@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
 import torch
+from tests.support.defaults import default
 from tests.support.device import kernels_written_down, moved, nothing_handed_over
 from tests.support.ops import FAST, running, triton
 from tests.support.sync import no_undeclared_reads
@@ -127,15 +127,6 @@ def forget_tables() -> None:
                 thing.cache_clear()
 
 
-@contextmanager
-def default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    torch.set_default_dtype(dtype)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(torch.float32)
-
-
 def test_autocast_changes_nothing(name):
     same_inside(name, torch.autocast("cpu", torch.bfloat16))
 
@@ -144,11 +135,11 @@ def test_autocast_changes_nothing(name):
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
 def test_the_default_dtype_changes_nothing(name, dtype, backend):
     with running(backend):
-        same_inside(name, default_dtype(dtype))
+        same_inside(name, default(dtype))
 
 
 def test_the_default_device_changes_nothing(name):
-    same_inside(name, torch.device("meta"))
+    same_inside(name, default("meta"))
 
 
 def test_no_undeclared_read(name):

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from vlm_pruner.errors import UnsupportedModelError
 
-__all__ = ["Adapter", "Encoded", "Layout", "Modality", "VisualSpan", "deal_out", "raster", "split_frames"]
+__all__ = ["Adapter", "Encoded", "Layout", "Modality", "VisualSpan", "deal_out", "plane", "raster", "split_frames"]
 
 Modality = Literal["image", "video"]
 
@@ -107,6 +107,12 @@ class Adapter(ABC):
         return tower if isinstance(tower, nn.Module) else None
 
 
+def plane(t: int, h: int, w: int, device: torch.device | str = "cpu") -> Tensor:
+    """[t h w, 3] float32 (t, y, x) in raster order."""
+    sides = (torch.arange(side, dtype=torch.float32, device=device) for side in (t, h, w))
+    return torch.cartesian_prod(*sides)
+
+
 def raster(t: int, h: int, w: int) -> Layout:
     """t frames of h x w tokens, row by row."""
     return Layout(t * h * w, (t, h, w))
@@ -184,7 +190,7 @@ def split_frames(span: VisualSpan) -> list[VisualSpan]:
     t, h, w = layout.grid
     place = layout.position
     if place is None:
-        place = torch.cartesian_prod(*(torch.arange(side, dtype=torch.float32) for side in layout.grid)).reshape(-1, 3)
+        place = plane(t, h, w)
     frames = []
     for i in range(t):
         own = (place[:, 0] == i).nonzero().flatten()

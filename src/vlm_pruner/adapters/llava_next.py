@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 from transformers.models.llava_next.modeling_llava_next import get_anyres_image_grid_shape
 
-from vlm_pruner.adapters.base import Adapter, Encoded, Layout, raster
+from vlm_pruner.adapters.base import Adapter, Encoded, Layout, plane, raster
 
-__all__ = ["LlavaNext", "LlavaOnevision", "anyres", "overview", "plane", "unpadded"]
+__all__ = ["LlavaNext", "LlavaOnevision", "anyres", "overview", "unpadded"]
 
 
 class LlavaNext(Adapter):
@@ -89,11 +89,6 @@ def unpadded(padded: tuple[int, int], picture: tuple[int, int]) -> Window:
         return top, 0, rows - 2 * top, columns
     left = (columns - int(round(width * (rows / height), 7))) // 2
     return 0, left, rows, columns - 2 * left
-
-
-def plane(t: int, h: int, w: int) -> Tensor:
-    """[t*h*w, 3] float32 (t, y, x) in raster order."""
-    return torch.cartesian_prod(torch.arange(t), torch.arange(h), torch.arange(w)).float().reshape(-1, 3)
 
 
 def overview(size: tuple[int, int], shape: tuple[int, int]) -> Tensor:

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from vlm_pruner.adapters.base import Adapter, Encoded, Layout, Modality, raster
-from vlm_pruner.adapters.llava_next import overview, plane
+from vlm_pruner.adapters.base import Adapter, Encoded, Layout, Modality, plane, raster
+from vlm_pruner.adapters.llava_next import overview
 from vlm_pruner.errors import UnsupportedModelError
 
 __all__ = ["Emu3", "Gemma4", "Hunyuan", "Molmo2", "rows_with_ends"]

@@ -10,8 +10,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from vlm_pruner.adapters.base import Adapter, Encoded, Layout, Modality, raster, square_side
-from vlm_pruner.adapters.llava_next import plane
+from vlm_pruner.adapters.base import Adapter, Encoded, Layout, Modality, plane, raster, square_side
 
 __all__ = ["Chameleon", "GraniteDocling", "OneSquare", "SampleSquares", "Step3p7", "TileRun"]
 

@@ -7,9 +7,9 @@ import weakref
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from vlm_pruner.adapters.base import plane
 from vlm_pruner.budget import Keep, layer_average
 from vlm_pruner.engine.clock import Mark, elapsed_ms
 from vlm_pruner.engine.forward import Forward
@@ -239,8 +239,7 @@ def _record(image: ImageState, row: int) -> ImageRecord:
     layout = image.span.layout
     position = layout.position
     if position is None:
-        sides = (torch.arange(side, dtype=torch.float32, device="cpu") for side in layout.grid)
-        position = torch.cartesian_prod(*sides)
+        position = plane(*layout.grid)
     return ImageRecord(
         row=row,
         index=image.span.index,

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vlm_pruner.adapters.base import plane
 from vlm_pruner.engine.forward import Forward
 from vlm_pruner.engine.masks import visible_rows
 from vlm_pruner.engine.prompt import ImageState
@@ -130,7 +131,7 @@ def tokens_reader(
         if position is not None:
             position = position.to(hidden.device, non_blocking=True)
         if image.index is not None:
-            position = (position if position is not None else _raster(layout.grid, hidden.device))[image.index]
+            position = (position if position is not None else plane(*layout.grid, hidden.device))[image.index]
         filled: dict[str, Any] = {}
         if needs & {Signal.TEXT, Signal.TEXT_KEYS, Signal.WORDS, Signal.TEXT_ATTENTION}:
             places = prompt.text_after(span)
@@ -157,11 +158,6 @@ def tokens_reader(
 def _last(real: Tensor) -> Tensor:
     """[1] the last place of a row that is not padding."""
     return real.nonzero()[-1]
-
-
-def _raster(grid: tuple[int, int, int], device: torch.device) -> Tensor:
-    axes = [torch.arange(side, device=device, dtype=torch.float32) for side in grid]
-    return torch.cartesian_prod(*axes)
 
 
 def _text(

@@ -57,7 +57,7 @@ class _Image:
 
     def __init__(self, unit: Tensor, place: Tensor, slope: float, keep: int, block: int) -> None:
         n = len(unit)
-        self.unit, self.across, self.slope, self.keep, self.size = unit, unit.T, slope, keep, 0
+        self.unit, self.slope, self.keep, self.size = unit, slope, keep, 0
         self.order = np.full(keep, -1)
         self.owner = np.zeros(n, np.int64)
         self.similarity = np.full(n, -np.inf, np.float32)  # largest cosine to a kept token
@@ -73,7 +73,7 @@ class _Image:
         """Append `members` [m] in their order, and bring the running vectors up to date."""
         size = self.size + len(members)
         self.order[self.size : size] = members
-        cosine = (self.unit.index_select(0, torch.from_numpy(members)) @ self.across).numpy()  # [m, n]
+        cosine = (self.unit.index_select(0, torch.from_numpy(members)) @ self.unit.T).numpy()  # [m, n]
         most = cosine.max(0)
         nearer = (most > self.similarity).nonzero()[0]
         self.owner[nearer] = self.size + cosine[:, nearer].argmax(0)  # ties go to the earlier member
