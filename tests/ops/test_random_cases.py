@@ -1,13 +1,17 @@
 """200 random images of 1 to 1,200 tokens: the fast paths keep what the definition keeps, whatever lies around them."""
 
+import dataclasses
+
 import pytest
 import torch
-from tests.support.ops import DEVICE, blobs, grid_of, poisoned, running, triton, unwritten
+from tests.support.ops import DEVICE, blobs, grid_of, numba, poisoned, running, triton, unwritten
 
 from vlm_pruner.methods.vlm_pruner import VLMPruner
 from vlm_pruner.types import Selection, VisualTokens
 
 SHARES = 8
+# Cases that rounding decides, replaced by others: a block ends between two tokens whose redundancies differ by 3e-8.
+UNDECIDED = {30: 200}
 
 
 def image(seed: int) -> tuple[VisualTokens, VLMPruner, int]:
@@ -31,18 +35,32 @@ def select(backend: str, seed: int) -> Selection:
         return method.select(tokens, keep)
 
 
-@pytest.mark.parametrize("backend", ["torch", triton])
+@pytest.mark.parametrize("backend", ["torch", triton, numba])
 @pytest.mark.parametrize("share", range(SHARES))
 def test_kept_sets_and_merged_rows(backend, share, monkeypatch):
     empty = torch.empty
     monkeypatch.setattr(torch, "empty", lambda *a, **k: unwritten(empty(*a, **k)))
-    for seed in range(share, 200, SHARES):
+    for case in range(share, 200, SHARES):
+        seed = UNDECIDED.get(case, case)
         found, expected = select(backend, seed), select("naive", seed)
         assert found.index.tolist() == expected.index.tolist(), f"seed {seed}"
         torch.testing.assert_close(found.features, expected.features, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("backend", ["torch", triton])
+@pytest.mark.parametrize("seed", UNDECIDED)
+def test_cases_are_replaced_only_where_rounding_decides(seed):
+    """The definition itself keeps other tokens when features move by half a unit of their last place in float32."""
+    tokens, method, keep = image(seed)
+    kept = set()
+    for step in range(32):
+        noise = torch.rand(tokens.features.shape, generator=torch.Generator().manual_seed(step)) - 0.5
+        moved = dataclasses.replace(tokens, features=tokens.features.double() * (1 + 2.0**-23 * noise.to(DEVICE)))
+        with running("naive"):
+            kept.add(tuple(method.select(moved, keep).index.tolist()))
+    assert len(kept) > 1
+
+
+@pytest.mark.parametrize("backend", ["torch", triton, numba])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 def test_half_precision_is_what_it_is_in_float32(backend, dtype):
     """Rounded inputs, read in float32 by every op: the same tokens, and merged rows that differ in the last bit."""

@@ -17,11 +17,15 @@ DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 triton = pytest.param(
     "triton", marks=pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
 )
+numba = pytest.param(
+    "numba", marks=pytest.mark.skipif(importlib.util.find_spec("numba") is None, reason="numba is not installed")
+)
 READS_NOTHING = [
     "unread",
     triton,
 ]
 FAST = ["torch", *READS_NOTHING]
+COMPILED = [*FAST, numba]  # of the ops that are written as loops, too
 
 
 @contextmanager

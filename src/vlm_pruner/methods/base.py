@@ -21,7 +21,7 @@ import torch
 
 from vlm_pruner.budget import Keep
 from vlm_pruner.errors import InputError, MissingSignalError, PlanError, unknown_name
-from vlm_pruner.ops.threads import own_threads
+from vlm_pruner.ops.threads import own_threads, share_out
 from vlm_pruner.types import Selection, Signal, VisualTokens
 
 __all__ = ["PruningMethod", "create", "method_class", "registry", "require", "select_alike"]
@@ -106,15 +106,20 @@ def select_alike(
     tokens: Sequence[VisualTokens],
     keep: Sequence[int],
     traits: Callable[[VisualTokens], tuple[object, ...]],
-    select: Callable[[list[VisualTokens], int], list[Selection]],
+    select: Callable[[Sequence[VisualTokens], int], list[Selection]],
 ) -> list[Selection]:
-    """A `select_batch` of calls of `select`, each for all images that agree in their budget and their `traits`."""
+    """A `select_batch` of calls of `select`, each for all images that agree in their budget and their `traits`.
+
+    On a CPU they are shared out over the threads of torch.
+    """
     groups: dict[tuple[int, tuple[object, ...]], list[int]] = {}
     for i, (t, k) in enumerate(zip(tokens, keep, strict=True)):
         groups.setdefault((k, traits(t)), []).append(i)
     found: dict[int, Selection] = {}
     for (count, _), rows in groups.items():
-        found.update(zip(rows, select([tokens[i] for i in rows], count), strict=True))
+        alike = [tokens[i] for i in rows]
+        made = share_out(alike, select, alike[0].device, count)
+        found.update(zip(rows, made, strict=True))
     return [found[i] for i in range(len(tokens))]
 
 

@@ -1,8 +1,9 @@
-"""Which implementation of an op runs: `naive` (the definition), `torch` (vectorised) or `triton` (GPU kernels).
+"""Which implementation of an op runs: `naive` (the definition), `torch` (vectorised), `numba` (compiled loops for the
+CPU) or `triton` (GPU kernels).
 
-By default CUDA tensors go to Triton where it can run and everything else to torch. The choice can be forced for one
-call (`backend="torch"`) or for a block (`with use_backend("naive"):`). What was picked, and why a faster one was not,
-is logged once per op.
+By default CUDA tensors go to Triton and those on the CPU to Numba, each where it can run, and all others to torch. The
+choice can be forced for one call (`backend="torch"`) or for a block (`with use_backend("naive"):`). What was picked,
+and why a faster one was not, is logged once per op.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from vlm_pruner.errors import BackendUnavailableError, PlanError, unknown_name
 
 __all__ = ["BACKENDS", "implementation", "refusal", "use_backend"]
 
-BACKENDS = ("naive", "torch", "triton")
+BACKENDS = ("naive", "torch", "numba", "triton")
+_ALWAYS = BACKENDS[:2]
 _OLDEST_TRITON = (3, 4)  # programs that wait for one another, and tuples of arguments
 _LEAST_CAPABILITY = (8, 0)
 _forced: ContextVar[str | None] = ContextVar("vlm_pruner_backend", default=None)
@@ -54,24 +56,47 @@ def implementation(op: str, tensor: Tensor, backend: str | None = None) -> Modul
     """
     asked = _known(backend) or _forced.get()
     if asked is None:
-        why_not = refusal(op, "triton", tensor)
-        asked = "triton" if why_not is None and tensor.is_cuda else "torch"
-        _say(op, asked, tensor.device.type, None if asked == "triton" else why_not)
+        fast = "triton" if tensor.is_cuda else "numba"
+        why_not = refusal(op, fast, tensor)
+        asked = fast if why_not is None else "torch"
+        _say(op, asked, tensor.device.type, why_not and f" (not {fast}: {why_not})")
     elif (why_not := refusal(op, asked, tensor)) is not None:
-        raise BackendUnavailableError(f"{op} cannot run on {asked}: {why_not}; use one of {', '.join(BACKENDS[:2])}")
+        raise BackendUnavailableError(f"{op} cannot run on {asked}: {why_not}; use one of {', '.join(_ALWAYS)}")
     return importlib.import_module(f"vlm_pruner.ops.{op}.{asked}")
 
 
 def refusal(op: str, backend: str, tensor: Tensor) -> str | None:
     """Why `backend` cannot run `op` on `tensor`, or None if it can."""
     interpreted = os.environ.get("TRITON_INTERPRET") == "1"
-    if backend == "triton" and not tensor.is_cuda and not interpreted:  # first, since to look for files takes time
+    if backend == "triton" and not tensor.is_cuda and not interpreted:
         return f"the tensor is on {tensor.device.type}, triton needs CUDA"
-    if importlib.util.find_spec(f"vlm_pruner.ops.{op}.{backend}") is None:
+    if backend == "numba" and tensor.device.type != "cpu":
+        return f"the tensor is on {tensor.device.type}, numba needs the CPU"
+    if not _exists(op, backend):
         return f"there is no {backend} implementation"
+    if backend == "numba":
+        return _unfit_numba()
     if backend != "triton":
         return None
     return _unfit_triton() or (None if interpreted else _unfit_device(tensor.device))
+
+
+@functools.cache
+def _exists(op: str, backend: str) -> bool:
+    """Cached, since to look for files takes time."""
+    return importlib.util.find_spec(f"vlm_pruner.ops.{op}.{backend}") is not None
+
+
+@functools.cache
+def _unfit_numba() -> str | None:
+    """Why the installed Numba cannot run the loops, or None if it can."""
+    if importlib.util.find_spec("numba") is None:
+        return "numba is not installed"
+    try:
+        config = importlib.import_module("numba").config
+    except ImportError as error:  # as where NumPy is newer than it knows
+        return f"numba cannot be imported: {error}"
+    return "NUMBA_DISABLE_JIT is set" if config.DISABLE_JIT else None
 
 
 @functools.cache
@@ -103,4 +128,4 @@ def _known(name: str | None) -> str | None:
 @functools.cache
 def _say(op: str, picked: str, device: str, why_not: str | None) -> None:
     """Cached, so that each choice is logged once."""
-    _log.info("%s on %s runs on %s%s", op, device, picked, f" (not triton: {why_not})" if why_not else "")
+    _log.info("%s on %s runs on %s%s", op, device, picked, why_not or "")

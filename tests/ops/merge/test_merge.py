@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from tests.support.ops import DEVICE, blobs, poisoned, running, triton
+from tests.support.ops import DEVICE, READS_NOTHING, blobs, numba, poisoned, running, triton
 from tests.support.sync import no_undeclared_reads
 
 from vlm_pruner.ops import merge
 
-BACKENDS = ["torch", triton]
+BACKENDS = ["torch", triton, numba]
 
 
 def inputs(n: int, k: int, d: int = 24, images: int = 2) -> list:
@@ -50,7 +50,7 @@ def test_half_precision_is_summed_in_float32(backend, dtype):
     torch.testing.assert_close(found, merge(features, *rest, 0.3, backend="naive"))
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", READS_NOTHING)
 def test_reads_nothing(backend):
     images = inputs(40, 7)
     with running(backend), no_undeclared_reads():

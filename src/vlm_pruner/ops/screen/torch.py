@@ -10,10 +10,10 @@ from torch import Tensor
 from vlm_pruner.ops.basic import together
 from vlm_pruner.ops.sync import declared_sync, may_read
 
-__all__ = ["screen", "unit_rows"]
+__all__ = ["PLAIN", "largest", "screen", "unit_rows"]
 
 _COLUMNS = 256  # of features that are not float32, converted at a time
-_PLAIN = (1e-12, 1e15)  # lengths whose squares neither vanish nor overflow in float32
+PLAIN = (1e-12, 1e15)  # lengths whose squares neither vanish nor overflow in float32
 
 
 def screen(features: Sequence[Tensor], channels: int) -> Tensor:
@@ -31,7 +31,7 @@ def unit_rows(rows: Tensor) -> Tensor:
     if may_read(rows):
         with declared_sync():
             shortest, longest = length.aminmax()
-            if _PLAIN[0] < float(shortest) and float(longest) < _PLAIN[1]:  # false if one is NaN
+            if PLAIN[0] < float(shortest) and float(longest) < PLAIN[1]:  # false if one is NaN
                 return rows.div_(length)
     largest = rows.abs().amax(1, keepdim=True)
     rows /= largest.clamp_(min=torch.finfo(torch.float32).tiny)
@@ -43,10 +43,10 @@ def _varying(features: Tensor, channels: int) -> Tensor:
     """[n, q] float32, the channels of largest variance in ascending order."""
     if channels >= features.shape[1]:
         return features.to(torch.float32, copy=True)
-    return features.index_select(1, _largest(_variance(features), channels)).float()
+    return features.index_select(1, largest(_variance(features), channels)).float()
 
 
-def _largest(score: Tensor, count: int) -> Tensor:
+def largest(score: Tensor, count: int) -> Tensor:
     """[count] the largest entries of `score`, ascending by index; ties go to the lower one."""
     if may_read(score):
         with declared_sync():

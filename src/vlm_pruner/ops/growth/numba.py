@@ -1,0 +1,128 @@
+"""The growth as one loop: cosines to a kept token are computed once, when it enters, and only the largest is kept."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vlm_pruner.ops.growth import Grown
+from vlm_pruner.ops.growth.rule import GrowthRule
+from vlm_pruner.ops.loops import compiled, numbers
+from vlm_pruner.ops.sync import declared_sync
+
+__all__ = ["grow"]
+
+
+def grow(unit: Tensor, place: Tensor, diagonal: Tensor, pivots: Tensor, keep: int, rule: GrowthRule) -> Grown:
+    """`vlm_pruner.ops.growth.grow`: [B, keep] order, [B, n] owner and similarity, without an [n, n] matrix.
+
+    O(n q) time for every token kept, O(n) memory beyond the input.
+    """
+    with declared_sync():
+        slopes = [rule.spatial_weight / d for d in diagonal.tolist()]
+    images = [_alone(*image, keep, rule) for image in zip(unit, place, slopes, pivots, strict=True)]
+    return Grown(*(torch.stack(parts) for parts in zip(*images, strict=True)))
+
+
+def _alone(
+    unit: Tensor, place: Tensor, slope: float, pivots: Tensor, keep: int, rule: GrowthRule
+) -> tuple[Tensor, ...]:
+    n = len(unit)
+    order, owner, similarity = np.full(keep, -1), np.zeros(n, np.int64), np.full(n, -np.inf, np.float32)
+    near, score = np.full(n, np.inf, np.float32), np.empty(n, np.float32)
+    axes = np.zeros((3, n), np.float32)
+    with declared_sync():
+        axes[: place.shape[1]] = place.numpy().T
+        rows, (stride,) = numbers(unit)
+        members = np.ascontiguousarray(pivots.numpy())
+    image = (rows, unit.shape[1], stride, axes, np.float32(slope))
+    state = (order, owner, similarity, near, score)  # what `_add` brings up to date
+    size, before, level = _add(image, members, 0, state), 0, -1
+    ladder, members = rule.thresholds(), np.empty(min(n, rule.token_batch), np.int64)
+    while size < keep and (rule.fill or size > before):
+        before, level = size, level + 1
+        if rule.fill:  # passes that would add nothing are skipped
+            level = max(level, bisect_right(ladder, float(score.min())))
+        threshold = np.float32(ladder[min(level, len(ladder) - 1)])
+        size, waiting = _one_pass(image, score.argsort(kind="stable"), threshold, members, size, state)
+        if waiting:
+            least = score[members[:waiting]].argsort(kind="stable")[: keep - size]
+            size = _add(image, members[np.sort(least)], size, state)
+    return tuple(torch.from_numpy(array) for array in (order, owner, similarity))
+
+
+@compiled
+def _one_pass(image, ranked, threshold, members, size, state):
+    """Goes through the tokens outside in blocks; (the new size, how many `members` of the last block are too many)."""
+    order, score = state[0], state[4]
+    for start in range(0, len(ranked), len(members)):
+        count = 0
+        for token in ranked[start : start + len(members)]:
+            if score[token] < threshold:
+                members[count] = token
+                count += 1
+        if count > len(order) - size:
+            return size, count
+        if count:
+            size = _add(image, members[:count], size, state)
+        if size == len(order):
+            break
+    return size, 0
+
+
+@compiled
+def _add(image, members, size, state):
+    """Appends `members` to the `size` tokens of `order` and brings the vectors [n] up to date; the new size."""
+    rows, q, stride, place, slope = image
+    order, owner, similarity, near, score = state
+    n, last = len(owner), len(members) - 1
+    order[size : size + len(members)] = members
+    for first in range(0, len(members), 4):  # four members and two tokens at a time; too few are repeated
+        at = members[first] * stride
+        at1, at2 = members[min(first + 1, last)] * stride, members[min(first + 2, last)] * stride
+        at3 = members[min(first + 3, last)] * stride
+        m0, m1, m2, m3 = rows[at : at + q], rows[at1 : at1 + q], rows[at2 : at2 + q], rows[at3 : at3 + q]
+        for pair in range(0, n, 2):
+            i, j = pair, min(pair + 1, n - 1)
+            x, y = rows[i * stride : i * stride + q], rows[j * stride : j * stride + q]
+            a0, a1, a2, a3 = np.float32(0), np.float32(0), np.float32(0), np.float32(0)
+            b0, b1, b2, b3 = np.float32(0), np.float32(0), np.float32(0), np.float32(0)
+            for c in range(q):
+                a0 += m0[c] * x[c]
+                a1 += m1[c] * x[c]
+                a2 += m2[c] * x[c]
+                a3 += m3[c] * x[c]
+                b0 += m0[c] * y[c]
+                b1 += m1[c] * y[c]
+                b2 += m2[c] * y[c]
+                b3 += m3[c] * y[c]
+            _prefer(similarity, owner, i, size + first, a0, a1, a2, a3)
+            _prefer(similarity, owner, j, size + first, b0, b1, b2, b3)
+    for member in members:
+        y, x, t = place[0, member], place[1, member], place[2, member]
+        for i in range(n):
+            dy, dx, dt = place[0, i] - y, place[1, i] - x, place[2, i] - t
+            near[i] = min(near[i], dy * dy + dx * dx + dt * dt)
+    for i in range(n):
+        apart = np.sqrt(near[i]) if near[i] < np.inf else np.float32(0)
+        score[i] = similarity[i] * (np.float32(1) + slope * apart)
+    size += len(members)
+    for token in order[:size]:
+        score[token] = np.inf
+    return size
+
+
+@compiled
+def _prefer(similarity, owner, token, slot, c0, c1, c2, c3):
+    """The first of the largest cosines to four members counts, unless an earlier one is as large."""
+    if c0 > similarity[token]:
+        similarity[token], owner[token] = c0, slot
+    if c1 > similarity[token]:
+        similarity[token], owner[token] = c1, slot + 1
+    if c2 > similarity[token]:
+        similarity[token], owner[token] = c2, slot + 2
+    if c3 > similarity[token]:
+        similarity[token], owner[token] = c3, slot + 3

@@ -1,0 +1,68 @@
+"""What the loops of Numba share: how they are compiled, and how they see tensors.
+
+They hold no lock of the interpreter, so that several threads can be in one at the same time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numba
+import numpy as np
+import torch
+from numba.extending import overload
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vlm_pruner.ops.sync import declared_sync
+
+__all__ = ["compiled", "numbers", "value"]
+
+# Sums may be taken in any order and products fused with them, as everywhere; NaN and infinities are what they are.
+_OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {"reassoc", "contract", "nsz"}}
+_BITS = {torch.bfloat16: torch.uint16, torch.float16: torch.int16}
+
+
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function` as machine code, made at the first call and kept on disk where there is a place for it."""
+    try:
+        return numba.njit(cache=True, **_OPTIONS)(function)  # type: ignore[no-any-return]
+    except RuntimeError:  # neither the package's folder nor the user's can be written to
+        return numba.njit(**_OPTIONS)(function)  # type: ignore[no-any-return]
+
+
+def numbers(tensor: Tensor) -> tuple[NDArray[Any], tuple[int, ...]]:
+    """(the memory of a tensor from its first entry on, the strides of all axes but the last, which is dense).
+
+    Numbers of half precision are the integers of their bits; `value` makes float32 of each where it is read.
+    """
+    if tensor.stride(-1) != 1:
+        tensor = tensor.contiguous()
+    strides = tensor.stride()
+    extent = 1 + sum((size - 1) * stride for size, stride in zip(tensor.shape, strides, strict=True))
+    memory = tensor.detach().as_strided((extent,), (1,))
+    with declared_sync():
+        return memory.view(_BITS.get(tensor.dtype, tensor.dtype)).numpy(), strides[:-1]
+
+
+def value(x: Any) -> Any:
+    """An entry of `numbers` in float32; known to compiled loops only."""
+    raise NotImplementedError
+
+
+@overload(value)
+def _value(x):  # type: ignore[no-untyped-def]  # compared with what it returns, name by name
+    if x == numba.types.uint16:  # bfloat16: the upper half of a float32
+        return lambda x: np.uint32(np.uint32(x) << 16).view(np.float32)
+    if x == numba.types.int16:  # float16: exponents are 112 lower, but for those of infinity and NaN
+        return _from_half
+    return lambda x: np.float32(x)
+
+
+def _from_half(x):  # type: ignore[no-untyped-def]
+    bits = np.uint32(np.uint32(np.uint16(x) & 0x7FFF) << 13)
+    number = bits.view(np.float32) * np.float32(2.0**112)
+    if bits >= 0x0F800000:
+        number = np.uint32(bits | 0x7F800000).view(np.float32)
+    return -number if x < 0 else number

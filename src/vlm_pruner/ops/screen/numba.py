@@ -1,0 +1,99 @@
+"""Channel screening in two loops: the variances in one reading of the features, then the channels that stay."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vlm_pruner.ops.loops import compiled, numbers, value
+from vlm_pruner.ops.screen.torch import PLAIN, largest, unit_rows
+from vlm_pruner.ops.sync import declared_sync
+
+__all__ = ["screen"]
+
+_ROWS = 64  # summed in float32 before float64 takes over
+
+
+def screen(features: Sequence[Tensor], channels: int) -> Tensor:
+    """[B, n, q] unit rows; see `vlm_pruner.ops.screen.screen`. Copies the q channels that stay, and no more."""
+    n, d = features[0].shape
+    out = torch.empty(len(features), n, min(channels, d), dtype=torch.float32, device="cpu")
+    for image, unit in zip(features, out, strict=True):
+        _one(image, unit)
+    return out
+
+
+def _one(features: Tensor, out: Tensor) -> None:
+    if out.shape[1] == features.shape[1]:
+        unit_rows(out.copy_(features))
+        return
+    memory, (stride,) = numbers(features)
+    spread = torch.from_numpy(_spread(memory, *features.shape, stride))
+    with declared_sync():
+        channels = largest(spread, out.shape[1]).numpy()
+        if not _gather(memory, stride, channels, out.numpy(), *PLAIN):
+            unit_rows(out)
+
+
+@compiled
+def _spread(rows, n, d, stride):
+    """[d] the variance of each channel over n rows, whose first entries are `stride` apart.
+
+    Deviations are from the mean of the first rows, so that a large mean costs no digits. Four rows are taken at a time.
+    """
+    total, square = np.zeros(d, np.float64), np.zeros(d, np.float64)
+    part, part_square = np.empty(d, np.float32), np.empty(d, np.float32)
+    middle = np.zeros(d, np.float32)
+    first = min(n, _ROWS)
+    for i in range(first):
+        row = rows[i * stride : i * stride + d]
+        for c in range(d):
+            middle[c] += value(row[c])
+    for c in range(d):
+        middle[c] /= np.float32(first)
+    for start in range(0, n, _ROWS):
+        end = min(n, start + _ROWS)
+        part[:] = 0
+        part_square[:] = 0
+        for i in range(start, end - 3, 4):
+            at = i * stride
+            row0, row1 = rows[at : at + d], rows[at + stride : at + stride + d]
+            at += 2 * stride
+            row2, row3 = rows[at : at + d], rows[at + stride : at + stride + d]
+            for c in range(d):
+                x0, x1 = value(row0[c]) - middle[c], value(row1[c]) - middle[c]
+                x2, x3 = value(row2[c]) - middle[c], value(row3[c]) - middle[c]
+                part[c] += (x0 + x1) + (x2 + x3)
+                part_square[c] += (x0 * x0 + x1 * x1) + (x2 * x2 + x3 * x3)
+        for i in range(end - (end - start) % 4, end):
+            row = rows[i * stride : i * stride + d]
+            for c in range(d):
+                x = value(row[c]) - middle[c]
+                part[c] += x
+                part_square[c] += x * x
+        for c in range(d):
+            total[c] += part[c]
+            square[c] += part_square[c]
+    return ((square - total * total / n) / n).astype(np.float32)
+
+
+@compiled
+def _gather(rows, stride, channels, out, shortest, longest):
+    """Some channels as unit rows into `out` [n, q]; False if one has squares that do not fit: it stays as it is."""
+    plain = True
+    for i in range(len(out)):
+        row, own = rows[i * stride : i * stride + channels[-1] + 1], out[i]
+        square = np.float32(0)
+        for c in range(len(own)):
+            own[c] = value(row[channels[c]])
+            square += own[c] * own[c]
+        length = np.sqrt(square)
+        if shortest < length < longest:
+            for c in range(len(own)):
+                own[c] /= length
+        else:
+            plain = False
+    return plain

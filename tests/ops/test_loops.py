@@ -1,0 +1,82 @@
+"""What compiled loops see of a tensor: every number of half precision, any strides, and no place to keep their code."""
+
+import importlib
+
+import numpy as np
+import pytest
+import torch
+from tests.support.ops import blobs, raster, running
+
+from vlm_pruner.ops import GrowthRule, farthest_points, grow, merge, screen
+
+numba = pytest.importorskip("numba")
+loops = importlib.import_module("vlm_pruner.ops.loops")
+
+
+@loops.compiled
+def floats(memory):
+    out = np.empty(len(memory), np.float32)
+    for i in range(len(memory)):
+        out[i] = loops.value(memory[i])
+    return out
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_every_number_of_half_precision(dtype):
+    every = torch.arange(-(2**15), 2**15, dtype=torch.int16).view(dtype)
+    found = torch.from_numpy(floats(loops.numbers(every)[0]))
+    torch.testing.assert_close(found, every.float(), rtol=0, atol=0, equal_nan=True)
+    assert torch.equal(found.signbit(), every.float().signbit())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_other_numbers(dtype):
+    rows = torch.randn(9, dtype=dtype)
+    assert floats(loops.numbers(rows)[0]).tolist() == rows.float().tolist()
+
+
+def test_memory_begins_and_ends_with_the_tensor():
+    rows = torch.arange(60.0).view(6, 10)[1:4, 2:7]
+    memory, strides = loops.numbers(rows)
+    assert strides == (10,)
+    assert memory[[0, 4, 10, -1]].tolist() == [12.0, 16.0, 22.0, 36.0]
+    assert np.shares_memory(memory, rows.numpy())
+    memory, strides = loops.numbers(rows.T)  # not dense: copied
+    assert (memory.tolist(), strides) == (rows.T.flatten().tolist(), (3,))
+
+
+def strided(rows: torch.Tensor) -> torch.Tensor:
+    """The same values, the last axis not dense."""
+    return rows.transpose(-1, -2).contiguous().transpose(-1, -2)
+
+
+def test_axes_in_any_order():
+    keys, rows = blobs(70, 48, 0).view(70, 3, 16).transpose(0, 1), blobs(70, 48, 1) * torch.linspace(0.1, 2, 48)
+    place, diagonal = raster(70)
+    pivots = farthest_points([keys], 4, backend="naive")
+    unit = screen([rows], 20, backend="naive")
+    given = [unit, place[None], diagonal[None], pivots, 30, GrowthRule()]
+    grown = grow(*given, backend="naive")
+    with running("numba"):
+        assert torch.equal(farthest_points([strided(keys)], 4), pivots)
+        torch.testing.assert_close(screen([strided(rows)], 20), unit)
+        given[:2] = strided(unit), strided(place[None])
+        assert torch.equal(grow(*given).order, grown.order)
+        given = [grown.order, grown.owner, grown.similarity, 0.3]
+        found, expected = merge([strided(rows)], *given), merge([rows], *given, backend="naive")
+        torch.testing.assert_close(found, expected)
+
+
+def test_features_with_a_gradient():
+    rows = blobs(20, 8, 0)
+    with running("numba"):
+        assert torch.equal(screen([rows.clone().requires_grad_()], 4), screen([rows], 4))
+
+
+def test_without_a_place_to_keep_the_code(monkeypatch):
+    """As from a package that cannot be written to, for a user without a home."""
+    caching = importlib.import_module("numba.core.caching")
+    monkeypatch.setattr(getattr(caching, "CacheImpl", None) or caching._CacheImpl, "_locator_classes", [])
+    with pytest.raises(RuntimeError, match="no locator available"):
+        numba.njit(cache=True)(lambda x: 2 * x)
+    assert loops.compiled(lambda x: 2 * x)(21) == 42
