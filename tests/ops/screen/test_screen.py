@@ -38,12 +38,13 @@ def test_a_large_mean_does_not_hide_a_small_spread(backend):
 
 @pytest.mark.parametrize("backend", COMPILED)
 @pytest.mark.parametrize("scale", [1e-30, 1e30])
+@pytest.mark.parametrize("channels", [5, 6])
 @pytest.mark.filterwarnings("ignore:overflow encountered")  # variances may be infinite; the interpreter says so
-def test_rows_of_any_length_become_unit_rows(backend, scale):
+def test_rows_of_any_length_become_unit_rows(backend, scale, channels):
     rows = blobs(12, 6, 0).to(DEVICE) * scale
     rows[3] = 0
     with running(backend):
-        length = screen([rows], 6)[0].norm(dim=1)
+        length = screen([rows], channels)[0].norm(dim=1)
     torch.testing.assert_close(length, torch.ones(12, device=DEVICE).index_fill(0, torch.tensor(3, device=DEVICE), 0))
 
 

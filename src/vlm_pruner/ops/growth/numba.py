@@ -15,6 +15,8 @@ from vlm_pruner.ops.sync import declared_sync
 
 __all__ = ["grow"]
 
+_TOKENS = 64  # whose rows stay in the cache while all that enter are compared with them; even
+
 
 def grow(unit: Tensor, place: Tensor, diagonal: Tensor, pivots: Tensor, keep: int, rule: GrowthRule) -> Grown:
     """`vlm_pruner.ops.growth.grow`: [B, keep] order, [B, n] owner and similarity, without an [n, n] matrix.
@@ -80,27 +82,28 @@ def _add(image, members, size, state):
     order, owner, similarity, near, score = state
     n, last = len(owner), len(members) - 1
     order[size : size + len(members)] = members
-    for first in range(0, len(members), 4):  # four members and two tokens at a time; too few are repeated
-        at = members[first] * stride
-        at1, at2 = members[min(first + 1, last)] * stride, members[min(first + 2, last)] * stride
-        at3 = members[min(first + 3, last)] * stride
-        m0, m1, m2, m3 = rows[at : at + q], rows[at1 : at1 + q], rows[at2 : at2 + q], rows[at3 : at3 + q]
-        for pair in range(0, n, 2):
-            i, j = pair, min(pair + 1, n - 1)
-            x, y = rows[i * stride : i * stride + q], rows[j * stride : j * stride + q]
-            a0, a1, a2, a3 = np.float32(0), np.float32(0), np.float32(0), np.float32(0)
-            b0, b1, b2, b3 = np.float32(0), np.float32(0), np.float32(0), np.float32(0)
-            for c in range(q):
-                a0 += m0[c] * x[c]
-                a1 += m1[c] * x[c]
-                a2 += m2[c] * x[c]
-                a3 += m3[c] * x[c]
-                b0 += m0[c] * y[c]
-                b1 += m1[c] * y[c]
-                b2 += m2[c] * y[c]
-                b3 += m3[c] * y[c]
-            _prefer(similarity, owner, i, size + first, a0, a1, a2, a3)
-            _prefer(similarity, owner, j, size + first, b0, b1, b2, b3)
+    for begin in range(0, n, _TOKENS):  # four members and two tokens at a time; too few are repeated
+        for first in range(0, len(members), 4):
+            at = members[first] * stride
+            at1, at2 = members[min(first + 1, last)] * stride, members[min(first + 2, last)] * stride
+            at3 = members[min(first + 3, last)] * stride
+            m0, m1, m2, m3 = rows[at : at + q], rows[at1 : at1 + q], rows[at2 : at2 + q], rows[at3 : at3 + q]
+            for pair in range(begin, min(n, begin + _TOKENS), 2):
+                i, j = pair, min(pair + 1, n - 1)
+                x, y = rows[i * stride : i * stride + q], rows[j * stride : j * stride + q]
+                a0, a1, a2, a3 = np.float32(0), np.float32(0), np.float32(0), np.float32(0)
+                b0, b1, b2, b3 = np.float32(0), np.float32(0), np.float32(0), np.float32(0)
+                for c in range(q):
+                    a0 += m0[c] * x[c]
+                    a1 += m1[c] * x[c]
+                    a2 += m2[c] * x[c]
+                    a3 += m3[c] * x[c]
+                    b0 += m0[c] * y[c]
+                    b1 += m1[c] * y[c]
+                    b2 += m2[c] * y[c]
+                    b3 += m3[c] * y[c]
+                _prefer(similarity, owner, i, size + first, a0, a1, a2, a3)
+                _prefer(similarity, owner, j, size + first, b0, b1, b2, b3)
     for member in members:
         y, x, t = place[0, member], place[1, member], place[2, member]
         for i in range(n):
