@@ -188,16 +188,14 @@ def threads(report: Report, device: torch.device, repeats: int, load: str) -> No
     """One thread of its own against all threads for every operation."""
     setting = importlib.import_module("vlm_pruner.ops.threads")
     given, method, own = tokens(576, device), create("vlm-pruner"), setting._ELEMENTS
-    before = torch.get_num_threads()
-    torch.set_num_threads(os.cpu_count() or 1)
 
     def run(limit: int) -> float:
         setting._ELEMENTS = limit
         return timed(lambda: method.select(given, 64), device)
 
-    samples = interleave({"own threads": lambda: run(own), "all threads": lambda: run(0)}, repeats)
+    work = {"own threads": lambda: run(own), "all threads": lambda: run(0)}
+    samples = on_all_threads(lambda: interleave(work, repeats))
     setting._ELEMENTS = own
-    torch.set_num_threads(before)
     for name, values in samples.items():
         report.row(f"n 576, {name}, {load}", values, keep=64)
 
