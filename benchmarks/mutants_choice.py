@@ -6,6 +6,7 @@ from benchmarks.mutants import Mutant
 
 __all__ = ["CHOICE"]
 
+_RANDOM = "ops/test_random_choices.py -k "
 _CONTRACT = "methods/test_contract.py -k "
 
 CHOICE = (
@@ -94,6 +95,36 @@ CHOICE = (
            "        covered = row.clone()\n", "ops/maxmin"),
     Mutant("a bound as good as the best is out", "ops/maxmin/torch.py", "(bound <= best) & ~exact",
            "(bound < best - 1e-3) & ~exact", "ops/maxmin"),
+    Mutant("rounding decides between two tokens nearest to each other", "ops/maxmin/torch.py",
+           "bound[index].maximum(others.amax(1))", "others.amax(1)", f"{_RANDOM}'diversity and torch'"),
+    Mutant("a weight is forgotten", "ops/maxmin/torch.py", "-covered if weight is None else weight * (1 - covered)",
+           "-covered", "ops/maxmin"),
+    Mutant("a distance that is out of date counts", "ops/maxmin/numba.py", "if known[token] == count:",
+           "if known[token] > 0:", "ops/maxmin"),
+    Mutant("a token met the last four alone", "ops/maxmin/numba.py", "begin = known[token]",
+           "begin = max(known[token], count - 4)", "ops/maxmin"),
+    Mutant("two of four tokens are one", "ops/loops.py", "tokens[min(2, last)]", "tokens[min(1, last)]",
+           "ops/maxmin ops/dpp"),
+    Mutant("a kernel forgets the weights", "ops/maxmin/triton.py", "if WEIGHTED:", "if False:", "ops/maxmin"),
+    Mutant("a kernel forgets where to start", "ops/maxmin/triton.py", "-1 if start is None else start", "-1",
+           "ops/maxmin"),
+    Mutant("a volume that is out of date counts", "ops/dpp/numba.py", "if known[token] == count:",
+           "if known[token] > 0 or count == 0:", "ops/dpp"),
+    Mutant("a loop divides by no volume", "ops/dpp/numba.py", "if factors[other, i] > 0 else np.float32(0)", "",
+           "ops/dpp"),
+    Mutant("torch divides by no volume", "ops/dpp/torch.py", "height > least", "height > -1", "ops/dpp"),
+    Mutant("a kernel divides by no volume", "ops/dpp/triton.py", "height > floor", "height > -1", "ops/dpp"),
+    Mutant("a kernel forgets half of the factor", "ops/dpp/triton.py", "for begin in range(0, known, ROWS):",
+           "for begin in range(0, known - 1, ROWS):", "ops/dpp"),
+    Mutant("a gain that is out of date counts", "ops/facility/numba.py", "if known[token] == count:",
+           "if known[token] >= 0:", "ops/facility"),
+    Mutant("a loop forgets what candidates count", "ops/facility/numba.py", "-gain * candidates[token]", "-gain",
+           "ops/facility"),
+    Mutant("what is kept comes in the order of selection", "methods/_order.py", "orders.sort(1).values", "orders",
+           "methods/test_divprune.py"),
+    Mutant("the start is not drawn", "methods/fps.py", ", start=start", "", "methods/test_fps.py"),
+    Mutant("relevance is not of the features' lengths", "methods/cdpruner.py", "w * inverse_norms(t.features)", "w",
+           "methods/test_cdpruner.py"),
     Mutant("coverage is that of the last token", "ops/facility/torch.py",
            "torch.maximum(reached, cover.index_select(0, best).squeeze(0))", "cover.index_select(0, best).squeeze(0)",
            "ops/facility"),

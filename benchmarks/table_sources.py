@@ -37,7 +37,7 @@ def result(name: str, folder: Path = RESULTS) -> dict[str, Any] | None:
 
 
 def measured(
-    name: str, columns: Mapping[str, tuple[str, str]], first: str = "", folder: Path = RESULTS
+    name: str, columns: Mapping[str, tuple[str, str]], first: str = "", folder: Path = RESULTS, only: str = ".*"
 ) -> Callable[[], str]:
     """Source of a table of the rows of one result file.
 
@@ -45,6 +45,7 @@ def measured(
         name: of the result file and of the benchmark's module.
         columns: heading -> (key of a row, format such as ".1f"); rows without any of these keys are left out.
         first: heading of the column of row names.
+        only: pattern of the names of rows that are not left out.
     """
 
     def make() -> str:
@@ -53,6 +54,7 @@ def measured(
             return f"*Not measured yet: `python -m benchmarks.{name.replace('/', '.')}`.*"
         keys = [key for key, _ in columns.values()]
         rows = [row for row in found["rows"] if any(row.get(key) is not None for key in keys)]
+        rows = [row for row in rows if re.fullmatch(only, row["name"])]
         cells = [[row["name"], *(_cell(row.get(key), form) for key, form in columns.values())] for row in rows]
         return f"{markdown([first, *columns], cells)}\n\n{provenance(found)}"
 
@@ -218,6 +220,11 @@ SOURCES: dict[str, Callable[[], str]] = {
             "times ours": ("times_ours", ".1f"),
             "": ("note", ""),
         },
+    ),
+    "selection-short": measured(
+        "selection",
+        {"ms": ("median_ms", ".1f"), "times ours": ("times_ours", ".1f"), "": ("note", "")},
+        only="n 576, [a-z-]+, (ours|released|torch|triton)",
     ),
     "scale": measured(
         "scale",

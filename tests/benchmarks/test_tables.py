@@ -47,6 +47,15 @@ def test_a_measured_table_names_machine_and_command(tmp_path):
     )
 
 
+def test_a_table_of_some_rows_alone(tmp_path):
+    rows = [{"name": name, "ms": 1} for name in ("n 1, ours", "n 1, theirs", "n 10, ours")]
+    found = {"command": "", "machine": {"gpu": "a GPU"}, "torch": "", "rows": rows}
+    (tmp_path / "speed.json").write_text(json.dumps(found))
+    text = measured("speed", {"ms": ("ms", "d")}, folder=tmp_path, only="n 1, .*")()
+    assert [line.split(" | ")[0] for line in text.splitlines()[2:4]] == ["| n 1, ours", "| n 1, theirs"]
+    assert "n 10" not in text
+
+
 def test_columns_of_numbers_stand_to_the_right():
     rows = [["a", "-0.235", "1.2e-05", "3 of 4"], ["b", "1,024", "", "5"]]
     assert markdown(["", "x", "y", "z"], rows).splitlines()[1] == "| --- | --: | --: | --- |"

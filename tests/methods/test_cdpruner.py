@@ -6,7 +6,7 @@ from tests.support.golden import build, case_id, cases
 
 from vlm_pruner.errors import MissingSignalError
 from vlm_pruner.methods import create
-from vlm_pruner.methods.cdpruner import dpp, relevance
+from vlm_pruner.methods.cdpruner import relevance
 from vlm_pruner.types import VisualTokens
 
 
@@ -14,22 +14,6 @@ from vlm_pruner.types import VisualTokens
 def test_golden(case):
     selection = create("cdpruner").select(VisualTokens(**build(case)), case["keep"])
     assert selection.index.tolist() == case["expected"]["kept"]
-
-
-def test_every_step_takes_the_largest_determinant():
-    g = torch.Generator().manual_seed(0)
-    rows, weight = torch.randn(9, 12, generator=g).double(), torch.rand(9, generator=g).double()
-    kernel = (weight[:, None] * rows) @ (weight[:, None] * rows).T
-    chosen: list[int] = []
-    for _ in range(5):
-        chosen.append(max((i for i in range(9) if i not in chosen),
-                          key=lambda i: torch.linalg.det(kernel[[*chosen, i]][:, [*chosen, i]]).item()))  # fmt: skip
-    assert dpp(rows, weight, 5).tolist() == chosen
-
-
-def test_beyond_the_rank_the_order_is_still_a_choice():
-    rows = torch.tensor([[1.0, 0.0], [0.0, 2.0], [1.0, 1.0], [1.0, 1.0]])
-    assert sorted(dpp(rows, torch.ones(4), 4).tolist()) == [0, 1, 2, 3]
 
 
 def test_relevance_is_negated_unless_told_otherwise():

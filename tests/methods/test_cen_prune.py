@@ -1,9 +1,9 @@
-import pytest
 import torch
 
 from vlm_pruner.methods import create
-from vlm_pruner.methods.cdpruner import dpp, relevance
-from vlm_pruner.methods.cen_prune import centred, distinctiveness, weighted_max_min
+from vlm_pruner.methods.cdpruner import relevance
+from vlm_pruner.methods.cen_prune import centred, distinctiveness
+from vlm_pruner.ops import dpp
 from vlm_pruner.types import VisualTokens
 
 
@@ -27,25 +27,22 @@ def test_directions_are_centred():
     torch.testing.assert_close(centred(rows) @ centred(rows).T, _cosine(rows - rows.mean(0)), atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("block", [4, 1024])
-def test_weighted_max_min_against_loops(block):
-    rows, weight = _rows(), torch.rand(15, generator=torch.Generator().manual_seed(2))
+def test_distances_of_centred_directions_are_weighted_by_distinctiveness():
+    rows = _rows()
+    weight = distinctiveness(rows)
     distance = 1 - _cosine(rows - rows.mean(0))
     nearest = (distance + torch.eye(15) * 9).amin(1)
     chosen = [int(nearest.argmax())]
     for _ in range(7):
         score = {i: float(weight[i] * distance[i, chosen].min()) for i in range(15) if i not in chosen}
         chosen.append(max(score, key=score.__getitem__))
-    assert weighted_max_min(centred(rows), weight, 8, block).tolist() == chosen
+    assert create("cen-divprune").select(VisualTokens(rows), 8).order.tolist() == chosen
 
 
-def test_methods_use_both_parts():
+def test_relevance_and_distinctiveness_both_count():
     rows = _rows(30)
-    selection = create("cen-divprune").select(VisualTokens(rows), 8)
-    assert selection.order.tolist() == weighted_max_min(centred(rows), distinctiveness(rows), 8).tolist()
-    assert selection.order.tolist() != weighted_max_min(centred(rows), torch.ones(30), 8).tolist()
     words = torch.eye(6)[:2]
     kept = create("cen-cdpruner").select(VisualTokens(rows, words=words), 5).order.tolist()
     weight = relevance(rows, words.mean(0, keepdim=True))
-    assert kept == dpp(centred(rows), weight * distinctiveness(rows), 5).tolist()
-    assert kept != dpp(centred(rows), weight, 5).tolist()
+    assert [kept] == dpp([centred(rows)], [weight * distinctiveness(rows)], 5).tolist()
+    assert [kept] != dpp([centred(rows)], [weight], 5).tolist()

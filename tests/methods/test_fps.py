@@ -1,14 +1,13 @@
 import torch
 
 from vlm_pruner.methods import create
-from vlm_pruner.methods.fps import farthest
 from vlm_pruner.types import VisualTokens
 
 
 def test_always_the_one_with_the_farthest_nearest():
-    angle = torch.tensor([0.0, 10.0, 90.0, 180.0, 200.0]).deg2rad()
-    unit = torch.stack([angle.cos(), angle.sin()], 1)
-    assert farthest(unit, 0, 4).tolist() == [0, 3, 2, 4]
+    angle = torch.tensor([0.0, 10.0, 90.0, 180.0, 205.0]).deg2rad()
+    tokens = VisualTokens(torch.stack([angle.cos(), angle.sin()], 1))
+    assert create("fps", seed=1).select(tokens, 4).order.tolist() == [1, 3, 2, 4]
 
 
 def test_the_seed_decides_the_start():

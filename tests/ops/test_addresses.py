@@ -10,7 +10,7 @@ import pytest
 import torch
 from tests.support.ops import DEVICE, blobs, raster, running
 
-from vlm_pruner.ops import GrowthRule, facility, farthest_points, grow, merge, screen, spread
+from vlm_pruner.ops import GrowthRule, dpp, facility, farthest_points, grow, merge, screen, spread
 
 pytestmark = [
     pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed"),
@@ -64,6 +64,10 @@ def test_pivots(far):
 
 def test_max_min_diversity(far):
     same(spread, list(far(rows())), 5)
+
+
+def test_volume(far):
+    same(dpp, list(far(rows())), list(torch.rand(IMAGES, N, generator=torch.Generator().manual_seed(0))), 5)
 
 
 def test_facility_location(far):

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 KERNELS = {
+    "dpp.triton._whole",
     "facility.triton._choose",
     "growth.triton._whole",
     "maxmin.triton._choose",
@@ -21,7 +22,13 @@ KERNELS = {
     "screen.triton._unit_rows",
     "screen.triton._variances",
 }
-CREWS = {"facility.triton._choose", "growth.triton._whole", "maxmin.triton._choose", "pivots.triton._whole"}
+CREWS = {
+    "dpp.triton._whole",
+    "facility.triton._choose",
+    "growth.triton._whole",
+    "maxmin.triton._choose",
+    "pivots.triton._whole",
+}
 SPILL = 32  # bytes of a thread that do not matter
 REGISTERS = 1 << 16  # of a multiprocessor, on each of which one program of a crew must find room
 SHARED = 99 * 1024  # bytes that a program may have on every device since 2020

@@ -7,7 +7,7 @@ import torch
 from tests.support.crews import crews, small_tiles
 from tests.support.ops import DEVICE, blobs, poisoned, raster, running
 
-from vlm_pruner.ops import GrowthRule, facility, farthest_points, grow, spread
+from vlm_pruner.ops import GrowthRule, dpp, facility, farthest_points, grow, spread
 
 __all__ = ["small_tiles"]
 
@@ -34,6 +34,23 @@ def test_pivots(size):
 def test_max_min_diversity(size):
     features = [poisoned(blobs(67, 24, seed, copies=5)) for seed in range(2)]
     assert run(size, spread, features, 9).tolist() == spread(features, 9, backend="naive").tolist()
+
+
+@SIZES
+def test_weighted_distances_from_a_given_start(size):
+    features = [poisoned(blobs(67, 24, seed, noise=1.0)) for seed in range(2)]
+    weight = [poisoned(torch.rand(67, generator=torch.Generator().manual_seed(seed))) for seed in range(2)]
+    given = {"start": 40, "weight": weight}
+    with crews(size), running("triton"):
+        found = spread(features, 30, **given)
+    assert found.tolist() == spread(features, 30, **given, backend="naive").tolist()
+
+
+@SIZES
+def test_volume(size):
+    rows = [poisoned(blobs(67, 60, seed, noise=1.0)) for seed in range(2)]
+    weight = [torch.rand(67, generator=torch.Generator().manual_seed(seed)).to(DEVICE) for seed in range(2)]
+    assert run(size, dpp, rows, weight, 20).tolist() == dpp(rows, weight, 20, backend="naive").tolist()
 
 
 @SIZES

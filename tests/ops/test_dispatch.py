@@ -41,12 +41,13 @@ def pretend(monkeypatch, name: str, module: object | None) -> None:
     monkeypatch.setattr(dispatch.importlib, "import_module", imported)
 
 
-def test_the_cpu_gets_torch_where_there_are_no_loops_and_it_is_said_once(caplog, afresh):
+def test_what_is_picked_is_said_once(caplog, afresh, monkeypatch):
+    monkeypatch.setattr(dispatch, "_unfit_numba", lambda: "numba is not installed")
     with caplog.at_level(logging.INFO, "vlm_pruner.ops"):
         modules = {implementation("maxmin", ROWS).__name__ for _ in range(3)}
     assert modules == {"vlm_pruner.ops.maxmin.torch"}
     assert [record.message for record in caplog.records] == [
-        "maxmin on cpu runs on torch (not numba: there is no numba implementation)"
+        "maxmin on cpu runs on torch (not numba: numba is not installed)"
     ]
 
 
@@ -76,7 +77,8 @@ def test_numba_elsewhere_is_refused_with_the_reason():
         implementation("growth", ROWS.to("meta"), "numba")
 
 
-def test_forced_for_a_block_and_for_a_call():
+def test_forced_for_a_block_and_for_a_call(monkeypatch):
+    monkeypatch.setattr(dispatch, "_unfit_numba", lambda: "numba is not installed")
     with use_backend("naive"):
         assert implementation("maxmin", ROWS).__name__.endswith("naive")
         assert implementation("maxmin", ROWS, "torch").__name__.endswith("torch")

@@ -7,7 +7,7 @@ import torch
 from tests.support.crews import large_tiles
 from tests.support.ops import DEVICE, blobs, raster, running
 
-from vlm_pruner.ops import GrowthRule, facility, farthest_points, grow, merge, screen, spread
+from vlm_pruner.ops import GrowthRule, dpp, facility, farthest_points, grow, merge, screen, spread
 
 __all__ = ["large_tiles"]
 
@@ -54,6 +54,12 @@ def test_max_min_diversity():
     while len(chosen) < KEEP:
         chosen.append(int((unit @ unit[chosen].T).amax(1).index_fill_(0, torch.tensor(chosen), torch.inf).argmin()))
     assert run(spread, [ROWS.to(DEVICE)], KEEP).tolist() == [chosen]
+
+
+def test_volume():
+    """Against torch's operations, since the kernel that the definition holds takes 2.3 GB."""
+    given = [ROWS.to(DEVICE)], [torch.rand(N, generator=torch.Generator().manual_seed(0)).to(DEVICE)], KEEP
+    assert run(dpp, *given).tolist() == dpp(*given, backend="torch").tolist()
 
 
 def test_screening_and_merging():

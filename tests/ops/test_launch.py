@@ -8,7 +8,7 @@ import torch
 from tests.support.crews import crews
 from tests.support.ops import DEVICE, blobs, poisoned, raster, running
 
-from vlm_pruner.ops import GrowthRule, facility, farthest_points, grow, merge, screen, spread
+from vlm_pruner.ops import GrowthRule, dpp, facility, farthest_points, grow, merge, screen, spread
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
 
@@ -45,6 +45,7 @@ def inputs(n: int = 40) -> dict:
         grow: (unit, place[None].to(DEVICE), diagonal[None].to(DEVICE), index, 9, GrowthRule()),
         merge: ([features], index, source, torch.ones(1, n, device=DEVICE), 0.3),
         spread: ([features], 5),
+        dpp: ([features], [torch.ones(n, device=DEVICE)], 5),
         facility: (unit @ unit.mT, 5),
     }
 

@@ -10,7 +10,7 @@ from tests.support.device import counted_operations, kernels_written_down
 from tests.support.ops import DEVICE, blobs, raster, running
 
 from vlm_pruner.methods import create
-from vlm_pruner.ops import GrowthRule, facility, farthest_points, grow, merge, screen, spread
+from vlm_pruner.ops import GrowthRule, dpp, facility, farthest_points, grow, merge, screen, spread
 from vlm_pruner.types import VisualTokens
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
@@ -33,12 +33,21 @@ def merging(images: int, n: int, keep: int) -> None:
     merge(features(images, n).unbind(), index.expand(images, -1), source.expand(images, -1), weight, 0.3)
 
 
+def volume(images: int, n: int, keep: int) -> None:
+    dpp(features(images, n).unbind(), torch.ones(images, n, device=DEVICE).unbind(), keep)
+
+
 OPS = {
     "pivots": (lambda b, n, k: farthest_points(features(b, n)[:, None].unbind(), k), {"_whole": 1}),
     "screen": (lambda b, n, k: screen(features(b, n).unbind(), k), {"_variances": 1, "_unit_rows": 1}),
     "growth": (growth, {"_whole": 1}),
     "merge": (merging, {"_fold": 1}),
     "maxmin": (lambda b, n, k: spread(features(b, n).unbind(), k), {"_lengths": 1, "_neighbours": 1, "_choose": 1}),
+    "maxmin from a start": (
+        lambda b, n, k: spread(features(b, n).unbind(), k, start=0),
+        {"_lengths": 1, "_choose": 1},
+    ),
+    "dpp": (volume, {"_whole": 1}),
     "facility": (lambda b, n, k: facility(features(b, n), k), {"_choose": 1}),
 }
 

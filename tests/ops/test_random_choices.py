@@ -1,10 +1,10 @@
-"""200 random images of 1 to 1,200 tokens each: the kernels of DivPrune and of facility location choose as defined."""
+"""200 random images of 1 to 1,200 tokens each: diversity, volume and facility location are chosen as defined."""
 
 import pytest
 import torch
-from tests.support.ops import blobs, poisoned, running, triton, unwritten
+from tests.support.ops import blobs, numba, poisoned, running, triton, unwritten
 
-from vlm_pruner.ops import facility, spread
+from vlm_pruner.ops import dpp, facility, spread
 
 SHARES = 4
 DTYPES = (torch.float32, torch.float32, torch.bfloat16, torch.float16)
@@ -24,7 +24,7 @@ def nan_in_new_memory(monkeypatch):
     monkeypatch.setattr(torch, "empty", lambda *a, **k: unwritten(empty(*a, **k)))
 
 
-@pytest.mark.parametrize("backend", [triton])
+@pytest.mark.parametrize("backend", ["torch", numba, triton])
 @pytest.mark.parametrize("share", range(SHARES))
 def test_max_min_diversity(backend, share):
     for seed in range(share, 200, SHARES):
@@ -32,12 +32,29 @@ def test_max_min_diversity(backend, share):
         noise = float(torch.rand((), generator=random)) + 0.1
         rows = [blobs(n, 40, seed + 1000 * i, noise=noise) for i in range(1 + seed % 2)]
         images = [poisoned(r.to(DTYPES[seed % 4])) for r in rows]
+        given = {"start": n // 2} if seed % 3 == 0 else {}
+        if seed % 5 == 0:
+            given["weight"] = [poisoned(torch.rand(n, generator=random)) for _ in images]
         with running(backend):
-            found = spread(images, keep)
-        assert found.tolist() == spread(images, keep, backend="naive").tolist(), f"seed {seed}"
+            found = spread(images, keep, **given)
+        assert found.tolist() == spread(images, keep, **given, backend="naive").tolist(), f"seed {seed}"
 
 
-@pytest.mark.parametrize("backend", ["torch", triton])
+@pytest.mark.parametrize("backend", ["torch", numba, triton])
+@pytest.mark.parametrize("share", range(SHARES))
+def test_volume(backend, share):
+    for seed in range(share, 200, SHARES):
+        random, n, keep = drawn(seed)
+        noise = float(torch.rand((), generator=random)) + 0.1
+        rows = [blobs(n, 40, seed + 1000 * i, noise=noise) for i in range(1 + seed % 2)]
+        images = [poisoned(r.to(DTYPES[seed % 4])) for r in rows]
+        weight = [poisoned(torch.rand(n, generator=random)) for _ in images]
+        with running(backend):
+            found = dpp(images, weight, keep)
+        assert found.tolist() == dpp(images, weight, keep, backend="naive").tolist(), f"seed {seed}"
+
+
+@pytest.mark.parametrize("backend", ["torch", numba, triton])
 @pytest.mark.parametrize("share", range(SHARES))
 def test_facility_location(backend, share):
     """In eighths, whose sums are exact: ties are many, and in float32 they stay ties."""

@@ -69,7 +69,8 @@ def ops(dtype: torch.dtype, n: int, d: int, keep: int) -> None:
     triton_of("pivots").farthest_points(keys, 4)
     triton_of("screen").screen(features, 256)
     triton_of("merge").merge(features, index, source, weight, 0.3)
-    triton_of("maxmin").spread(features, keep)
+    triton_of("maxmin").spread(features, keep, None, None)
+    triton_of("dpp").dpp(features, weight.unbind(), keep)
     if dtype == torch.float32:
         triton_of("facility").facility(torch.zeros(2, n, 4096), keep, None, None)
         images = torch.zeros(2, n, 256), torch.zeros(2, n, 2), torch.ones(2), index[:, :4]

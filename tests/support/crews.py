@@ -50,6 +50,7 @@ class _Threads:
 def _tiles(patch: pytest.MonkeyPatch, share: int, rows: int, growth: dict[str, int], matrix: dict[str, int]) -> None:
     sizes = {"launch": share, "facility.triton": rows, "merge.triton": {"ROWS": share, "COLUMNS": 16}}
     sizes |= {"growth.triton": growth, "maxmin.triton": matrix}
+    sizes["dpp.triton"] = {"CHANNELS": matrix["CHANNELS"], "ROWS": 16}
     for name, size in sizes.items():
         patch.setattr(importlib.import_module(f"vlm_pruner.ops.{name}"), "_INTERPRETED", size)
 

@@ -24,8 +24,8 @@ READS_NOTHING = [
     "unread",
     triton,
 ]
-FAST = ["torch", *READS_NOTHING]
-COMPILED = [*FAST, numba]  # of the ops that are written as loops, too
+LOOPS = ["torch", "unread", numba]  # of the ops without kernels
+FAST = ["torch", *READS_NOTHING, numba]
 
 
 @contextmanager
@@ -33,8 +33,8 @@ def running(backend: str) -> Iterator[None]:
     """Ops run on `backend`; "unread" is torch as on a device whose values are not to be read."""
     with pytest.MonkeyPatch.context() as patch, use_backend("torch" if backend == "unread" else backend):
         if backend == "unread":
-            for op in ("growth", "maxmin", "pivots", "screen"):
-                patch.setattr(importlib.import_module(f"vlm_pruner.ops.{op}.torch"), "may_read", lambda _: False)
+            for module in ("basic", "growth.torch", "maxmin.torch", "pivots.torch", "screen.torch"):
+                patch.setattr(importlib.import_module(f"vlm_pruner.ops.{module}"), "may_read", lambda _: False)
         yield
 
 

@@ -1,6 +1,7 @@
-"""Hot-path primitives of the methods, one folder each: `naive.py` defines, `torch.py` and `triton.py` are fast."""
+"""Hot-path primitives of the methods, one folder each: `naive.py` defines, the others are fast."""
 
 from vlm_pruner.ops.dispatch import BACKENDS, use_backend
+from vlm_pruner.ops.dpp import dpp
 from vlm_pruner.ops.facility import facility
 from vlm_pruner.ops.growth import GrowthRule, grow
 from vlm_pruner.ops.maxmin import spread
@@ -14,6 +15,7 @@ __all__ = [
     "GrowthRule",
     "constant",
     "declared_sync",
+    "dpp",
     "facility",
     "farthest_points",
     "grow",

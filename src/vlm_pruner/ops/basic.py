@@ -7,7 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["chosen", "minmax", "normalise", "others", "pool", "ranking", "together", "top"]
+from vlm_pruner.ops.sync import declared_sync, may_read
+
+__all__ = ["chosen", "inverse_norms", "minmax", "normalise", "others", "pool", "ranking", "together", "top"]
 
 
 def normalise(x: Tensor) -> Tensor:
@@ -16,6 +18,23 @@ def normalise(x: Tensor) -> Tensor:
     x = x / x.abs().amax(-1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
     unit: Tensor = x / x.norm(dim=-1, keepdim=True).clamp_min(1e-6)
     return unit
+
+
+def inverse_norms(rows: Tensor) -> Tensor:
+    """[n] float32: 1 / length of each of `rows` [n, d], 0 for a row of zeros; without a copy of all of them."""
+    if rows.dtype == torch.float32 and may_read(rows):
+        norm = torch.linalg.vector_norm(rows, dim=1)
+        with declared_sync():
+            if bool(((norm > 1e-12) & (norm < 1e15)).all()):  # no square has overflown or vanished
+                inverse: Tensor = norm.reciprocal_()
+                return inverse
+    return torch.cat([_scaled_inverse_norms(part.float()) for part in torch.split(rows, 256)])
+
+
+def _scaled_inverse_norms(rows: Tensor) -> Tensor:
+    largest = rows.abs().amax(1).clamp_(min=torch.finfo(torch.float32).tiny)
+    norm = torch.linalg.vector_norm(rows / largest[:, None], dim=1)
+    return torch.where(norm > 0, 1 / (norm * largest), 0.0)
 
 
 def ranking(score: Tensor) -> Tensor:

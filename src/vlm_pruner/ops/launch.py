@@ -29,6 +29,7 @@ __all__ = [
     "inverse",
     "lower",
     "meet",
+    "part",
     "share",
 ]
 
@@ -104,6 +105,13 @@ def meet(arrivals, rounds, ALONE: tl.constexpr):
         while arrived < everyone:
             arrived = tl.atomic_add(arrivals, 0, sem="acquire")
         tl.debug_barrier()
+
+
+@triton.jit
+def part(rows, token, real, channel, sizes):
+    """[tokens, channels] of the features in float32; `sizes` are n, d and the strides of a row."""
+    address = token.to(tl.int64)[:, None] * sizes[2] + channel[None, :] * sizes[3]
+    return tl.load(rows + address, mask=real[:, None] & (channel < sizes[1])[None, :], other=0.0).to(tl.float32)
 
 
 @triton.jit

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from vlm_pruner.ops.sync import declared_sync
 
-__all__ = ["compiled", "numbers", "value"]
+__all__ = ["compiled", "dots", "numbers", "scaled", "value"]
 
 # Sums may be taken in any order and products fused with them, as everywhere; NaN and infinities are what they are.
 _OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {"reassoc", "contract", "nsz"}}
@@ -66,3 +66,27 @@ def _from_half(x):  # type: ignore[no-untyped-def]
     if bits >= 0x0F800000:
         number = np.uint32(bits | 0x7F800000).view(np.float32)
     return -number if x < 0 else number
+
+
+@compiled
+def scaled(rows, at, scale, out):  # type: ignore[no-untyped-def]
+    """Into `out`: the row of `numbers` that begins `at`, times `scale`, in float32."""
+    row = rows[at : at + len(out)]
+    for c in range(len(out)):
+        out[c] = value(row[c]) * scale
+
+
+@compiled
+def dots(rows, stride, own, tokens, out):  # type: ignore[no-untyped-def]
+    """Into `out`: the products of `own` with the rows of one to four `tokens`, each the same in whatever company."""
+    d, last = len(own), len(tokens) - 1
+    at0, at1 = tokens[0] * stride, tokens[min(1, last)] * stride
+    at2, at3 = tokens[min(2, last)] * stride, tokens[last] * stride
+    row0, row1, row2, row3 = rows[at0 : at0 + d], rows[at1 : at1 + d], rows[at2 : at2 + d], rows[at3 : at3 + d]
+    sum0, sum1, sum2, sum3 = np.float32(0), np.float32(0), np.float32(0), np.float32(0)
+    for c in range(d):
+        sum0 += own[c] * value(row0[c])
+        sum1 += own[c] * value(row1[c])
+        sum2 += own[c] * value(row2[c])
+        sum3 += own[c] * value(row3[c])
+    out[0], out[1], out[2], out[3] = sum0, sum1, sum2, sum3

@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from tests.support.ops import DEVICE, running, triton
+from tests.support.ops import DEVICE, FAST, running, triton
 from tests.support.sync import no_undeclared_reads
 
 from vlm_pruner.ops.facility import facility
 
 
-@pytest.mark.parametrize("backend", ["torch", triton])
+@pytest.mark.parametrize("backend", FAST)
 @pytest.mark.parametrize(("n", "m", "keep"), [(1, 1, 1), (7, 3, 7), (13, 13, 5), (63, 40, 12)])
 @pytest.mark.parametrize("weights", ["none", "rows", "candidates", "both"])
 def test_equals_the_definition(backend, n, m, keep, weights):
@@ -28,7 +28,7 @@ def test_two_steps_by_hand():
     assert facility(cover, 2, candidate_weight=torch.tensor([[2.0, 1.0, 1.0]])).tolist() == [[0, 1]]
 
 
-@pytest.mark.parametrize("backend", ["torch", triton])
+@pytest.mark.parametrize("backend", FAST)
 def test_ties_go_to_the_lower_index_and_nothing_is_taken_twice(backend):
     with running(backend):
         assert facility(torch.zeros(1, 40, 3, device=DEVICE), 40).tolist() == [list(range(40))]

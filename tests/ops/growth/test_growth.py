@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 import torch
-from tests.support.ops import COMPILED, DEVICE, READS_NOTHING, blobs, poisoned, raster, running
+from tests.support.ops import DEVICE, FAST, READS_NOTHING, blobs, poisoned, raster, running
 from tests.support.sync import no_undeclared_reads
 
 from vlm_pruner.ops import GrowthRule, grow
@@ -38,13 +38,13 @@ def check(backend, images, keep, rule=RULE):
     assert found.owner.tolist() == expected.owner.tolist()
 
 
-@pytest.mark.parametrize("backend", COMPILED)
+@pytest.mark.parametrize("backend", FAST)
 @pytest.mark.parametrize(("n", "keep"), [(1, 1), (2, 2), (5, 3), (17, 17), (64, 20), (130, 100), (577, 64)])
 def test_equals_the_definition(backend, n, keep):
     check(backend, inputs(n, min(4, keep)), keep)
 
 
-@pytest.mark.parametrize("backend", COMPILED)
+@pytest.mark.parametrize("backend", FAST)
 @pytest.mark.parametrize(
     "change",
     [
@@ -63,7 +63,7 @@ def test_every_rule(backend, change):
     check(backend, inputs(90, 4), 40, dataclasses.replace(RULE, **change))
 
 
-@pytest.mark.parametrize("backend", COMPILED)
+@pytest.mark.parametrize("backend", FAST)
 def test_equal_tokens_and_dense_images(backend):
     images = inputs(100, 4, groups=2, noise=0.02)
     check(backend, images, 50)
@@ -73,7 +73,7 @@ def test_equal_tokens_and_dense_images(backend):
     check(backend, images, 50, dataclasses.replace(RULE, fill=False))
 
 
-@pytest.mark.parametrize("backend", COMPILED)
+@pytest.mark.parametrize("backend", FAST)
 def test_tokens_without_a_place(backend):
     images = inputs(60, 3)
     images[1] = images[1].clone()
@@ -83,7 +83,7 @@ def test_tokens_without_a_place(backend):
     check(backend, images, 30)
 
 
-@pytest.mark.parametrize("backend", COMPILED)
+@pytest.mark.parametrize("backend", FAST)
 def test_three_coordinates(backend):
     images = inputs(60, 3)
     images[1] = torch.cat([images[1], torch.arange(60, device=DEVICE).float().expand(2, -1)[..., None] / 7], 2)

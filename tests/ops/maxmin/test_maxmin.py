@@ -19,6 +19,29 @@ def test_equals_the_definition(backend, n, keep, noise):
 
 
 @pytest.mark.parametrize("backend", FAST)
+@pytest.mark.parametrize(("n", "keep"), [(1, 1), (9, 9), (130, 40)])
+@pytest.mark.parametrize("noise", [0.05, 1.0])
+@pytest.mark.parametrize("start", [None, 0])
+def test_a_given_start_and_weighted_distances(backend, n, keep, noise, start):
+    features = [poisoned(blobs(n, 24, n + 100 * seed, noise=noise)) for seed in range(2)]
+    weight = [poisoned(torch.rand(n, generator=torch.Generator().manual_seed(seed))) for seed in range(2)]
+    for given in ({"start": n - 1}, {"start": start, "weight": weight}):
+        with running(backend):
+            found = spread(features, keep, **given)
+        assert found.tolist() == spread(features, keep, **given, backend="naive").tolist()
+
+
+@pytest.mark.parametrize("backend", ["naive", *FAST])
+def test_what_counts_for_nothing_is_taken_last(backend):
+    features, weight = blobs(8, 16, 0, noise=1.0).to(DEVICE), torch.ones(8, device=DEVICE)
+    weight[[2, 5]] = 0
+    with running(backend):
+        order = spread([features], 8, start=4, weight=[weight])[0].tolist()
+    assert order[0] == 4
+    assert order[-2:] == [2, 5]
+
+
+@pytest.mark.parametrize("backend", FAST)
 @pytest.mark.parametrize("scale", [1e-30, 1e30])
 def test_rows_of_any_length_and_zero_rows(backend, scale):
     features = blobs(40, 16, 0).to(DEVICE)

@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from tests.support.ops import COMPILED, DEVICE, READS_NOTHING, blobs, poisoned, running
+from tests.support.ops import DEVICE, FAST, READS_NOTHING, blobs, poisoned, running
 from tests.support.sync import no_undeclared_reads
 
 from vlm_pruner.ops import screen
 
 
-@pytest.mark.parametrize("backend", COMPILED)
+@pytest.mark.parametrize("backend", FAST)
 @pytest.mark.parametrize(("n", "d", "channels"), [(1, 8, 3), (2, 8, 8), (33, 40, 64), (65, 700, 16), (90, 20, 20)])
 def test_equals_the_definition(backend, n, d, channels):
     spread = torch.linspace(0.1, 3, d)[torch.randperm(d, generator=torch.Generator().manual_seed(0))]
@@ -19,7 +19,7 @@ def test_equals_the_definition(backend, n, d, channels):
     torch.testing.assert_close(found, screen(images, channels, backend="naive"))
 
 
-@pytest.mark.parametrize("backend", COMPILED)
+@pytest.mark.parametrize("backend", FAST)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 def test_half_precision_is_read_in_float32(backend, dtype):
     image = (blobs(50, 300, 1) * torch.linspace(0.1, 3, 300)).to(DEVICE, dtype)
@@ -27,7 +27,7 @@ def test_half_precision_is_read_in_float32(backend, dtype):
         torch.testing.assert_close(screen([image], 30), screen([image], 30, backend="naive"))
 
 
-@pytest.mark.parametrize("backend", COMPILED)
+@pytest.mark.parametrize("backend", FAST)
 def test_a_large_mean_does_not_hide_a_small_spread(backend):
     steady = 30 + 0.001 * torch.randn(200, 10, generator=torch.Generator().manual_seed(0))
     lively = 0.01 * torch.randn(200, 10, generator=torch.Generator().manual_seed(1))
@@ -36,7 +36,7 @@ def test_a_large_mean_does_not_hide_a_small_spread(backend):
         torch.testing.assert_close(screen([image], 10), torch.nn.functional.normalize(lively, dim=1)[None].to(DEVICE))
 
 
-@pytest.mark.parametrize("backend", COMPILED)
+@pytest.mark.parametrize("backend", FAST)
 @pytest.mark.parametrize("scale", [1e-30, 1e30])
 @pytest.mark.parametrize("channels", [5, 6])
 @pytest.mark.filterwarnings("ignore:overflow encountered")  # variances may be infinite; the interpreter says so

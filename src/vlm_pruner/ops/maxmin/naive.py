@@ -10,20 +10,20 @@ from torch import Tensor
 __all__ = ["spread"]
 
 
-def spread(features: Sequence[Tensor], keep: int) -> Tensor:
+def spread(features: Sequence[Tensor], keep: int, start: int | None, weight: Sequence[Tensor] | None) -> Tensor:
     """[B, keep] tokens; see `vlm_pruner.ops.maxmin.spread`. Holds all [n, n] cosines of an image."""
-    return torch.stack([_one(f, keep) for f in features])
+    weights = [torch.ones_like(f[:, 0]) for f in features] if weight is None else weight
+    return torch.stack([_one(f, keep, start, w.double()) for f, w in zip(features, weights, strict=True)])
 
 
-def _one(features: Tensor, keep: int) -> Tensor:
+def _one(features: Tensor, keep: int, start: int | None, weight: Tensor) -> Tensor:
     unit = torch.nn.functional.normalize(features.double(), dim=1)
     cosine = unit @ unit.T  # [n, n]
     cosine = cosine.maximum(cosine.T)  # its roundings must not decide between two tokens nearest to each other
     closest = cosine.clone().fill_diagonal_(-torch.inf).amax(1)  # [n] cosine of the nearest neighbour
-    chosen = [closest.argmin()]
-    covered = torch.full_like(closest, -torch.inf)  # [n] largest cosine to a chosen token
+    chosen = [int(closest.argmin()) if start is None else start]
     while len(chosen) < keep:
-        covered = covered.maximum(cosine[chosen[-1]])
-        covered[chosen[-1]] = torch.inf
-        chosen.append(covered.argmin())
-    return torch.stack(chosen)
+        distance = weight * (1 - cosine[chosen].amax(0))
+        distance[chosen] = -torch.inf
+        chosen.append(int(distance.argmax()))
+    return torch.tensor(chosen, device=features.device)

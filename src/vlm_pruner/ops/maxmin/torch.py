@@ -13,39 +13,56 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from vlm_pruner.ops.basic import inverse_norms
 from vlm_pruner.ops.sync import declared_sync, may_read
 
-__all__ = ["spread"]
+__all__ = ["Cosines", "first_bounded", "spread"]
 
 _ROWS = 32
 _CACHED = 1024  # tokens whose cosines are held: 4 n q floats with q = 256
 
 
-def spread(features: Sequence[Tensor], keep: int) -> Tensor:
+def spread(features: Sequence[Tensor], keep: int, start: int | None, weight: Sequence[Tensor] | None) -> Tensor:
     """[B, keep] tokens; see `vlm_pruner.ops.maxmin.spread`. Holds at most 1024 rows of cosines."""
-    return torch.stack([_one(f, keep) for f in features])
+    weights = [None] * len(features) if weight is None else weight
+    return torch.stack([_one(f, keep, start, w) for f, w in zip(features, weights, strict=True)])
 
 
-def _one(features: Tensor, keep: int) -> Tensor:
-    cosines = _Cosines(features)
+def _one(features: Tensor, keep: int, start: int | None, weight: Tensor | None) -> Tensor:
+    cosines = Cosines(features)
     if may_read(features):
         with declared_sync():
             held: dict[int, Tensor] = {}
-            return _grow_cached(cosines, _first_bounded(cosines, held), keep, held)
-    chosen = [cosines.closest_of_all().argmin()]
-    covered = features.new_full((len(features),), -torch.inf, dtype=torch.float32)
+            first = first_bounded(cosines, held) if start is None else start
+            return _grow_cached(cosines, first, keep, weight, held)
+    if start is None:
+        chosen = [cosines.closest_of_all().argmin().view(1)]
+    else:
+        chosen = [torch.full((1,), start, device=features.device)]
+    covered, taken = _nothing_covered(cosines)
     while len(chosen) < keep:
-        covered = covered.maximum(cosines.rows(chosen[-1][None])[0]).index_fill_(0, chosen[-1], torch.inf)
-        chosen.append(covered.argmin())
-    return torch.stack(chosen)
+        covered = covered.maximum(cosines.rows(chosen[-1])[0])
+        taken = taken.index_fill_(0, chosen[-1], -torch.inf)
+        chosen.append((_distance(covered, weight) + taken).argmax().view(1))
+    return torch.cat(chosen)
 
 
-class _Cosines:
+def _nothing_covered(cosines: Cosines) -> tuple[Tensor, Tensor]:
+    """[n] the largest cosine to a chosen token, and 0 or, where chosen, -inf."""
+    return torch.full_like(cosines.inverse, -torch.inf), torch.zeros_like(cosines.inverse)
+
+
+def _distance(covered: Tensor, weight: Tensor | None) -> Tensor:
+    """[n] what orders tokens as their weighted distance does, without rounding where nothing is weighted."""
+    return -covered if weight is None else weight * (1 - covered)
+
+
+class Cosines:
     """Rows of the matrix of all cosines, on demand."""
 
     def __init__(self, features: Tensor) -> None:
         self.features = features
-        self.inverse = _inverse_norms(features)  # [n]
+        self.inverse = inverse_norms(features)  # [n]
         self.count = len(features)
 
     def rows(self, index: Tensor, start: int = 0) -> Tensor:
@@ -69,24 +86,7 @@ class _Cosines:
         return closest
 
 
-def _inverse_norms(features: Tensor) -> Tensor:
-    """[n] 1 / length of each row, 0 for a row of zeros."""
-    if features.dtype == torch.float32 and may_read(features):
-        norm = torch.linalg.vector_norm(features, dim=1)
-        with declared_sync():
-            if bool(((norm > 1e-12) & (norm < 1e15)).all()):  # no square has overflown or vanished
-                inverse: Tensor = norm.reciprocal_()
-                return inverse
-    return torch.cat([_scaled_inverse_norms(part.float()) for part in torch.split(features, _ROWS)])
-
-
-def _scaled_inverse_norms(rows: Tensor) -> Tensor:
-    largest = rows.abs().amax(1).clamp_(min=torch.finfo(torch.float32).tiny)
-    norm = torch.linalg.vector_norm(rows / largest[:, None], dim=1)
-    return torch.where(norm > 0, 1 / (norm * largest), 0.0)
-
-
-def _first_bounded(cosines: _Cosines, held: dict[int, Tensor]) -> int:
+def first_bounded(cosines: Cosines, held: dict[int, Tensor]) -> int:
     """The token whose nearest neighbour is farthest; rows of cosines computed on the way go to `held`."""
     n = cosines.count
     bound = cosines.inverse.new_full((n,), -torch.inf)  # [n] of the largest cosine to another token, from below
@@ -98,7 +98,7 @@ def _first_bounded(cosines: _Cosines, held: dict[int, Tensor]) -> int:
             held.update(zip(index.tolist(), cosine, strict=True))
         others = cosine.scatter(1, index[:, None], -torch.inf)
         bound = bound.maximum(others.amax(0))
-        bound[index] = others.amax(1)
+        bound[index] = bound[index].maximum(others.amax(1))  # each cosine both ways: two of one value stay equal
         exact[index] = True
         best = bound[exact].min()
         left = ((bound <= best) & ~exact).nonzero().flatten()
@@ -106,14 +106,13 @@ def _first_bounded(cosines: _Cosines, held: dict[int, Tensor]) -> int:
     return int(bound.argmin())  # what is not exact exceeds the best
 
 
-def _grow_cached(cosines: _Cosines, first: int, keep: int, held: dict[int, Tensor]) -> Tensor:
-    chosen = [first]
-    covered = cosines.inverse.new_full((cosines.count,), -torch.inf)  # [n] largest cosine to a chosen token
+def _grow_cached(cosines: Cosines, first: int, keep: int, weight: Tensor | None, held: dict[int, Tensor]) -> Tensor:
+    chosen, (covered, taken) = [first], _nothing_covered(cosines)
     while len(chosen) < keep:
         row = held.get(chosen[-1])
         if row is None:
             row = cosines.rows(torch.tensor(chosen[-1:], device="cpu"))[0]
         covered = covered.maximum(row)
-        covered[chosen[-1]] = torch.inf
-        chosen.append(int(covered.argmin()))
+        taken[chosen[-1]] = -torch.inf
+        chosen.append(int((_distance(covered, weight) + taken).argmax()))
     return torch.tensor(chosen, device="cpu")

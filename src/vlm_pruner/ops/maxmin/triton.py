@@ -19,6 +19,7 @@ from vlm_pruner.ops.launch import (
     interpreted,
     inverse,
     lower,
+    part,
     share,
 )
 
@@ -26,13 +27,6 @@ __all__ = ["spread"]
 
 _ON_DEVICE = {"TILE": 64, "CHANNELS": 32}  # of the matrix of cosines
 _INTERPRETED = {"TILE": 256, "CHANNELS": 512}
-
-
-@triton.jit
-def _part(rows, token, real, channel, sizes):
-    """[tokens, channels] in float32; `sizes` are n, d and the strides of a row."""
-    address = token.to(tl.int64)[:, None] * sizes[2] + channel[None, :] * sizes[3]
-    return tl.load(rows + address, mask=real[:, None] & (channel < sizes[1])[None, :], other=0.0).to(tl.float32)
 
 
 @triton.jit(do_not_specialize=["n"])
@@ -49,12 +43,12 @@ def _lengths(
     real = token < n
     most = tl.zeros((TOKENS,), tl.float32)
     for start in range(0, d, CHANNELS):
-        most = tl.maximum(most, tl.max(tl.abs(_part(rows, token, real, start + tl.arange(0, CHANNELS), sizes)), 1))
+        most = tl.maximum(most, tl.max(tl.abs(part(rows, token, real, start + tl.arange(0, CHANNELS), sizes)), 1))
     scale = inverse(most)
     square = tl.zeros((TOKENS,), tl.float32)
     for start in range(0, d, CHANNELS):
-        part = _part(rows, token, real, start + tl.arange(0, CHANNELS), sizes) * scale[:, None]
-        square += tl.sum(part * part, 1)
+        scaled = part(rows, token, real, start + tl.arange(0, CHANNELS), sizes) * scale[:, None]
+        square += tl.sum(scaled * scaled, 1)
     tl.store(closest + b * n + token, tl.full((TOKENS,), float("-inf"), tl.float32), mask=real)
     tl.store(largest + b * n + token, scale, mask=real)
     tl.store(length + b * n + token, inverse(tl.sqrt(square)), mask=real)
@@ -75,8 +69,8 @@ def _neighbours(
         cosine = tl.zeros((TILE, TILE), tl.float32)
         for start in range(0, d, CHANNELS):
             channel = start + tl.arange(0, CHANNELS)
-            left = _part(rows, one, one < n, channel, sizes) * left_scale
-            right = _part(rows, other, other < n, channel, sizes) * right_scale
+            left = part(rows, one, one < n, channel, sizes) * left_scale
+            right = part(rows, other, other < n, channel, sizes) * right_scale
             cosine = tl.dot(left, tl.trans(right), cosine, input_precision="ieee")
         left_length = tl.load(length + one, mask=one < n, other=0.0)
         cosine *= left_length[:, None] * tl.load(length + other, mask=other < n, other=0.0)[None, :]
@@ -97,16 +91,18 @@ def _cosines(rows, length, largest, token, real, latest, sizes, TOKENS: tl.const
         channel = start + tl.arange(0, CHANNELS)
         row = rows + latest.to(tl.int64) * sizes[2] + channel * sizes[3]
         other = tl.load(row, mask=channel < sizes[1], other=0.0).to(tl.float32) * other_scale
-        dot += tl.sum(_part(rows, token, real, channel, sizes) * scale * other[None, :], 1)
+        dot += tl.sum(part(rows, token, real, channel, sizes) * scale * other[None, :], 1)
     return dot * tl.load(length + token, mask=real, other=0.0) * tl.load(length + latest)
 
 
-@triton.jit(do_not_specialize=["keep", "n"])
+@triton.jit(do_not_specialize=["start_at", "keep", "n"])
 def _choose(
-    features, length, largest, closest, near, scores, tokens, arrivals, chosen, keep, n, d, row_b, row_n, row_d,
-    TOKENS: tl.constexpr, CHANNELS: tl.constexpr, SLOTS: tl.constexpr,
+    features, length, largest, closest, weight, near, scores, tokens, arrivals, chosen, start_at, keep,
+    n, d, row_b, row_n, row_d, WEIGHTED: tl.constexpr, TOKENS: tl.constexpr, CHANNELS: tl.constexpr,
+    SLOTS: tl.constexpr,
 ):  # fmt: skip
-    """Step 0 takes the token whose nearest neighbour is farthest, every other one that farthest from those chosen."""
+    """Step 0 takes the token whose nearest neighbour is farthest, or `start_at` where that is not negative; every other
+    one takes the token that is farthest from those chosen."""
     b = tl.program_id(0).to(tl.int64)
     rows, sizes = features + b * row_b, (n, d, row_n, row_d)
     length, largest, closest, near = length + b * n, largest + b * n, closest + b * n, near + b * n
@@ -119,10 +115,14 @@ def _choose(
             real = token < n
             if step == 0:
                 score = -tl.load(closest + token, mask=real, other=0.0)
+                score = tl.where(start_at < 0, score, (token == start_at).to(tl.float32))
                 tl.store(near + token, tl.full((TOKENS,), float("inf"), tl.float32), mask=real)
             else:
                 score = -_cosines(rows, length, largest, token, real, latest, sizes, TOKENS, CHANNELS)
                 score = lower(near, score, token, real, latest)
+                if WEIGHTED:
+                    own = tl.load(weight + b * n + token, mask=real, other=0.0).to(tl.float32)
+                    score = tl.where(score == float("-inf"), score, own * (1 + tl.maximum(score, -2.0)))
             best, which = better(best, which, score, token, real)
         best, latest = best_of_crew(best, which, scores, tokens, arrivals, step, SLOTS)
         if tl.program_id(1) == 0:
@@ -130,21 +130,23 @@ def _choose(
 
 
 @at_home
-def spread(features: Sequence[Tensor], keep: int) -> Tensor:
+def spread(features: Sequence[Tensor], keep: int, start: int | None, weight: Sequence[Tensor] | None) -> Tensor:
     """[B, keep] tokens; see `vlm_pruner.ops.maxmin.spread`. O(n) memory beyond the input."""
     images = together(features)  # [B, n, d]
     (batch, n, d), device = images.shape, images.device
     matrix = _INTERPRETED if interpreted() else _ON_DEVICE
     crew = Crew(batch, triton.cdiv(n, share()), device)
     length, largest, closest, near = (torch.empty(batch, n, dtype=torch.float32, device=device) for _ in range(4))
+    weights = near if weight is None else torch.stack(list(weight)).contiguous()  # [B, n]; not read where there is none
     chosen = torch.empty(batch, keep, dtype=torch.int64, device=device)
     sizes = (n, d, *images.stride())
     blocks = {"TOKENS": share(), "CHANNELS": 512 if interpreted() else 128}
     _lengths[triton.cdiv(n, share()), batch](images, length, largest, closest, *sizes, **blocks, **OPTIONS)
-    sides = triton.cdiv(n, matrix["TILE"])
-    _neighbours[batch, sides, sides](images, length, largest, closest, *sizes, **matrix, **OPTIONS)
+    if start is None:
+        sides = triton.cdiv(n, matrix["TILE"])
+        _neighbours[batch, sides, sides](images, length, largest, closest, *sizes, **matrix, **OPTIONS)
     _choose[crew.grid](
-        images, length, largest, closest, near, crew.scores, crew.tokens, crew.arrivals, chosen, keep, *sizes,
-        **blocks, **crew.options,
+        images, length, largest, closest, weights, near, crew.scores, crew.tokens, crew.arrivals, chosen,
+        -1 if start is None else start, keep, *sizes, WEIGHTED=weight is not None, **blocks, **crew.options,
     )  # fmt: skip
     return chosen

@@ -1,0 +1,28 @@
+"""Greedy maximum a posteriori of a determinantal point process, without its kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from vlm_pruner.ops.dispatch import implementation
+
+__all__ = ["LEAST", "dpp"]
+
+LEAST = 1e-10
+"""Share of the largest entry of the diagonal up to which a token adds no volume: those after it ignore it."""
+
+
+def dpp(rows: Sequence[Tensor], weight: Sequence[Tensor], keep: int, *, backend: str | None = None) -> Tensor:
+    """[B, keep] int64 tokens of B images in order of selection, each of which adds most volume to those before it.
+
+    The kernel of an image is diag(w) R R^T diag(w); its determinant over the chosen tokens is what grows. Ties go to
+    the lower index. Chen et al., "Fast greedy MAP inference for determinantal point process", arXiv:1709.05135, Alg. 1.
+
+    Args:
+        rows: B tensors R [n, d] of one shape, any float dtype.
+        weight: B tensors w [n].
+        keep: 1 <= keep <= n. Where the kernel's rank is lower, rounding decides about the rest.
+    """
+    return implementation("dpp", rows[0], backend).dpp(rows, weight, keep)  # type: ignore[no-any-return]

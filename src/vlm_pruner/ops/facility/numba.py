@@ -1,0 +1,57 @@
+"""Facility location with lazy gains: what a candidate would add is computed anew only while it might be the most.
+
+Gains only fall as more is reached, so one that is out of date is a bound. Minoux, "Accelerated greedy algorithms for
+maximizing submodular set functions", 1978.
+"""
+
+from __future__ import annotations
+
+import heapq
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vlm_pruner.ops.loops import compiled, numbers
+from vlm_pruner.ops.sync import declared_sync
+
+__all__ = ["facility"]
+
+
+def facility(cover: Tensor, keep: int, row_weight: Tensor | None, candidate_weight: Tensor | None) -> Tensor:
+    """[B, keep] candidates; see `vlm_pruner.ops.facility.facility`. O(n + m) memory beyond the input."""
+    rows = torch.ones_like(cover[:, 0]) if row_weight is None else row_weight
+    candidates = torch.ones_like(cover[:, :, 0]) if candidate_weight is None else candidate_weight
+    return torch.stack([_one(*parts, keep) for parts in zip(cover, rows, candidates, strict=True)])
+
+
+def _one(cover: Tensor, row_weight: Tensor, candidate_weight: Tensor, keep: int) -> Tensor:
+    values, (stride,) = numbers(cover)
+    with declared_sync():
+        rows, candidates = (w.detach().float().contiguous().numpy() for w in (row_weight, candidate_weight))
+    return torch.from_numpy(_choose(values, stride, rows, candidates, keep))
+
+
+@compiled
+def _choose(values, stride, rows, candidates, keep):
+    n, m, count = len(candidates), len(rows), 0
+    order, reached = np.empty(keep, np.int64), np.zeros(m, np.float32)
+    known = np.full(n, -1, np.int64)  # how many had been chosen when the gain was computed
+    bounds = [(np.float32(-np.inf), i) for i in range(n)]  # a heap; those that add most come first
+    while count < keep:
+        token = bounds[0][1]
+        own = values[token * stride : token * stride + m]
+        if known[token] == count:
+            for r in range(m):
+                reached[r] = max(reached[r], own[r])
+            order[count] = token
+            count += 1
+            heapq.heappop(bounds)
+            continue
+        gain = np.float32(0)
+        for r in range(m):
+            above = own[r] - reached[r]
+            gain += (above if above > 0 else np.float32(0)) * rows[r]
+        known[token] = count
+        heapq.heapreplace(bounds, (-gain * candidates[token], token))
+    return order
