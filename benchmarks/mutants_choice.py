@@ -118,7 +118,7 @@ CHOICE = (
            "for begin in range(0, known - 1, ROWS):", "ops/dpp"),
     Mutant("a gain that is out of date counts", "ops/facility/numba.py", "if known[token] == count:",
            "if known[token] >= 0:", "ops/facility"),
-    Mutant("a loop forgets what candidates count", "ops/facility/numba.py", "-gain * candidates[token]", "-gain",
+    Mutant("a loop forgets what candidates count", "ops/facility/numba.py", "gain *= candidates[token]", "pass",
            "ops/facility"),
     Mutant("what is kept comes in the order of selection", "methods/_order.py", "orders.sort(1).values", "orders",
            "methods/test_divprune.py"),

@@ -82,6 +82,8 @@ def test_values_that_are_no_numbers_lead_nowhere(size, wrong, where, monkeypatch
             spread([features], 6),
             facility(cover, 6),
             facility(cover, 6, weight),
+            dpp([features], [torch.ones(40, device=DEVICE)], 6),
+            dpp([blobs(40, 12, 0).to(DEVICE)], [weight[0]], 6),
         ]
         unit = screen([features], 12)
     for tokens in chosen:

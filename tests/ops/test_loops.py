@@ -7,7 +7,7 @@ import pytest
 import torch
 from tests.support.ops import blobs, raster, running
 
-from vlm_pruner.ops import GrowthRule, farthest_points, grow, merge, screen
+from vlm_pruner.ops import GrowthRule, dpp, facility, farthest_points, grow, merge, screen, spread
 
 numba = pytest.importorskip("numba")
 loops = importlib.import_module("vlm_pruner.ops.loops")
@@ -80,3 +80,28 @@ def test_without_a_place_to_keep_the_code(monkeypatch):
     with pytest.raises(RuntimeError, match="no locator available"):
         numba.njit(cache=True)(lambda x: 2 * x)
     assert loops.compiled(lambda x: 2 * x)(21) == 42
+
+
+@pytest.mark.parametrize("wrong", [torch.nan, torch.inf])
+@pytest.mark.parametrize("where", [slice(7, 9), slice(None)], ids=["two rows", "all rows"])
+def test_values_that_are_no_numbers_lead_nowhere(wrong, where):
+    """Nothing compares with a NaN: loops come to an end, and the tokens are real and different."""
+    plain = blobs(40, 12, 0)
+    features, weight = plain.clone(), torch.ones(40)
+    features[where, 3] = weight[where] = wrong
+    cover = (features @ features.T)[None]
+    with running("numba"):
+        chosen = [
+            farthest_points([features[None]], 12),
+            spread([features], 12),
+            spread([plain], 12, weight=[weight]),
+            spread([features], 12, start=8, weight=[weight]),
+            facility(cover, 12),
+            facility(cover, 12, weight[None]),
+            facility(cover, 12, None, weight[None]),
+            dpp([features], [torch.ones(40)], 12),
+            dpp([plain], [weight], 12),
+        ]
+    for (tokens,) in (c.tolist() for c in chosen):
+        assert len(set(tokens)) == 12
+        assert set(tokens) <= set(range(40))

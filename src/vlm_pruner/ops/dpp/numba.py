@@ -45,6 +45,8 @@ def _choose(rows, stride, d, scale, keep, least):
         scaled(rows, i * stride, scale[i], own)
         for c in range(d):
             added[i] += own[c] * own[c]
+        if np.isnan(added[i]):
+            added[i] = 0
     least *= added.max()
     bounds = [(-added[i], i) for i in range(n)]  # a heap; those that add most come first
     bounds += [(np.float32(np.inf), n)] * 2  # so that there are always rivals
@@ -59,7 +61,8 @@ def _choose(rows, stride, d, scale, keep, least):
             continue
         rival = bounds[1] if bounds[1] < bounds[2] else bounds[2]
         scaled(rows, token * stride, scale[token], own)
-        while known[token] < count and (-added[token], token) < rival:
+        leads = True
+        while leads and known[token] < count:
             begin = known[token]
             known[token] = min(begin + 4, count)
             dots(rows, stride, own, order[begin : known[token]], found)
@@ -71,5 +74,8 @@ def _choose(rows, stride, d, scale, keep, least):
                 entry = entry / factors[other, i] if factors[other, i] > 0 else np.float32(0)
                 factors[token, i] = entry
                 added[token] -= entry * entry
+            if np.isnan(added[token]):
+                added[token] = 0  # comes last
+            leads = (-added[token], token) < rival
         heapq.heapreplace(bounds, (-added[token], token))
     return order

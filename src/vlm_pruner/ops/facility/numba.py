@@ -53,5 +53,6 @@ def _choose(values, stride, rows, candidates, keep):
             above = own[r] - reached[r]
             gain += (above if above > 0 else np.float32(0)) * rows[r]
         known[token] = count
-        heapq.heapreplace(bounds, (-gain * candidates[token], token))
+        gain *= candidates[token]
+        heapq.heapreplace(bounds, (np.float32(0) if np.isnan(gain) else -gain, token))  # a NaN comes last
     return order
