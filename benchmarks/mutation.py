@@ -81,8 +81,6 @@ def _test(source: Path, command: list[str], output: str) -> NoReturn:
     for name in [n for n in sys.modules if n.partition(".")[0] == "vlm_pruner"]:
         del sys.modules[name]
     sys.path.insert(0, str(source))
-    # Numba keeps compiled loops by the file they are in, and does not see that one they call was broken.
-    os.environ["NUMBA_CACHE_DIR"] = tempfile.mkdtemp(dir=source)
     code = 3
     try:
         code = int(pytest.main(command))

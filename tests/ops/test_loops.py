@@ -82,6 +82,15 @@ def test_without_a_place_to_keep_the_code(monkeypatch):
     assert loops.compiled(lambda x: 2 * x)(21) == 42
 
 
+def test_what_is_kept_belongs_to_this_state_of_the_loops(monkeypatch, tmp_path):
+    """The functions that loops share are part of their code, and Numba does not see where these come from."""
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
+    for state, count in (("one", 1), ("one", 1), ("other", 2)):
+        monkeypatch.setattr(loops, "_check_sum", lambda state=state: state)
+        assert loops.compiled(lambda x: 2 * x)(21) == 42
+        assert len(list(tmp_path.rglob("*.nbi"))) == count
+
+
 @pytest.mark.parametrize("wrong", [torch.nan, torch.inf])
 @pytest.mark.parametrize("where", [slice(7, 9), slice(None)], ids=["two rows", "all rows"])
 def test_values_that_are_no_numbers_lead_nowhere(wrong, where):

@@ -5,6 +5,10 @@ They hold no lock of the interpreter, so that several threads can be in one at t
 
 from __future__ import annotations
 
+import functools
+import inspect
+import sys
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -25,11 +29,21 @@ _BITS = {torch.bfloat16: torch.uint16, torch.float16: torch.int16}
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function` as machine code, made at the first call and kept on disk where there is a place for it."""
+    """`function` as machine code, made at the first call and kept on disk where there is a place for it.
+
+    What is kept is found by the name of the function and the age of its file. Functions of this file become part of
+    what calls them, so that its check sum belongs to the name.
+    """
     try:
+        function.__qualname__ += f"-{_check_sum()}"
         return numba.njit(cache=True, **_OPTIONS)(function)  # type: ignore[no-any-return]
-    except RuntimeError:  # neither the package's folder nor the user's can be written to
+    except (OSError, RuntimeError):  # there is no source, or no folder that can be written to
         return numba.njit(**_OPTIONS)(function)  # type: ignore[no-any-return]
+
+
+@functools.cache
+def _check_sum() -> str:
+    return f"{zlib.crc32(inspect.getsource(sys.modules[__name__]).encode()):08x}"
 
 
 def numbers(tensor: Tensor) -> tuple[NDArray[Any], tuple[int, ...]]:
