@@ -21,7 +21,7 @@ __all__ = ["spread"]
 
 
 def spread(features: Sequence[Tensor], keep: int, start: int | None, weight: Sequence[Tensor] | None) -> Tensor:
-    """[B, keep] tokens; see `vlm_pruner.ops.maxmin.spread`. O(n) memory beyond the input once the first is found."""
+    """[B, keep] tokens; see `vlm_pruner.ops.maxmin.spread`. 32 rows of cosines at a time for the first, then O(n)."""
     weights = [torch.empty(0, device="cpu")] * len(features) if weight is None else weight
     return torch.stack([_one(f, keep, start, w) for f, w in zip(features, weights, strict=True)])
 
@@ -30,7 +30,7 @@ def _one(features: Tensor, keep: int, start: int | None, weight: Tensor) -> Tens
     cosines = Cosines(features)
     rows, (stride,) = numbers(features)
     with declared_sync():
-        first = first_bounded(cosines, {}) if start is None else start
+        first = first_bounded(cosines) if start is None else start
         inverse, weights = cosines.inverse.numpy(), weight.detach().float().contiguous().numpy()
     return torch.from_numpy(_choose(rows, stride, features.shape[1], inverse, weights, first, keep))
 

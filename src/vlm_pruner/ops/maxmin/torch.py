@@ -86,15 +86,15 @@ class Cosines:
         return closest
 
 
-def first_bounded(cosines: Cosines, held: dict[int, Tensor]) -> int:
-    """The token whose nearest neighbour is farthest; rows of cosines computed on the way go to `held`."""
+def first_bounded(cosines: Cosines, held: dict[int, Tensor] | None = None) -> int:
+    """The token whose nearest neighbour is farthest; `held` gets the rows of cosines on the way."""
     n = cosines.count
     bound = cosines.inverse.new_full((n,), -torch.inf)  # [n] of the largest cosine to another token, from below
     exact = torch.zeros(n, dtype=torch.bool, device="cpu")
     index = torch.arange(0, n, max(1, n // _ROWS), device="cpu")  # spread over the image
     while len(index):
         cosine = cosines.rows(index)
-        if len(held) < _CACHED:
+        if held is not None and len(held) < _CACHED:
             held.update(zip(index.tolist(), cosine, strict=True))
         others = cosine.scatter(1, index[:, None], -torch.inf)
         bound = bound.maximum(others.amax(0))
