@@ -37,7 +37,7 @@ def result(name: str, folder: Path = RESULTS) -> dict[str, Any] | None:
 
 
 def measured(
-    name: str, columns: Mapping[str, tuple[str, str]], first: str = "", folder: Path = RESULTS, only: str = ".*"
+    name: str, columns: Mapping[str, tuple[str, str]], first: str = "", folder: Path = RESULTS
 ) -> Callable[[], str]:
     """Source of a table of the rows of one result file.
 
@@ -45,7 +45,6 @@ def measured(
         name: of the result file and of the benchmark's module.
         columns: heading -> (key of a row, format such as ".1f"); rows without any of these keys are left out.
         first: heading of the column of row names.
-        only: pattern of the names of rows that are not left out.
     """
 
     def make() -> str:
@@ -54,11 +53,31 @@ def measured(
             return f"*Not measured yet: `python -m benchmarks.{name.replace('/', '.')}`.*"
         keys = [key for key, _ in columns.values()]
         rows = [row for row in found["rows"] if any(row.get(key) is not None for key in keys)]
-        rows = [row for row in rows if re.fullmatch(only, row["name"])]
         cells = [[row["name"], *(_cell(row.get(key), form) for key, form in columns.values())] for row in rows]
         return f"{markdown([first, *columns], cells)}\n\n{provenance(found)}"
 
     return make
+
+
+def selection_short(folder: Path = RESULTS) -> str:
+    """What a choice costs beside the released algorithms, in a sentence for each."""
+    found = result("selection", folder)
+    if found is None:
+        return "*Not measured yet: `python -m benchmarks.selection`.*"
+    rows = {row["name"].removeprefix("n 576, "): row for row in found["rows"]}
+
+    def ms(name: str) -> str:
+        return f"{rows[name]['median_ms']:.3g} ms"
+
+    own = f"Choosing 64 of 576 tokens of width 4096 takes `vlm-pruner` {ms('vlm-pruner, ours')}"
+    plain = f" ({ms('vlm-pruner, torch')} without the extra `numba`)" if "vlm-pruner, torch" in rows else ""
+    others = ", ".join(
+        f"`{name}` {ms(f'{name}, released')} (here {ms(f'{name}, ours')})" for name in ("divprune", "cdpruner", "dart")
+    )
+    return (
+        f"{own}{plain}; the released algorithms, step by step: `vlm-pruner` {ms('vlm-pruner, released')}, {others}.\n\n"
+        f"{provenance(found)}"
+    )
 
 
 def provenance(found: Mapping[str, Any]) -> str:
@@ -221,11 +240,7 @@ SOURCES: dict[str, Callable[[], str]] = {
             "": ("note", ""),
         },
     ),
-    "selection-short": measured(
-        "selection",
-        {"ms": ("median_ms", ".1f"), "times ours": ("times_ours", ".1f"), "": ("note", "")},
-        only="n 576, [a-z-]+, (ours|released|torch|triton)",
-    ),
+    "selection-short": selection_short,
     "scale": measured(
         "scale",
         {

@@ -7,7 +7,7 @@ import re
 
 import pytest
 from benchmarks import offline_tables
-from benchmarks.table_sources import SOURCES, aims, markdown, measured, picture
+from benchmarks.table_sources import SOURCES, aims, markdown, measured, picture, selection_short
 from benchmarks.tables import fill, pages, stale
 from tests.support.bench import made_up_results
 
@@ -47,13 +47,22 @@ def test_a_measured_table_names_machine_and_command(tmp_path):
     )
 
 
-def test_a_table_of_some_rows_alone(tmp_path):
-    rows = [{"name": name, "ms": 1} for name in ("n 1, ours", "n 1, theirs", "n 10, ours")]
+def test_a_choice_in_a_sentence(tmp_path):
+    assert selection_short(tmp_path) == "*Not measured yet: `python -m benchmarks.selection`.*"
+    methods = ("vlm-pruner", "divprune", "cdpruner", "dart")
+    rows = [
+        {"name": f"n 576, {name}, {whose}", "median_ms": i + add}
+        for i, name in enumerate(methods, 1)
+        for whose, add in (("ours", 0.123), ("released", 500))
+    ]
     found = {"command": "", "machine": {"gpu": "a GPU"}, "torch": "", "rows": rows}
-    (tmp_path / "speed.json").write_text(json.dumps(found))
-    text = measured("speed", {"ms": ("ms", "d")}, folder=tmp_path, only="n 1, .*")()
-    assert [line.split(" | ")[0] for line in text.splitlines()[2:4]] == ["| n 1, ours", "| n 1, theirs"]
-    assert "n 10" not in text
+    (tmp_path / "selection.json").write_text(json.dumps(found))
+    text = selection_short(tmp_path)
+    assert "takes `vlm-pruner` 1.12 ms; the released" in text
+    assert "`vlm-pruner` 501 ms, `divprune` 502 ms (here 2.12 ms), " in text
+    found["rows"].append({"name": "n 576, vlm-pruner, torch", "median_ms": 6.25})
+    (tmp_path / "selection.json").write_text(json.dumps(found))
+    assert "1.12 ms (6.25 ms without the extra `numba`);" in selection_short(tmp_path)
 
 
 def test_columns_of_numbers_stand_to_the_right():

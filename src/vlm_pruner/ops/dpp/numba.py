@@ -66,16 +66,21 @@ def _choose(rows, stride, d, scale, keep, least):
             begin = known[token]
             known[token] = min(begin + 4, count)
             dots(rows, stride, own, order[begin : known[token]], found)
-            for i in range(begin, known[token]):
-                other = order[i]
-                entry = found[i - begin] * scale[other]
-                for j in range(i):
-                    entry -= factors[token, j] * factors[other, j]
-                entry = entry / factors[other, i] if factors[other, i] > 0 else np.float32(0)
-                factors[token, i] = entry
-                added[token] -= entry * entry
-            if np.isnan(added[token]):
-                added[token] = 0  # comes last
+            added[token] = _without(found, scale, order, factors, token, begin, known[token], added[token])
             leads = (-added[token], token) < rival
         heapq.heapreplace(bounds, (-added[token], token))
     return order
+
+
+@compiled
+def _without(found, scale, order, factors, token, begin, end, left):
+    """What a token adds beyond those chosen from `begin` to `end`, whose products with its row are `found`."""
+    for i in range(begin, end):
+        other = order[i]
+        entry = found[i - begin] * scale[other]
+        for j in range(i):
+            entry -= factors[token, j] * factors[other, j]
+        entry = entry / factors[other, i] if factors[other, i] > 0 else np.float32(0)
+        factors[token, i] = entry
+        left -= entry * entry
+    return np.float32(0) if np.isnan(left) else left  # comes last
