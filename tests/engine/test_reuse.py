@@ -49,6 +49,21 @@ def test_answers_are_those_of_whole_prompts(name: str, stages: tuple[tuple[float
             assert session.report.decoded_tokens == 3
 
 
+def test_another_session_of_the_same_plan_goes_on() -> None:
+    family, model = tiny("llava")
+    one, other = (family.inputs([p], model.dtype) for p in questions(family, 2))
+    with prune(model, plan((0.4, 2))) as ran:
+        want = generate(model, other)
+        prefix = ran.reuse(**one)
+        first = ran.report
+    with prune(model, plan((0.4, 2))) as asks:
+        got = model.generate(**prefix.inputs(**other), **GENERATE)
+    assert torch.equal(got.sequences, want.sequences)
+    assert asks.report.reused_tokens == len(prefix)
+    assert asks.report.kept == first.kept
+    assert ran.report.reused_tokens == ran.report.decoded_tokens == 0
+
+
 @pytest.mark.parametrize(
     "way", [{"num_beams": 3}, {"do_sample": True, "num_return_sequences": 3}], ids=["beams", "several"]
 )

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import threading
-import weakref
 from dataclasses import dataclass, replace
-from typing import Any
 
 from torch import Tensor
 
@@ -14,7 +12,7 @@ from vlm_pruner.budget import Keep, layer_average
 from vlm_pruner.engine.clock import Mark, elapsed_ms
 from vlm_pruner.engine.forward import Forward
 from vlm_pruner.engine.prompt import ImageState, Prompt
-from vlm_pruner.engine.reuse import Prefix
+from vlm_pruner.engine.reuse import Prefix, begin, take, waiting
 from vlm_pruner.engine.support import Parts
 from vlm_pruner.errors import UnsupportedModelError
 from vlm_pruner.flops import DecoderShape, kv_bytes, prefill_flops
@@ -61,17 +59,6 @@ class _Prefill:
     saved_ms: float | None = None  # what they took when they were run
 
 
-@dataclass(frozen=True)
-class _Question:
-    """What a copy of a reused prefix waits for."""
-
-    run: _Prefill  # of the prefix
-    reused: int  # its tokens
-    saved_ms: float
-    rows: int = 1
-    whole: int = 0  # tokens of the prompt, those of the prefix included; 0 = none was asked yet
-
-
 class Recorder:
     """Keeps the last prefill and the decode steps after it. Safe to be fed by several threads."""
 
@@ -81,19 +68,13 @@ class Recorder:
         self._prefill: _Prefill | None = None
         self._steps: list[tuple[Mark, Mark]] = []
         self._decoded, self._decode_ms = 0, 0.0
-        self._begun: weakref.WeakKeyDictionary[Any, _Question] = weakref.WeakKeyDictionary()
 
     def begin(self, prefix: Prefix) -> None:
         """The last prefill was that of `prefix`."""
         with self._lock:
             assert self._prefill is not None
             self._prefill = replace(self._prefill, notes=())  # it ends with a picture on purpose
-            self._begun[prefix.cache] = _Question(self._prefill, len(prefix), prefix.milliseconds)
-
-    def ask(self, prefix: Prefix, cache: Any, rows: int, whole: int) -> None:
-        """The next forward with this copy of its cache is the prefill of a question behind `prefix`."""
-        with self._lock:
-            self._begun[cache] = replace(self._begun[prefix.cache], rows=rows, whole=whole)
+            begin(prefix, self._prefill)
 
     def check(self, fwd: Forward) -> None:
         """Raise where the question behind a prefix is sent in another way than it was prepared for.
@@ -101,8 +82,7 @@ class Recorder:
         Raises:
             UnsupportedModelError: the whole prompt once more, or in another number of rows.
         """
-        cache = fwd.arguments.get("past_key_values")
-        question = self._begun.get(cache) if self._begun and cache is not None else None
+        question = waiting(fwd.arguments.get("past_key_values"))
         if question is None or not question.whole:
             return
         rows, length = fwd.input.shape[:2]
@@ -121,7 +101,7 @@ class Recorder:
         """The language model has run once."""
         if fwd.started is None:
             return
-        begun = self._take(fwd)
+        begun = take(fwd.arguments.get("past_key_values"))
         if begun is None and fwd.prompt is None and not fwd.first:
             with self._lock:
                 self._decoded += 1
@@ -140,10 +120,6 @@ class Recorder:
             prefill = self._read(fwd, fwd.started, ended)
         with self._lock:
             self._prefill, self._steps, self._decoded, self._decode_ms = prefill, [], 0, 0.0
-
-    def _take(self, fwd: Forward) -> _Question | None:
-        cache = fwd.arguments.get("past_key_values")
-        return self._begun.pop(cache, None) if self._begun and cache is not None else None
 
     def _drain(self) -> None:
         self._decode_ms += sum(elapsed_ms(*step) for step in self._steps)

@@ -8,8 +8,9 @@ and the prefill of the prefix.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
-from dataclasses import dataclass
+import threading
+import weakref
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -21,7 +22,7 @@ from vlm_pruner.engine.support import Parts
 from vlm_pruner.errors import InputError, PlanError, UnsupportedModelError
 from vlm_pruner.plan import PrunePlan
 
-__all__ = ["Prefix", "check_reusable", "run_prefix"]
+__all__ = ["Prefix", "Question", "begin", "check_reusable", "run_prefix", "take", "waiting"]
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,6 @@ class Prefix:
     milliseconds: float  # what it took, vision tower included
     rope_deltas: Tensor | None  # M-RoPE models keep the distance of position and place on themselves
     parts: Parts
-    ask: Callable[[Prefix, Any, int, int], None]  # tells the session that a copy of the cache goes on from here
 
     def __len__(self) -> int:
         return self.ids.shape[1]
@@ -68,9 +68,45 @@ class Prefix:
             cache.batch_repeat_interleave(copies)
         if self.rope_deltas is not None:
             self.parts.base.rope_deltas = self.rope_deltas
-        self.ask(self, cache, copies, ids.shape[1])
+        with _lock:
+            _questions[cache] = replace(_questions[self.cache], rows=copies, whole=ids.shape[1])
         kinds = {k: v for k, v in others.items() if k.endswith("token_type_ids")}
         return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "past_key_values": cache, **kinds}
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a cache that goes on from a prefix waits for: the next forward with it is the prefill of a question."""
+
+    run: Any  # what was noted when the prefix was run
+    reused: int  # its tokens
+    saved_ms: float
+    rows: int = 1
+    whole: int = 0  # tokens of the prompt, those of the prefix included; 0 = none was asked yet
+
+
+_questions: weakref.WeakKeyDictionary[Any, Question] = weakref.WeakKeyDictionary()
+"""By cache; of all sessions, since one of the same plan may go on where another has begun."""
+_lock = threading.Lock()
+
+
+def begin(prefix: Prefix, run: Any) -> None:
+    """`prefix` was run just now, which is noted as `run`."""
+    with _lock:
+        _questions[prefix.cache] = Question(run, len(prefix), prefix.milliseconds)
+
+
+def waiting(cache: Any) -> Question | None:
+    """The question that a cache waits for."""
+    return _questions.get(cache) if _questions and cache is not None else None
+
+
+def take(cache: Any) -> Question | None:
+    """The question that a cache waited for until now."""
+    if not _questions or cache is None:
+        return None
+    with _lock:
+        return _questions.pop(cache, None)
 
 
 def check_reusable(plan: PrunePlan, parts: Parts) -> None:
@@ -93,7 +129,7 @@ def check_reusable(plan: PrunePlan, parts: Parts) -> None:
         )
 
 
-def run_prefix(parts: Parts, inputs: dict[str, Any], ask: Callable[[Prefix, Any, int, int], None]) -> Prefix:
+def run_prefix(parts: Parts, inputs: dict[str, Any]) -> Prefix:
     """Run `inputs` up to the last placeholder, or what closes it.
 
     Raises:
@@ -120,7 +156,7 @@ def run_prefix(parts: Parts, inputs: dict[str, Any], ask: Callable[[Prefix, Any,
     with torch.no_grad():
         parts.model(**cut, past_key_values=cache, use_cache=True)
     took = elapsed_ms(start, mark(ids.device))
-    return Prefix(ids[:, :end], cache, took, getattr(base, "rope_deltas", None), parts, ask)
+    return Prefix(ids[:, :end], cache, took, getattr(base, "rope_deltas", None), parts)
 
 
 def _is_row(name: str, value: Any, length: int) -> bool:

@@ -68,7 +68,7 @@ class Session:
         if not self._active:
             raise PlanError("this session is not active: reuse works inside its block, or until its handle is removed")
         check_reusable(self.plan, self._parts)
-        prefix = run_prefix(self._parts, inputs, self._recorder.ask)
+        prefix = run_prefix(self._parts, inputs)
         self._recorder.begin(prefix)
         return prefix
 
