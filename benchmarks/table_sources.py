@@ -241,6 +241,7 @@ SOURCES: dict[str, Callable[[], str]] = {
         },
     ),
     "selection-short": selection_short,
+    "rounding": measured("rounding", {f"{keep} kept": (f"right_{keep}", ".1f") for keep in (192, 128, 64)}, "backend"),
     "scale": measured(
         "scale",
         {
