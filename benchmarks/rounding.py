@@ -1,7 +1,7 @@
-"""CDPruner on each backend: where the tokens to keep are nearly as many as the features have dimensions, rounding chooses.
+"""CDPruner on each backend: where as many tokens are kept as the features nearly have dimensions, rounding chooses.
 
-What a token adds to the volume falls by five orders of magnitude on the way to 192 tokens of the embedded model's width
-of 256. The definition computes in float64, the others in float32, in other orders of addition.
+What a token adds to the volume falls to the rounding error of float32 on the way to 192 tokens of the embedded model's
+width of 256. The definition computes in float64, the others in float32, in other orders of addition.
 """
 
 from __future__ import annotations
