@@ -126,7 +126,7 @@ CHOICE = (
            "ops/facility"),
     # What every method keeps to
     Mutant("autocast reaches a choice", "methods/base.py", "on = torch.amp.is_autocast_available(device) and",
-           "on = False and", f"{_CONTRACT}'autocast and divprune'"),
+           "on = False and", f"{_CONTRACT}'autocast and (dart or mmtok or tops)'"),
     Mutant("a kernel works in torch's default dtype", "ops/maxmin/triton.py",
            "(torch.empty(batch, n, dtype=torch.float32, device=device) for _ in range(4))",
            "(torch.empty(batch, n, device=device) for _ in range(4))", f"{_CONTRACT}'default_dtype and divprune'"),
