@@ -64,6 +64,7 @@ def _choose(rows, stride, d, inverse, weight, first, keep):
             bound = covered[token]
             if len(weight):
                 bound = -weight[token] * (np.float32(1) - bound)
+                bound = np.float32(0) if np.isnan(bound) else bound  # comes last
             leads = (bound, token) < rival
         heapq.heapreplace(bounds, (bound, token))
     return order
