@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from benchmarks.common import Report, arguments, prepare
+from benchmarks.offline import EMBEDDED, LIMIT, QUICK_LIMIT
 
 from vlm_pruner.cli.bench import about_split, load_setup
 from vlm_pruner.evaluation import build_grid, run_bench
@@ -21,21 +22,20 @@ from vlm_pruner.ops import use_backend
 from vlm_pruner.ops.dispatch import refusal
 
 METHOD, KEEP, BACKENDS = "cdpruner", (192, 128, 64), ("naive", "torch", "numba")
-LIMIT, QUICK_LIMIT = 32, 1  # questions a type, as in benchmarks.offline
 
 
 def main(options: argparse.Namespace) -> None:
     """Right answers by backend and budget."""
     report = Report("rounding", options, prepare(options))
     limit = QUICK_LIMIT if options.quick else LIMIT
-    setup = load_setup("embedded", "cpu", "auto", "test", limit)
-    about = describe(setup, "embedded")
+    setup = load_setup(EMBEDDED, "cpu", "auto", "test", limit)
+    about = describe(setup, EMBEDDED)
     grid = build_grid([METHOD], KEEP, seeds=1, layers=about["layers"], tokens=about["tokens"])
     for backend in [b for b in BACKENDS if refusal("dpp", b, torch.empty(0)) is None]:
         with use_backend(backend), tempfile.TemporaryDirectory() as folder:
             out = Path(folder)
             results = run_bench(
-                lambda: setup, grid, out / "results.json", name="embedded", split=about_split("test", limit),
+                lambda: setup, grid, out / "results.json", name=EMBEDDED, split=about_split("test", limit),
                 answers=out / "answers.jsonl", setup=setup, workers=1,
             )  # fmt: skip
         right = {row.budget: 100 * float(np.asarray(row.correct).mean()) for row in results.rows()}

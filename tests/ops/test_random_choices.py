@@ -17,6 +17,13 @@ def drawn(seed: int):
     return random, n, 1 + int(torch.randint(min(n, 8), (), generator=random))
 
 
+def drawn_images(random: torch.Generator, n: int, seed: int) -> list[torch.Tensor]:
+    """One image or two, of any dtype."""
+    noise = float(torch.rand((), generator=random)) + 0.1
+    rows = [blobs(n, 40, seed + 1000 * i, noise=noise) for i in range(1 + seed % 2)]
+    return [poisoned(r.to(DTYPES[seed % 4])) for r in rows]
+
+
 @pytest.fixture(autouse=True)
 def nan_in_new_memory(monkeypatch):
     """Memory that nobody has written yet holds NaN."""
@@ -29,9 +36,7 @@ def nan_in_new_memory(monkeypatch):
 def test_max_min_diversity(backend, share):
     for seed in range(share, 200, SHARES):
         random, n, keep = drawn(seed)
-        noise = float(torch.rand((), generator=random)) + 0.1
-        rows = [blobs(n, 40, seed + 1000 * i, noise=noise) for i in range(1 + seed % 2)]
-        images = [poisoned(r.to(DTYPES[seed % 4])) for r in rows]
+        images = drawn_images(random, n, seed)
         given = {"start": n // 2} if seed % 3 == 0 else {}
         if seed % 5 == 0:
             given["weight"] = [poisoned(torch.rand(n, generator=random)) for _ in images]
@@ -45,9 +50,7 @@ def test_max_min_diversity(backend, share):
 def test_volume(backend, share):
     for seed in range(share, 200, SHARES):
         random, n, keep = drawn(seed)
-        noise = float(torch.rand((), generator=random)) + 0.1
-        rows = [blobs(n, 40, seed + 1000 * i, noise=noise) for i in range(1 + seed % 2)]
-        images = [poisoned(r.to(DTYPES[seed % 4])) for r in rows]
+        images = drawn_images(random, n, seed)
         weight = [poisoned(torch.rand(n, generator=random)) for _ in images]
         with running(backend):
             found = dpp(images, weight, keep)

@@ -72,7 +72,7 @@ def ops(dtype: torch.dtype, n: int, d: int, keep: int) -> None:
     triton_of("maxmin").spread(features, keep, None, None)
     triton_of("dpp").dpp(features, weight.unbind(), keep)
     if dtype == torch.float32:
-        triton_of("facility").facility(torch.zeros(2, n, 4096), keep, None, None)
+        triton_of("facility").facility(torch.zeros(2, n, 4096), keep, torch.ones(2, 4096), torch.ones(2, n))
         images = torch.zeros(2, n, 256), torch.zeros(2, n, 2), torch.ones(2), index[:, :4]
         triton_of("growth").grow(*images, keep, GrowthRule())
 

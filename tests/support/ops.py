@@ -24,7 +24,6 @@ READS_NOTHING = [
     "unread",
     triton,
 ]
-LOOPS = ["torch", "unread", numba]  # of the ops without kernels
 FAST = ["torch", *READS_NOTHING, numba]
 
 

@@ -9,7 +9,11 @@ from torch import Tensor
 
 from vlm_pruner.ops.sync import declared_sync, may_read
 
-__all__ = ["chosen", "inverse_norms", "minmax", "normalise", "others", "pool", "ranking", "together", "top"]
+__all__ = ["PLAIN", "chosen", "inverse_norms", "minmax", "normalise", "others", "pool", "ranking", "together", "top"]
+
+
+PLAIN = (1e-12, 1e15)
+"""Lengths whose squares neither vanish nor overflow in float32."""
 
 
 def normalise(x: Tensor) -> Tensor:
@@ -25,7 +29,7 @@ def inverse_norms(rows: Tensor) -> Tensor:
     if rows.dtype == torch.float32 and may_read(rows):
         norm = torch.linalg.vector_norm(rows, dim=1)
         with declared_sync():
-            if bool(((norm > 1e-12) & (norm < 1e15)).all()):  # no square has overflown or vanished
+            if bool(((norm > PLAIN[0]) & (norm < PLAIN[1])).all()):
                 inverse: Tensor = norm.reciprocal_()
                 return inverse
     return torch.cat([_scaled_inverse_norms(part.float()) for part in torch.split(rows, 256)])

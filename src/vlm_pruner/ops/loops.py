@@ -21,7 +21,7 @@ from torch import Tensor
 
 from vlm_pruner.ops.sync import declared_sync
 
-__all__ = ["compiled", "dots", "numbers", "scaled", "value"]
+__all__ = ["compiled", "dots", "floats", "numbers", "scaled", "value"]
 
 # Sums may be taken in any order and products fused with them, as everywhere; NaN and infinities are what they are.
 _OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {"reassoc", "contract", "nsz"}}
@@ -58,6 +58,12 @@ def numbers(tensor: Tensor) -> tuple[NDArray[Any], tuple[int, ...]]:
     memory = tensor.detach().as_strided((extent,), (1,))
     with declared_sync():
         return memory.view(_BITS.get(tensor.dtype, tensor.dtype)).numpy(), strides[:-1]
+
+
+def floats(tensor: Tensor) -> NDArray[Any]:
+    """A vector that is read more than once, in float32; shares its memory where it can."""
+    with declared_sync():
+        return tensor.detach().float().contiguous().numpy()
 
 
 def value(x: Any) -> Any:

@@ -15,8 +15,7 @@ import torch
 from torch import Tensor
 
 from vlm_pruner.ops.dpp import LEAST
-from vlm_pruner.ops.loops import compiled, dots, numbers, scaled
-from vlm_pruner.ops.sync import declared_sync
+from vlm_pruner.ops.loops import compiled, dots, floats, numbers, scaled
 
 __all__ = ["dpp"]
 
@@ -28,9 +27,7 @@ def dpp(rows: Sequence[Tensor], weight: Sequence[Tensor], keep: int) -> Tensor:
 
 def _one(rows: Tensor, weight: Tensor, keep: int) -> Tensor:
     memory, (stride,) = numbers(rows)
-    with declared_sync():
-        scale = weight.detach().float().contiguous().numpy()
-    return torch.from_numpy(_choose(memory, stride, rows.shape[1], scale, keep, np.float32(LEAST)))
+    return torch.from_numpy(_choose(memory, stride, rows.shape[1], floats(weight), keep, np.float32(LEAST)))
 
 
 @compiled

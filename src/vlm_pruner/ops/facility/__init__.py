@@ -20,7 +20,7 @@ def facility(
     """[B, keep] int64 candidates of B images in order of selection, each adding most to the coverage of all rows.
 
     The gain of candidate i is `candidate_weight[i] * sum_r row_weight[r] * max(0, cover[i, r] - reached[r])`, where
-    `reached` starts at 0. Ties go to the lower index. At most O(keep n m) time, no memory beyond the [n, m] given.
+    `reached` starts at 0. Ties go to the lower index. O(keep n m) time at most, O(n + m) memory beyond `cover`.
 
     Args:
         cover: [B, n, m] float32, how well candidate i covers row r.
@@ -28,5 +28,7 @@ def facility(
         row_weight: [B, m], not negative; all ones if left out.
         candidate_weight: [B, n], not negative; all ones if left out.
     """
-    module = implementation("facility", cover, backend)
-    return module.facility(cover, keep, row_weight, candidate_weight)  # type: ignore[no-any-return]
+    batch, n, m = cover.shape
+    rows = cover.new_ones(batch, m) if row_weight is None else row_weight
+    candidates = cover.new_ones(batch, n) if candidate_weight is None else candidate_weight
+    return implementation("facility", cover, backend).facility(cover, keep, rows, candidates)  # type: ignore[no-any-return]

@@ -8,11 +8,9 @@ from torch import Tensor
 __all__ = ["facility"]
 
 
-def facility(cover: Tensor, keep: int, row_weight: Tensor | None, candidate_weight: Tensor | None) -> Tensor:
+def facility(cover: Tensor, keep: int, row_weight: Tensor, candidate_weight: Tensor) -> Tensor:
     """[B, keep] candidates, as `vlm_pruner.ops.facility.facility`; every gain is recomputed from all that is chosen."""
-    rows = torch.ones_like(cover[:, 0]) if row_weight is None else row_weight
-    candidates = torch.ones_like(cover[:, :, 0]) if candidate_weight is None else candidate_weight
-    return torch.stack([_one(*parts, keep) for parts in zip(cover, rows, candidates, strict=True)])
+    return torch.stack([_one(*parts, keep) for parts in zip(cover, row_weight, candidate_weight, strict=True)])
 
 
 def _one(cover: Tensor, row_weight: Tensor, candidate_weight: Tensor, keep: int) -> Tensor:

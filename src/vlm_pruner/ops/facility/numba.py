@@ -12,24 +12,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vlm_pruner.ops.loops import compiled, numbers
-from vlm_pruner.ops.sync import declared_sync
+from vlm_pruner.ops.loops import compiled, floats, numbers
 
 __all__ = ["facility"]
 
 
-def facility(cover: Tensor, keep: int, row_weight: Tensor | None, candidate_weight: Tensor | None) -> Tensor:
+def facility(cover: Tensor, keep: int, row_weight: Tensor, candidate_weight: Tensor) -> Tensor:
     """[B, keep] candidates; see `vlm_pruner.ops.facility.facility`. O(n + m) memory beyond the input."""
-    rows = torch.ones_like(cover[:, 0]) if row_weight is None else row_weight
-    candidates = torch.ones_like(cover[:, :, 0]) if candidate_weight is None else candidate_weight
-    return torch.stack([_one(*parts, keep) for parts in zip(cover, rows, candidates, strict=True)])
+    return torch.stack([_one(*parts, keep) for parts in zip(cover, row_weight, candidate_weight, strict=True)])
 
 
 def _one(cover: Tensor, row_weight: Tensor, candidate_weight: Tensor, keep: int) -> Tensor:
     values, (stride,) = numbers(cover)
-    with declared_sync():
-        rows, candidates = (w.detach().float().contiguous().numpy() for w in (row_weight, candidate_weight))
-    return torch.from_numpy(_choose(values, stride, rows, candidates, keep))
+    return torch.from_numpy(_choose(values, stride, floats(row_weight), floats(candidate_weight), keep))
 
 
 @compiled

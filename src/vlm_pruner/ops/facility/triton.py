@@ -58,12 +58,11 @@ def _choose(
 
 
 @at_home
-def facility(cover: Tensor, keep: int, row_weight: Tensor | None, candidate_weight: Tensor | None) -> Tensor:
+def facility(cover: Tensor, keep: int, row_weight: Tensor, candidate_weight: Tensor) -> Tensor:
     """[B, keep] candidates; see `vlm_pruner.ops.facility.facility`. O(n m) a step, m floats for each program."""
     (batch, n, m), device = cover.shape, cover.device
     crew = Crew(batch, triton.cdiv(n, share()), device)
-    rows = cover.new_ones(batch, m) if row_weight is None else row_weight.contiguous()
-    candidates = cover.new_ones(batch, n) if candidate_weight is None else candidate_weight.contiguous()
+    rows, candidates = row_weight.contiguous(), candidate_weight.contiguous()
     reached = torch.empty(batch, crew.size, m, dtype=torch.float32, device=device)
     taken = torch.empty(batch, n, dtype=torch.int32, device=device)
     chosen = torch.empty(batch, keep, dtype=torch.int64, device=device)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vlm_pruner.ops.loops import compiled, dots, numbers, scaled
+from vlm_pruner.ops.loops import compiled, dots, floats, numbers, scaled
 from vlm_pruner.ops.maxmin.torch import Cosines, first_bounded
 from vlm_pruner.ops.sync import declared_sync
 
@@ -31,8 +31,8 @@ def _one(features: Tensor, keep: int, start: int | None, weight: Tensor) -> Tens
     rows, (stride,) = numbers(features)
     with declared_sync():
         first = first_bounded(cosines) if start is None else start
-        inverse, weights = cosines.inverse.numpy(), weight.detach().float().contiguous().numpy()
-    return torch.from_numpy(_choose(rows, stride, features.shape[1], inverse, weights, first, keep))
+    order = _choose(rows, stride, features.shape[1], floats(cosines.inverse), floats(weight), first, keep)
+    return torch.from_numpy(order)
 
 
 @compiled

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vlm_pruner.ops.basic import PLAIN
 from vlm_pruner.ops.loops import compiled, numbers, value
-from vlm_pruner.ops.screen.torch import PLAIN, largest, unit_rows
+from vlm_pruner.ops.screen.torch import largest, unit_rows
 from vlm_pruner.ops.sync import declared_sync
 
 __all__ = ["screen"]

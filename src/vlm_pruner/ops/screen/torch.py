@@ -7,13 +7,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from vlm_pruner.ops.basic import together
+from vlm_pruner.ops.basic import PLAIN, together
 from vlm_pruner.ops.sync import declared_sync, may_read
 
-__all__ = ["PLAIN", "largest", "screen", "unit_rows"]
+__all__ = ["largest", "screen", "unit_rows"]
 
 _COLUMNS = 256  # of features that are not float32, converted at a time
-PLAIN = (1e-12, 1e15)  # lengths whose squares neither vanish nor overflow in float32
 
 
 def screen(features: Sequence[Tensor], channels: int) -> Tensor:
