@@ -264,7 +264,7 @@ def test_a_cache_without_layers(llava: Any) -> None:
         prune(model, plan((0.4, 2))),
         pytest.raises(UnsupportedModelError, match=r"a cache of type EncoderDecoderCache has no layers that can be"),
     ):
-        generate(model, inputs, past_key_values=cache)
+        generate(model, inputs, cache=cache)
 
 
 def test_a_place_that_cannot_be_known() -> None:

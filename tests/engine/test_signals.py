@@ -11,6 +11,7 @@ import transformers
 from tests.support.families import FAMILIES, Prompt, tiny
 from tests.support.flash import STAND_IN, attending
 from tests.support.pruning import Reader, forward
+from tests.support.versions import cache_in
 from torch import Tensor
 
 from vlm_pruner import ImageRecord, MissingSignalError, PrunePlan, Stage, VisualTokens, prune
@@ -80,7 +81,7 @@ def test_rows_and_keys_are_those_of_the_layer_before(name: str, cache: bool) -> 
         assert torch.equal(tokens.text, entered[2][row, text])
         assert torch.equal(tokens.words, entered[0][row, text])
         if not family.sliding:  # whose cache has forgotten most keys
-            keys = full.past_key_values.layers[1].keys
+            keys = cache_in(full).layers[1].keys
             assert torch.equal(tokens.keys, keys[row][:, places])
             assert torch.equal(tokens.text_keys, keys[row][:, text])
         assert torch.equal(tokens.coordinates(), record.position)
@@ -192,9 +193,9 @@ def test_attention_of_a_second_turn_sees_the_first(kind: str) -> None:
     cache = transformers.DynamicCache(config=model.config)
     if kind == "static":
         cache = transformers.StaticCache(config=model.config, max_cache_len=100)
-    forward(model, first, past_key_values=cache)
+    forward(model, first, cache=cache)
     second["attention_mask"] = torch.ones_like(whole["input_ids"])
-    ((tokens, _),) = read(model, second, 2, past_key_values=cache)
+    ((tokens, _),) = read(model, second, 2, cache=cache)
     places = prompts[1].places[0] + len(prompts[0].ids)
     torch.testing.assert_close(tokens.attention, maps[:, -1][:, places], atol=1e-5, rtol=0)
 

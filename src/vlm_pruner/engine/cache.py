@@ -50,7 +50,7 @@ class PrunedLayer:
     pruned_dropped: int = 0  # unpruned length minus stored length
     # Unpruned length up to the last pruned token, below which nothing may be cropped. Constant while decoding: a
     # counter that changed every step would make a compiled decode step recompile every step.
-    pruned_floor: int = 0
+    pruned_floor: int | Tensor = 0
 
     def get_seq_length(self) -> Any:
         return super().get_seq_length() + self.pruned_dropped  # type: ignore[misc]
@@ -109,8 +109,8 @@ class PrunedLayer:
         if left < self.pruned_floor:
             self.pruned_state.spoiled |= self.pruned_state.sites[0] > 0
             raise PrunedCacheError(
-                f"cannot crop a pruned cache to {left} tokens: up to token {self.pruned_floor} it holds a pruned "
-                "image, and no longer what was dropped there"
+                f"cannot crop a pruned cache to {int(left)} tokens: up to token {int(self.pruned_floor)} it holds a "
+                "pruned image, and no longer what was dropped there"
             )
         self.pruned_catch_up()
         super().crop(tokens_to_remove)  # type: ignore[misc]

@@ -26,10 +26,13 @@ class Forward:
     """One call of the model between its base pre-hook and post-hook."""
 
     arguments: dict[str, Any]
+    cache: Any  # among the arguments, None if there is none
     prompt: Prompt | None  # set if this forward carries images
     state: CacheState | None  # of the cache it goes on from, or makes
     encoded: dict[Modality, Encoded] = field(default_factory=dict)
+    looked: bool = False  # pictures were found among the arguments
     first: bool = False  # nothing was in the cache
+    past: int | Tensor = 0  # places that were in the cache before, if this forward carries images
     length: int = 0  # q, places of the chunk
     kept: Kept | None = None  # None = all q places
     levels: list[Kept | None] = field(default_factory=list)  # the same after each stage
@@ -60,6 +63,11 @@ class Forward:
         """Note what was made of `thing`, and return it."""
         self.made.append((thing, tag, made))
         return made
+
+    @property
+    def rows(self) -> int:
+        """Rows of the chunk that are left, padding of ragged ones included."""
+        return self.length if self.kept is None else self.kept.index.shape[1]
 
     @property
     def input(self) -> Tensor:

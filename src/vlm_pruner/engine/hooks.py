@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from vlm_pruner.adapters.base import Encoded, Modality
 from vlm_pruner.engine.cache import CacheState, release, state_of
+from vlm_pruner.engine.checks import check_logits, check_pruned
 from vlm_pruner.engine.clock import mark
 from vlm_pruner.engine.forward import Forward
 from vlm_pruner.engine.full_length import scatter_outputs
@@ -29,6 +30,7 @@ from vlm_pruner.engine.layers import LayerHooks, Local
 from vlm_pruner.engine.prompt import read_prompt
 from vlm_pruner.engine.queries import projections
 from vlm_pruner.engine.records import Recorder
+from vlm_pruner.engine.release import given_cache, unseen
 from vlm_pruner.engine.support import Parts, check_backend, check_checkpointing
 from vlm_pruner.engine.vision import VisionTap
 from vlm_pruner.engine.wants import ATTENTION, ENTERED, FROM_LAYER_BEFORE, reads
@@ -73,6 +75,8 @@ class Hooks:
         self._hook(parts.text.register_forward_pre_hook(self._text_pre))
         self._hook(parts.text.register_forward_hook(self._text_post))  # before that of the base: it may be one module
         self._hook(parts.base.register_forward_hook(self._base_post, always_call=True))
+        if parts.model is not parts.base:
+            self._hook(parts.model.register_forward_hook(self._outer_post))
         if self.read & ENTERED:
             self._hook(parts.layers[0].register_forward_pre_hook(inner.entered_pre, with_kwargs=True))
         for index, layer in enumerate(parts.layers):
@@ -147,8 +151,13 @@ class Hooks:
             note = Encoded(rest, shape, _lengths(features), vision.signals())
             if hasattr(output, "pooler_output"):
                 object.__setattr__(output, _NOTE, note)
-            if self.local.forward is not None:
-                self.local.forward.encoded[modality] = note
+            forward = self.local.forward
+            if forward is None:
+                self.local.unused = modality
+            elif not forward.looked:
+                raise unseen(f"{modality}s were encoded inside a forward among whose arguments none were found")
+            else:
+                forward.encoded[modality] = note
             return output
 
         return wrapper
@@ -159,26 +168,37 @@ class Hooks:
             raise UnsupportedModelError(
                 "labels: the pruned sequence is shorter than they are, so that no loss can be computed inside a pruner"
             )
+        self.local.left = None
         self.local.logits_to_keep = arguments.get("logits_to_keep", 0)
         # Read here: accelerate wraps the inner `forward` and rebuilds this output without our note.
         self.local.encoded = _notes(arguments)
 
     def _base_pre(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         arguments = _bind(module, args, kwargs)
-        cache = arguments.get("past_key_values")
+        cache = given_cache(arguments, self.parts.base_cache)
         state = self._state_of(cache)
         notes = {**_notes(arguments), **{k: v for k, v in (self.local.encoded or {}).items() if v is not None}}
+        unused, self.local.unused = self.local.unused, None
+        looked = bool(notes) or any(arguments.get(name) is not None for name in _PIXELS)
         prompt = None
-        if notes or any(arguments.get(name) is not None for name in _PIXELS):
+        if looked or unused:
             if torch.compiler.is_compiling():
                 _refuse_compiled()
             prompt = read_prompt(self.parts.adapter, self.parts.base, arguments)
+        if not looked and (prompt is not None or (unused and arguments.get("input_ids") is None)):
+            raise unseen(f"{unused}s were encoded, but this forward was not given what came of it")
         if prompt is not None:
+            if cache is not None and not hasattr(cache, "layers"):
+                raise UnsupportedModelError(f"a cache of type {type(cache).__name__} has no layers that can be pruned")
             check_backend(self.parts)
             check_checkpointing(self.parts)
             self._check_call(arguments, prompt.visual)
-        forward = Forward(arguments, prompt, state, {m: note for m, note in notes.items() if note is not None})
-        forward.first = state is None and (cache is None or not cache.layers or not cache.layers[0].is_initialized)
+        forward = Forward(arguments, cache, prompt, state, {m: note for m, note in notes.items() if note is not None})
+        forward.looked = looked
+        layers = getattr(cache, "layers", None)
+        if prompt is not None and layers:
+            forward.past = cache.get_seq_length()
+        forward.first = state is None and (not layers or not layers[0].is_initialized)
         if state is not None:
             if not torch.compiler.is_compiling():
                 self.recorder.check(forward)
@@ -189,8 +209,6 @@ class Hooks:
         """The state of a cache that this plan can go on from, None if nothing of it is pruned."""
         state = state_of(cache)
         if state is None:
-            if cache is not None and not hasattr(cache, "layers"):
-                raise UnsupportedModelError(f"a cache of type {type(cache).__name__} has no layers that can be pruned")
             return None
         if state.emptied:
             release(cache)
@@ -230,12 +248,16 @@ class Hooks:
     def _base_post(self, module: nn.Module, args: Any, output: Any) -> Any:
         forward = self.local.forward
         self.local.forward = None
-        self.local.logits_to_keep = 0
         self.local.encoded = None
+        self.local.left = None
         if forward is not None and forward.state is not None:
             forward.state.open = False
-        if self.full_length and output is not None and forward is not None and forward.kept is not None:
+        if output is None or forward is None or forward.prompt is None:
+            return None
+        if self.full_length and forward.kept is not None:
+            self.local.left = forward.length
             return scatter_outputs(output, forward.levels, self.inner.sites)
+        self.local.left = forward.rows
         return None
 
     def _text_pre(self, module: nn.Module, args: Any) -> None:
@@ -246,7 +268,15 @@ class Hooks:
     def _text_post(self, module: nn.Module, args: Any, output: Any) -> None:
         forward = self.local.forward
         if forward is not None and not torch.compiler.is_compiling():
+            if forward.prompt is not None:
+                check_pruned(forward, self.inner.sites, output)
             self.recorder.note(forward, mark(forward.device))
+
+    def _outer_post(self, module: nn.Module, args: Any, output: Any) -> None:
+        """Behind the head: as many rows of logits as are left of a prompt with pictures, or were asked for."""
+        left, self.local.left = self.local.left, None
+        if left is not None:
+            check_logits(output, left, self.local.logits_to_keep)
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]

@@ -32,6 +32,8 @@ class Local(threading.local):
     forward: Forward | None = None
     logits_to_keep: Any = 0
     encoded: dict[Any, Any] | None = None  # notes of generate's encoding step, between outer and base pre-hook
+    unused: str | None = None  # modality that was encoded outside of a forward, and that no forward was given yet
+    left: int | None = None  # rows of the base model's output, after a forward with pictures
     quiet: bool = False  # the engine itself calls rotary_emb
     encoding: bool = False  # inside get_image_features or get_video_features
 
@@ -75,13 +77,14 @@ class LayerHooks:
             return None
         given = kwargs.get("attention_mask")
         kwargs = follow(fwd, self.parts, index, level, hidden, kwargs)
-        if fwd.kept is None and kwargs.get("past_key_values") is not None:
-            kind = getattr(kwargs["past_key_values"].layers[index], "pruned_kind", None)
+        cache = kwargs.get(self.parts.layer_cache)
+        if fwd.kept is None and cache is not None:
+            kind = getattr(cache.layers[index], "pruned_kind", None)
             if kind is not None:
                 assert fwd.state is not None
                 fwd.steps.update(dict.fromkeys(fwd.state.members[kind], (given, kwargs.get("attention_mask"))))
-        if index == 0 and fwd.shift is not None and kwargs.get("past_key_values") is not None:
-            kwargs["past_key_values"].layers[0].pruned_shift = fwd.shift
+        if index == 0 and fwd.shift is not None and cache is not None:
+            cache.layers[0].pruned_shift = fwd.shift
         return with_hidden(hidden, args, kwargs)
 
     def _prune(self, fwd: Forward, prompt: Prompt, stage: Stage, hidden: Tensor) -> Tensor:
@@ -113,7 +116,8 @@ class LayerHooks:
         rotary = kwargs.get("position_embeddings")
         mask = kwargs.get("attention_mask")
         fwd.tap = LayerTap(module, hidden_of(module, args, kwargs), mask, rotary, ways=self.ways)
-        return args, {**kwargs, "past_key_values": fwd.tap.recorder(kwargs.get("past_key_values"), index)}
+        name = self.parts.layer_cache
+        return args, {**kwargs, name: fwd.tap.recorder(kwargs.get(name), index)}
 
     def projection_post(self, layer: nn.Module, name: str, module: nn.Module, args: Any, output: Tensor) -> None:
         """Behind the projection of queries or keys of a tapped layer."""
@@ -134,7 +138,7 @@ class LayerHooks:
         fwd = self.local.forward
         if fwd is None or self.local.quiet or fwd.state is None:
             return None
-        first = fwd.arguments["past_key_values"].layers[0]
+        first = fwd.cache.layers[0]
         if not isinstance(first, PrunedLayer) or first.pruned_shift is None:
             return None
         return _with_positions(args, kwargs, _positions(args, kwargs) - first.pruned_shift)
@@ -157,8 +161,8 @@ class LayerHooks:
                 fwd.remember(output[0], "repacked", rotary(*args, **kwargs))
             finally:
                 self.local.quiet = False
-            cache = fwd.arguments.get("past_key_values")
-            before = getattr(cache.layers[0], "pruned_shift", None) if cache is not None and cache.layers else None
+            first = None if fwd.cache is None or not fwd.cache.layers else fwd.cache.layers[0]
+            before = getattr(first, "pruned_shift", None)
             fwd.shift = shift if before is None else shift + before
 
     # DeepStack

@@ -82,7 +82,7 @@ class Recorder:
         Raises:
             UnsupportedModelError: the whole prompt once more, or in another number of rows.
         """
-        question = waiting(fwd.arguments.get("past_key_values"))
+        question = waiting(fwd.cache)
         if question is None or not question.whole:
             return
         rows, length = fwd.input.shape[:2]
@@ -101,7 +101,7 @@ class Recorder:
         """The language model has run once."""
         if fwd.started is None:
             return
-        begun = take(fwd.arguments.get("past_key_values"))
+        begun = take(fwd.cache)
         if begun is None and fwd.prompt is None and not fwd.first:
             with self._lock:
                 self._decoded += 1
@@ -140,7 +140,7 @@ class Recorder:
     def _copies(self, fwd: Forward, rows: list[int]) -> int:
         """How many rows beams or samples have made of each. Those that are sent again for want of a cache differ."""
         assert fwd.prompt is not None
-        last, cached = self._prefill, fwd.arguments.get("past_key_values") is not None
+        last, cached = self._prefill, fwd.cache is not None
         again = last is not None and not cached and rows == [n + 1 for n in last.rows]
         return last.copies if last is not None and again else fwd.prompt.copies
 

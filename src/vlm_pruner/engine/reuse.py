@@ -71,7 +71,7 @@ class Prefix:
         with _lock:
             _questions[cache] = replace(_questions[self.cache], rows=copies, whole=ids.shape[1])
         kinds = {k: v for k, v in others.items() if k.endswith("token_type_ids")}
-        return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "past_key_values": cache, **kinds}
+        return {"input_ids": ids, "attention_mask": torch.ones_like(ids), self.parts.base_cache: cache, **kinds}
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ def run_prefix(parts: Parts, inputs: dict[str, Any]) -> Prefix:
         base.rope_deltas = None
     start = mark(ids.device)
     with torch.no_grad():
-        parts.model(**cut, past_key_values=cache, use_cache=True)
+        parts.model(**cut, **{parts.base_cache: cache}, use_cache=True)
     took = elapsed_ms(start, mark(ids.device))
     return Prefix(ids[:, :end], cache, took, getattr(base, "rope_deltas", None), parts)
 
