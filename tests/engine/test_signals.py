@@ -14,7 +14,7 @@ from tests.support.pruning import Reader, forward
 from tests.support.versions import cache_in
 from torch import Tensor
 
-from vlm_pruner import ImageRecord, MissingSignalError, PrunePlan, Stage, VisualTokens, prune
+from vlm_pruner import ImageRecord, MissingSignalError, PrunePlan, Stage, VisualTokens, VlmPrunerError, prune
 from vlm_pruner.methods.base import create
 
 FEW = ("llava", "llava-mistral", "llava_next", "llava_onevision", "qwen2_vl", "qwen2_5_vl")
@@ -85,6 +85,19 @@ def test_rows_and_keys_are_those_of_the_layer_before(name: str, cache: bool) -> 
             assert torch.equal(tokens.keys, keys[row][:, places])
             assert torch.equal(tokens.text_keys, keys[row][:, text])
         assert torch.equal(tokens.coordinates(), record.position)
+
+
+def test_a_broken_prompt_does_not_disable_a_method_for_good() -> None:
+    """Its rows say nothing about how the layer makes its queries."""
+    family, model = tiny("llava")
+    good, bad = family.inputs([family.prompt(2, 1)]), family.inputs([family.prompt(2, 1)])
+    bad["pixel_values"] = bad["pixel_values"] * float("nan")
+    stages = (Stage(create("fastv"), 4, 2),)
+    with prune(model, PrunePlan(stages, min_visual_tokens=1)) as session:
+        with pytest.raises(VlmPrunerError):
+            forward(model, bad)
+        forward(model, good)
+        assert session.report.kept == 4
 
 
 @pytest.mark.parametrize("name", FEW)

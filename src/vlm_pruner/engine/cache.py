@@ -52,6 +52,11 @@ class PrunedLayer:
     # counter that changed every step would make a compiled decode step recompile every step.
     pruned_floor: int | Tensor = 0
 
+    def __reduce__(self) -> Any:
+        """Copied and pickled by the classes that it is mixed of: the mixture itself has no name in a module."""
+        mixin, stock = type(self).__bases__
+        return _restore, (mixin, stock), vars(self)
+
     def get_seq_length(self) -> Any:
         return super().get_seq_length() + self.pruned_dropped  # type: ignore[misc]
 
@@ -157,6 +162,11 @@ def _pruned_class(mixin: type[PrunedLayer], stock: type) -> type[Any]:
             )
         _CLASSES[mixin, stock] = type(f"Pruned{stock.__name__}", (mixin, stock), {})
     return _CLASSES[mixin, stock]
+
+
+def _restore(mixin: type[PrunedLayer], stock: type) -> Any:
+    """An empty layer of the pruned form of a stock class, to be filled with its contents."""
+    return object.__new__(_pruned_class(mixin, stock))
 
 
 def signature(layer: Any, level: int) -> Signature:

@@ -9,8 +9,45 @@ from torch import Tensor
 from vlm_pruner.engine.cache import PrunedLayer
 from vlm_pruner.engine.forward import Forward
 from vlm_pruner.engine.release import cache_in, unseen
+from vlm_pruner.engine.support import Parts
+from vlm_pruner.errors import PrunedCacheError, UnsupportedModelError
 
-__all__ = ["check_logits", "check_pruned"]
+__all__ = ["check_layers", "check_logits", "check_pruned", "check_room"]
+
+
+def check_layers(parts: Parts) -> None:
+    """Raise where a decoder layer was exchanged since the hooks were put on.
+
+    Raises:
+        UnsupportedModelError: names the first.
+    """
+    now: Any = parts.text.layers
+    for index, (layer, hooked) in enumerate(zip(now, parts.hooked, strict=False)):
+        if layer is not hooked:
+            raise UnsupportedModelError(
+                f"decoder layer {index} was exchanged inside the block of a pruner, which has no hooks on the new one: "
+                "leave the block, exchange it, and prune again"
+            )
+    if len(now) != len(parts.hooked):
+        raise UnsupportedModelError(f"the decoder has {len(now)} layers by now, {len(parts.hooked)} when it was pruned")
+
+
+def check_room(cache: Any, past: int, more: int) -> None:
+    """Raise where a preallocated cache is too short. Pruned tokens keep their places, so that no layer behind them
+    overflows by itself: what lies beyond the mask would not be seen. On a GPU a model's own overflow ends the process.
+
+    Args:
+        past: places that are taken; `more` are to come.
+
+    Raises:
+        PrunedCacheError: the numbers.
+    """
+    for layer in cache.layers:
+        room = getattr(layer, "max_cache_len", None)
+        if room is not None and not layer.is_sliding and past + more > room:
+            raise PrunedCacheError(
+                f"a static cache of {room} places is too short: pruned tokens keep theirs, and {past + more} are needed"
+            )
 
 
 def check_pruned(fwd: Forward, sites: tuple[int, ...], output: Any) -> None:

@@ -108,10 +108,6 @@ def _enter_cache(fwd: Forward, cache: Any, index: int, level: int, hidden: Tenso
     if kind not in fwd.places:
         offset = layer.get_mask_sizes(fwd.length)[1]
         query = _query_places(fwd, past, hidden)
-        if fwd.state.sites[0] == 0 and getattr(layer, "max_cache_len", None) and not layer.is_sliding:
-            # No layer holds the whole sequence, so that none overflows: places beyond the mask would not be seen.
-            message = f"a static cache of {layer.max_cache_len} places is too short: pruned tokens keep theirs"
-            torch._assert_async((query <= layer.max_cache_len).all(), message)
         fwd.places[kind] = Places(query, _key_places(fwd, cache, index, kind, query), offset)
         if fwd.kept is not None and fwd.kept.valid is not None:
             fwd.state.ragged = True

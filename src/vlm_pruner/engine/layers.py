@@ -14,6 +14,7 @@ from vlm_pruner.engine.choose import prune_stage
 from vlm_pruner.engine.clock import mark
 from vlm_pruner.engine.follow import Arguments, by_name, follow, hidden_of, with_hidden
 from vlm_pruner.engine.forward import Forward
+from vlm_pruner.engine.generation import Generation
 from vlm_pruner.engine.positions import repack
 from vlm_pruner.engine.prompt import Prompt
 from vlm_pruner.engine.queries import Way
@@ -32,6 +33,7 @@ class Local(threading.local):
     forward: Forward | None = None
     logits_to_keep: Any = 0
     encoded: dict[Any, Any] | None = None  # notes of generate's encoding step, between outer and base pre-hook
+    generation: Generation | None = None  # the call of generate that is going on
     unused: str | None = None  # modality that was encoded outside of a forward, and that no forward was given yet
     left: int | None = None  # rows of the base model's output, after a forward with pictures
     quiet: bool = False  # the engine itself calls rotary_emb
@@ -52,7 +54,7 @@ class LayerHooks:
         self.stage_at = {stage.site: stage for stage in plan.stages}
         self.sites = tuple(self.stage_at)
         self.names = _positional(parts.layers[0])
-        self.ways: dict[nn.Module, Way | None] = {}  # of tapped layers: how their queries are made
+        self.ways: dict[nn.Module, Way] = {}  # of tapped layers: how their queries are made
 
     def layer_pre(
         self, index: int, level: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -93,7 +95,7 @@ class LayerHooks:
             prompt.locate(self.parts.adapter, self.parts.config, fwd.encoded, self.plan)
         reader = tokens_reader(reads(stage.method), stage.layer, fwd, hidden, fwd.tap)
         try:
-            fwd.kept, hidden = prune_stage(stage, prompt, fwd.kept, hidden, reader)
+            fwd.kept, hidden = prune_stage(stage, prompt, fwd.kept, hidden, reader, fwd.earlier)
         except MissingSignalError as error:
             raise MissingSignalError(f"{error} of this {self.parts.name} model") from error
         fwd.tap = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, replace
+from typing import Any
 
 from torch import Tensor
 
@@ -97,11 +98,13 @@ class Recorder:
                 f"prefix ({length} tokens came, {question.whole - question.reused} were asked): pass the whole prompt"
             )
 
-    def note(self, fwd: Forward, ended: Mark) -> None:
-        """The language model has run once."""
+    def note(self, fwd: Forward, ended: Mark, filled: Any) -> None:
+        """The language model has run once, and filled a cache."""
         if fwd.started is None:
             return
-        begun = take(fwd.cache)
+        begun, generation = take(fwd.cache), fwd.generation
+        if begun is None and fwd.prompt is None and generation is not None and generation.aside(fwd.cache):
+            return
         if begun is None and fwd.prompt is None and not fwd.first:
             with self._lock:
                 self._decoded += 1
@@ -118,6 +121,8 @@ class Recorder:
             )  # fmt: skip
         else:
             prefill = self._read(fwd, fwd.started, ended)
+        if generation is not None and prefill.images:
+            generation.noted, generation.cache, generation.copies = True, filled, prefill.copies
         with self._lock:
             self._prefill, self._steps, self._decoded, self._decode_ms = prefill, [], 0, 0.0
 
@@ -132,17 +137,11 @@ class Recorder:
             note = "no image in the prompt: nothing to prune"
             return _Prefill([], [length] * batch, [], started, ended, [], itemsize, (note,))
         rows = fwd.prompt.real.sum(1).tolist()
-        copies = self._copies(fwd, rows)
+        known = fwd.generation  # of a prompt that is sent again, whose rows have come to differ
+        copies = known.copies if known is not None and known.noted else fwd.prompt.copies
         images = [_record(i, i.span.row // copies) for i in fwd.prompt.images if i.span.row % copies == 0]
         notes = _notes(fwd.prompt, images, copies)
         return _Prefill(images, rows, fwd.lengths, started, ended, fwd.selecting, itemsize, notes, copies)
-
-    def _copies(self, fwd: Forward, rows: list[int]) -> int:
-        """How many rows beams or samples have made of each. Those that are sent again for want of a cache differ."""
-        assert fwd.prompt is not None
-        last, cached = self._prefill, fwd.cache is not None
-        again = last is not None and not cached and rows == [n + 1 for n in last.rows]
-        return last.copies if last is not None and again else fwd.prompt.copies
 
     @property
     def images(self) -> list[ImageRecord]:
@@ -202,7 +201,7 @@ def _notes(prompt: Prompt, images: list[ImageRecord], copies: int) -> tuple[str,
     said = [f"rows without an image, left alone: {', '.join(map(str, alone))}"] if alone else []
     ends = set()
     for image in prompt.images:
-        behind = prompt.real[image.span.row, int(image.span.slots[-1]) + 1 :]
+        behind = prompt.real[image.span.row, int(image.span.slots[-1]) + 1 : prompt.end]
         if image.stages and not bool(behind.any()):
             ends.add(image.span.row // copies)
     if ends:

@@ -39,6 +39,7 @@ _OF_CACHES: dict[type, tuple[str, ...]] = {
 
 
 def _parameters(module: nn.Module) -> Mapping[str, Any]:
+    module = getattr(module, "_orig_mod", module)  # of torch.compile
     return inspect.signature(module.forward).parameters
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import threading
 import weakref
@@ -34,17 +35,43 @@ class Session:
         self._parts = parts
         self._recorder = Recorder(parts, plan)
         self._hooks = Hooks(parts, plan, self._recorder, full_length)
-        self._active = False
+        self._active = self._entered = False
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Session:
+        """The same plan on a copy of the model. What was recorded stays behind.
+
+        Raises:
+            UnsupportedModelError: the session is active: hooks cannot be copied.
+        """
+        model = copy.deepcopy(self.model, memo)
+        return Session(model, self.plan, take_apart(model), self._hooks.full_length)
 
     @property
     def report(self) -> PruneReport:
-        """What the last prefill kept and saved, and the decode steps since."""
+        """What the last prefill kept and saved, and the decode steps since.
+
+        Raises:
+            PlanError: the session was never active, so that the model ran unpruned.
+        """
+        self._check_entered()
         return self._recorder.report()
 
     @property
     def images(self) -> list[ImageRecord]:
-        """The images of the last prefill with the choices made among their tokens."""
+        """The images of the last prefill with the choices made among their tokens.
+
+        Raises:
+            PlanError: as for `report`.
+        """
+        self._check_entered()
         return self._recorder.images
+
+    def _check_entered(self) -> None:
+        if not self._entered:
+            raise PlanError(
+                "this session was never active, and the model ran unpruned: `prune` prunes inside its block alone, "
+                "`with vp.prune(model, ...) as session:`; `vp.attach(model, ...)` prunes until its handle is removed"
+            )
 
     def reuse(self, **inputs: Any) -> Prefix:
         """Run and prune a prompt up to its last picture once, for any number of questions about it.
@@ -74,6 +101,8 @@ class Session:
 
     def _repr_html_(self) -> str:
         # A notebook asked: the drawing room is above this one, and is looked up by name only now.
+        if not self._entered:
+            return "<p>A session that was not entered yet.</p>"
         return str(importlib.import_module("vlm_pruner.viz.notebook").session_html(str(self.report), self.images))
 
     def start(self) -> None:
@@ -93,14 +122,18 @@ class Session:
         except BaseException:
             _active.discard(self._parts.base)
             raise
-        self._active = True
+        self._active = self._entered = True
 
     def stop(self) -> None:
-        """Remove the hooks, if they are there. The report stays readable."""
+        """Remove the hooks, if they are there; waits for calls of other threads. The report stays readable.
+
+        Raises:
+            UnsupportedModelError: called from inside `generate` of this model.
+        """
         if not self._active:
             return  # the pruner that is active by now may be another one
-        self._active = False
         self._hooks.remove()
+        self._active = False
         _active.discard(self._parts.base)
 
     def __enter__(self) -> Session:
@@ -120,7 +153,11 @@ class Handle:
         self.session = session
 
     def remove(self) -> None:
-        """Leave the model as it was; harmless when done twice."""
+        """Leave the model as it was; harmless when done twice. Waits for calls of other threads.
+
+        Raises:
+            UnsupportedModelError: called from inside `generate` of this model.
+        """
         self.session.stop()
 
 

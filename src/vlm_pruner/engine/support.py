@@ -30,6 +30,7 @@ class Parts:
     adapter: Adapter
     layer_cache: str  # the argument by which a decoder layer takes the cache
     base_cache: str  # the same of the model without its head
+    hooked: tuple[nn.Module, ...]  # the layers as they were found
 
     @property
     def config(self) -> Any:
@@ -62,7 +63,9 @@ def take_apart(model: nn.Module) -> Parts:
     warn_if_newer()
     config = getattr(model, "config", None)
     if not isinstance(model, nn.Module) or config is None or not hasattr(model, "base_model"):
-        raise UnsupportedModelError(f"expected a transformers model, got {type(model).__name__}")
+        held = getattr(model, "model", None)
+        hint = ": pass its model, as in prune(pipe.model, ...)" if isinstance(held, nn.Module) else ""
+        raise UnsupportedModelError(f"expected a transformers model, got {type(model).__name__}{hint}")
     inner: Any = model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]  # PEFT
     config, base = inner.config, inner.base_model
     found = obstacle(config)
@@ -76,7 +79,9 @@ def take_apart(model: nn.Module) -> Parts:
     if not isinstance(getattr(text, "layers", None), nn.ModuleList):
         raise UnsupportedModelError(f"{kind}: the decoder {type(text).__name__} has no list of layers")
     check_release(inner, base, text, text.layers, adapter.placeholders(config))
-    return Parts(inner, base, text, text.layers, adapter, cache_name(text.layers[0]), cache_name(base))
+    return Parts(
+        inner, base, text, text.layers, adapter, cache_name(text.layers[0]), cache_name(base), tuple(text.layers)
+    )
 
 
 def obstacle(config: Any) -> str | None:
