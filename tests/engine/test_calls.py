@@ -26,8 +26,10 @@ from vlm_pruner import (
     Stage,
     UnsupportedModelError,
     attach,
+    detach,
     prune,
 )
+from vlm_pruner.engine.records import KEPT
 from vlm_pruner.methods.base import create, registry
 from vlm_pruner.types import Signal
 
@@ -152,6 +154,64 @@ def test_an_idle_session_can_be_copied() -> None:
     assert choices(session) == choices(other)
 
 
+def test_every_call_has_a_report_and_the_session_adds_up() -> None:
+    """Two talks that take turns, on threads of their own."""
+    family, model = tiny("llava")
+    prompts = [family.inputs([family.prompt(n, n)]) for n in (1, 2)]
+    with prune(model, plan((0.4, 2))) as session:
+        alone = []
+        for inputs in prompts:
+            generate(model, inputs, max_new_tokens=6)
+            alone.append(session.report)
+        threads = [
+            threading.Thread(target=generate, args=(model, inputs), kwargs={"max_new_tokens": 6}) for inputs in prompts
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        reports = session.reports
+    assert len(reports) == session.total.calls == 4
+    assert sorted(len(r.images) for r in reports[2:]) == [1, 2]
+    for report in reports:
+        twin = alone[len(report.images) - 1]
+        assert (report.images, report.decoded_tokens, report.kv_bytes_pruned) == (twin.images, 5, twin.kv_bytes_pruned)
+    total = session.total
+    assert (total.images, total.tokens, total.kept) == (6, 6 * 16, 6 * 7)
+    assert total.decoded_tokens == 20
+    assert total.flops_pruned == sum(r.flops_pruned or 0 for r in reports) < total.flops_full
+    assert total.prefill_ms == pytest.approx(sum(r.prefill_ms or 0 for r in reports))
+
+
+def test_reports_are_bounded_and_the_total_is_not() -> None:
+    family, model = tiny("llava")
+    inputs = family.inputs([family.prompt(1, 1)])
+    with prune(model, plan((0.4, 2))) as session:
+        for _ in range(KEPT + 3):
+            forward(model, inputs)
+    assert len(session.reports) == KEPT
+    assert (session.total.calls, session.total.kept) == (KEPT + 3, 7 * (KEPT + 3))
+    assert session.reports[-1] == session.report
+
+
+def test_a_prompt_that_is_sent_again_is_one_call() -> None:
+    family, model = tiny("llava")
+    with prune(model, plan((0.4, 2))) as session:
+        generate(model, family.inputs([family.prompt(1, 1)]), use_cache=False)
+    assert session.total.calls == 1
+
+
+def test_a_pruner_that_nobody_kept_can_be_detached() -> None:
+    _, model = tiny("llava")
+    attach(model, plan((0.4, 2)))
+    gc.collect()
+    detach(model)
+    detach(model)
+    assert not model.base_model.get_decoder().layers[2]._forward_pre_hooks
+    with prune(model, plan((0.4, 2))):
+        pass
+
+
 def test_an_attached_model_can_be_collected() -> None:
     family, _ = tiny("llava")
     model = family.model()
@@ -168,13 +228,13 @@ def test_removing_waits_for_the_call_of_another_thread() -> None:
     inputs = family.inputs([family.prompt(1, 1)])
     with prune(model, plan((0.4, 2))):
         want = generate(model, inputs, max_new_tokens=8).sequences
-    handle, started, got = attach(model, plan((0.4, 2))), threading.Event(), []
+    session, started, got = attach(model, plan((0.4, 2))), threading.Event(), []
     steps: list[None] = []
     listener = model.register_forward_hook(lambda *_: (started.set(), steps.append(None))[1])
     caller = threading.Thread(target=lambda: got.append(generate(model, inputs, max_new_tokens=8).sequences))
     caller.start()
     started.wait(timeout=60)
-    handle.remove()
+    session.detach()
     assert len(steps) == 8  # the call had ended by then
     caller.join()
     listener.remove()
@@ -184,14 +244,14 @@ def test_removing_waits_for_the_call_of_another_thread() -> None:
 
 def test_removing_from_inside_generate_is_refused() -> None:
     family, model = tiny("llava")
-    handle = attach(model, plan((0.4, 2)))
-    listener = model.register_forward_hook(lambda *_: handle.remove())
+    session = attach(model, plan((0.4, 2)))
+    listener = model.register_forward_hook(lambda *_: session.detach())
     try:
         with pytest.raises(UnsupportedModelError, match=r"cannot be removed from inside a generate call"):
             generate(model, family.inputs([family.prompt(1, 1)]))
     finally:
         listener.remove()
-        handle.remove()
+        session.detach()
 
 
 def test_an_exchanged_layer_is_refused() -> None:

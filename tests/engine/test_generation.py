@@ -300,12 +300,12 @@ def test_pipeline_with_a_chat_template(small: tuple[Any, Any], picture: Any) -> 
     ]
     options = {"max_new_tokens": 4, "do_sample": False, "suppress_tokens": [0, 1, 2, 3, 4]}
     processor.chat_template = template
-    handle = attach(model, "random", keep=64, layer=2)
+    session = attach(model, "random", keep=64, layer=2)
     try:
         answer = pipe(text=talk, generate_kwargs=options)
     finally:
-        handle.remove()
+        session.detach()
         processor.chat_template = None
     assert answer[0]["generated_text"][-1]["role"] == "assistant"
-    assert handle.session.report.kept == 64
-    assert handle.session.report.total == 576
+    assert session.report.kept == 64
+    assert session.report.total == 576

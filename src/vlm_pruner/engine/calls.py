@@ -89,10 +89,9 @@ class Calls:
         @functools.wraps(original)
         def wrapper(input_ids: Tensor, *args: Any, **kwargs: Any) -> Any:
             cache = given_cache(kwargs, self.parts.base_cache)
-            if getattr(cache, "layers", None):
-                mask = kwargs.get("attention_mask")
-                whole = mask.shape[1] if isinstance(mask, Tensor) and mask.dim() == 2 else 0
-                check_room(cache, 0, max(whole, input_ids.shape[1]))
+            mask = kwargs.get("attention_mask")
+            whole = mask.shape[1] if isinstance(mask, Tensor) and mask.dim() == 2 else 0
+            check_room(cache, 0, max(whole, input_ids.shape[1]))
             return original(input_ids, *args, **kwargs)
 
         return wrapper

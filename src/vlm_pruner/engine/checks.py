@@ -32,22 +32,25 @@ def check_layers(parts: Parts) -> None:
         raise UnsupportedModelError(f"the decoder has {len(now)} layers by now, {len(parts.hooked)} when it was pruned")
 
 
-def check_room(cache: Any, past: int, more: int) -> None:
+def check_room(cache: Any, past: int | None, more: int) -> None:
     """Raise where a preallocated cache is too short. Pruned tokens keep their places, so that no layer behind them
     overflows by itself: what lies beyond the mask would not be seen. On a GPU a model's own overflow ends the process.
 
     Args:
-        past: places that are taken; `more` are to come.
+        past: places that are taken, `more` are to come; None = what the cache says, which is one read of the device.
 
     Raises:
         PrunedCacheError: the numbers.
     """
-    for layer in cache.layers:
-        room = getattr(layer, "max_cache_len", None)
-        if room is not None and not layer.is_sliding and past + more > room:
-            raise PrunedCacheError(
-                f"a static cache of {room} places is too short: pruned tokens keep theirs, and {past + more} are needed"
-            )
+    layers = getattr(cache, "layers", None) or ()
+    rooms = [layer.max_cache_len for layer in layers if hasattr(layer, "max_cache_len") and not layer.is_sliding]
+    if not rooms:
+        return
+    need = more + (int(cache.get_seq_length()) if past is None else past)
+    if need > min(rooms):
+        raise PrunedCacheError(
+            f"a static cache of {min(rooms)} places is too short: pruned tokens keep theirs, and {need} are needed"
+        )
 
 
 def check_pruned(fwd: Forward, sites: tuple[int, ...], output: Any) -> None:

@@ -56,6 +56,7 @@ class Hooks:
         self.read = frozenset[Signal]().union(*(reads(stage.method) for stage in plan.stages))
         self.busy = Busy()
         self.calls = Calls(parts, self.local, self.busy, self.read)
+        self.owner: Any = None
         self._undo = ExitStack()
 
     def install(self) -> None:
@@ -192,20 +193,11 @@ class Hooks:
         if not torch.compiler.is_compiling():
             if state is not None:
                 self.recorder.check(forward)
-            self._check_room(forward)
+            if forward.generation is None and (prompt is not None or state is not None):  # else it counts on the host
+                check_room(cache, None, forward.input.shape[1])
         if state is not None:
             state.open = True
         self.local.forward = forward
-
-    def _check_room(self, fwd: Forward) -> None:
-        """Where the step is not one of `generate`, which counts on the host: one read of the device."""
-        layers = getattr(fwd.cache, "layers", None)
-        if (
-            fwd.generation is None
-            and (fwd.prompt or fwd.state)
-            and any(hasattr(x, "max_cache_len") for x in layers or ())
-        ):
-            check_room(fwd.cache, int(fwd.cache.get_seq_length()), fwd.input.shape[1])
 
     def _state_of(self, cache: Any) -> CacheState | None:
         """The state of a cache that this plan can go on from, None if nothing of it is pruned."""

@@ -41,8 +41,8 @@ class Local(threading.local):
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> Any:
         raise UnsupportedModelError(
-            "a pruner and the model it is active on can be neither copied nor pickled: leave its block or remove its "
-            "handle first"
+            "a pruner and the model it is active on can be neither copied nor pickled: leave its block or detach "
+            "it first"
         )
 
 

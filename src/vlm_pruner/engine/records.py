@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass, replace
+import weakref
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor
@@ -18,10 +19,12 @@ from vlm_pruner.engine.support import Parts
 from vlm_pruner.errors import UnsupportedModelError
 from vlm_pruner.flops import DecoderShape, kv_bytes, prefill_flops
 from vlm_pruner.plan import PrunePlan
-from vlm_pruner.report import ImageReport, PruneReport
+from vlm_pruner.report import ImageReport, PruneReport, SessionTotal
 from vlm_pruner.types import Selection
 
-__all__ = ["ImageRecord", "Recorder"]
+__all__ = ["KEPT", "ImageRecord", "Recorder"]
+
+KEPT = 64  # calls whose report can still be read one by one
 
 
 @dataclass(frozen=True)
@@ -60,22 +63,48 @@ class _Prefill:
     saved_ms: float | None = None  # what they took when they were run
 
 
+@dataclass
+class _Call:
+    """A prefill and the decode steps after it."""
+
+    prefill: _Prefill
+    cache: weakref.ref[Any] | None  # that it filled
+    steps: list[tuple[Mark, Mark]] = field(default_factory=list)
+    decoded: int = 0
+    decode_ms: float = 0.0
+
+    def step(self, started: Mark, ended: Mark) -> None:
+        self.decoded += 1
+        self.steps.append((started, ended))
+        if len(self.steps) >= 64:  # the first of them are long done, so that reading them waits for little
+            self.drain()
+
+    def drain(self) -> None:
+        self.decode_ms += sum(elapsed_ms(*step) for step in self.steps)
+        self.steps.clear()
+
+
 class Recorder:
-    """Keeps the last prefill and the decode steps after it. Safe to be fed by several threads."""
+    """Keeps the last calls, and the sum of all. Safe to be fed by several threads."""
 
     def __init__(self, parts: Parts, plan: PrunePlan) -> None:
         self._parts, self._plan = parts, plan
         self._lock = threading.Lock()
-        self._prefill: _Prefill | None = None
-        self._steps: list[tuple[Mark, Mark]] = []
-        self._decoded, self._decode_ms = 0, 0.0
+        self._calls: list[_Call] = []  # the newest last
+        self._past = SessionTotal()  # of those that were forgotten
 
     def begin(self, prefix: Prefix) -> None:
         """The last prefill was that of `prefix`."""
         with self._lock:
-            assert self._prefill is not None
-            self._prefill = replace(self._prefill, notes=())  # it ends with a picture on purpose
-            begin(prefix, self._prefill)
+            call = self._of(prefix.cache)
+            assert call is not None
+            call.prefill = replace(call.prefill, notes=())  # it ends with a picture on purpose
+            begin(prefix, call.prefill)
+
+    def _of(self, cache: Any) -> _Call | None:
+        """The call that goes on with a cache: threads and talks may take turns."""
+        calls = reversed(self._calls)
+        return next((call for call in calls if call.cache is not None and call.cache() is cache), None)
 
     def check(self, fwd: Forward) -> None:
         """Raise where the question behind a prefix is sent in another way than it was prepared for.
@@ -107,10 +136,9 @@ class Recorder:
             return
         if begun is None and fwd.prompt is None and not fwd.first:
             with self._lock:
-                self._decoded += 1
-                self._steps.append((fwd.started, ended))
-                if len(self._steps) >= 64:  # the first of them are long done, so that reading them waits for little
-                    self._drain()
+                call = self._of(fwd.cache) or (self._calls[-1] if self._calls else None)
+                if call is not None:
+                    call.step(fwd.started, ended)
             return
         if begun is not None:
             asked, run = fwd.input.shape[1], begun.run
@@ -121,14 +149,19 @@ class Recorder:
             )  # fmt: skip
         else:
             prefill = self._read(fwd, fwd.started, ended)
+        again = generation is not None and generation.noted
         if generation is not None and prefill.images:
             generation.noted, generation.cache, generation.copies = True, filled, prefill.copies
-        with self._lock:
-            self._prefill, self._steps, self._decoded, self._decode_ms = prefill, [], 0, 0.0
+        self._begin(_Call(prefill, None if filled is None else weakref.ref(filled)), again)
 
-    def _drain(self) -> None:
-        self._decode_ms += sum(elapsed_ms(*step) for step in self._steps)
-        self._steps.clear()
+    def _begin(self, call: _Call, again: bool) -> None:
+        """Put a call at the end; the same prompt, sent `again` for want of a cache, takes the place of itself."""
+        with self._lock:
+            if again and self._calls:
+                self._calls.pop()
+            self._calls.append(call)
+            if len(self._calls) > KEPT:
+                self._past += self._made(self._calls.pop(0))
 
     def _read(self, fwd: Forward, started: Mark, ended: Mark) -> _Prefill:
         itemsize = self._parts.dtype.itemsize
@@ -146,23 +179,37 @@ class Recorder:
     @property
     def images(self) -> list[ImageRecord]:
         with self._lock:
-            return [] if self._prefill is None else list(self._prefill.images)
+            return list(self._calls[-1].prefill.images) if self._calls else []
+
+    def reports(self) -> tuple[PruneReport, ...]:
+        """Of the last calls, the newest last; waits for the device if it is still at work on one."""
+        with self._lock:
+            return tuple(self._made(call) for call in self._calls)
 
     def report(self) -> PruneReport:
-        """The report of the last prefill; waits for the device if it is still at work on it."""
+        """Of the newest call."""
         with self._lock:
-            self._drain()
-            prefill, decoded, decode_ms = self._prefill, self._decoded, self._decode_ms
-        if prefill is None:
-            return PruneReport((), self._plan)
+            return self._made(self._calls[-1]) if self._calls else PruneReport((), self._plan)
+
+    def total(self) -> SessionTotal:
+        """Of all calls."""
+        with self._lock:
+            total = self._past
+            for call in self._calls:
+                total += self._made(call)
+            return total
+
+    def _made(self, call: _Call) -> PruneReport:
+        call.drain()
+        prefill = call.prefill
         selecting = sum(elapsed_ms(*pair) for pair in prefill.selecting)
         return PruneReport(
             images=tuple(self._image(i) for i in prefill.images),
             plan=self._plan,
             selection_ms=selecting if prefill.images else None,
             prefill_ms=elapsed_ms(prefill.started, prefill.ended),
-            decode_ms_per_token=decode_ms / decoded if decoded else None,
-            decoded_tokens=decoded,
+            decode_ms_per_token=call.decode_ms / call.decoded if call.decoded else None,
+            decoded_tokens=call.decoded,
             notes=prefill.notes,
             reused_tokens=prefill.reused,
             saved_ms=prefill.saved_ms,

@@ -19,11 +19,11 @@ from vlm_pruner.engine.support import Parts, check_backend, check_stages, take_a
 from vlm_pruner.errors import PlanError, UnsupportedModelError
 from vlm_pruner.methods.base import PruningMethod
 from vlm_pruner.plan import Per, Positions, PrunePlan
-from vlm_pruner.report import PruneReport
+from vlm_pruner.report import PruneReport, SessionTotal
 
-__all__ = ["Handle", "Session", "attach", "prune"]
+__all__ = ["Session", "attach", "detach", "prune"]
 
-_active: weakref.WeakSet[nn.Module] = weakref.WeakSet()
+_active: weakref.WeakKeyDictionary[nn.Module, weakref.ref[Session]] = weakref.WeakKeyDictionary()
 _active_lock = threading.Lock()
 
 
@@ -48,7 +48,7 @@ class Session:
 
     @property
     def report(self) -> PruneReport:
-        """What the last prefill kept and saved, and the decode steps since.
+        """What the newest prefill kept and saved, and the decode steps since.
 
         Raises:
             PlanError: the session was never active, so that the model ran unpruned.
@@ -66,11 +66,23 @@ class Session:
         self._check_entered()
         return self._recorder.images
 
+    @property
+    def reports(self) -> tuple[PruneReport, ...]:
+        """One for each of the last 64 calls, the newest last, whatever thread made them. Errors as for `report`."""
+        self._check_entered()
+        return self._recorder.reports()
+
+    @property
+    def total(self) -> SessionTotal:
+        """All calls of this session added up. Errors as for `report`."""
+        self._check_entered()
+        return self._recorder.total()
+
     def _check_entered(self) -> None:
         if not self._entered:
             raise PlanError(
                 "this session was never active, and the model ran unpruned: `prune` prunes inside its block alone, "
-                "`with vp.prune(model, ...) as session:`; `vp.attach(model, ...)` prunes until its handle is removed"
+                "`with vp.prune(model, ...) as session:`; `session = vp.attach(model, ...)` prunes until it is detached"
             )
 
     def reuse(self, **inputs: Any) -> Prefix:
@@ -93,7 +105,7 @@ class Session:
             InputError: a prompt without pictures, of several rows, or padded.
         """
         if not self._active:
-            raise PlanError("this session is not active: reuse works inside its block, or until its handle is removed")
+            raise PlanError("this session is not active: reuse works inside its block, or until it is detached")
         check_reusable(self.plan, self._parts)
         prefix = run_prefix(self._parts, inputs)
         self._recorder.begin(prefix)
@@ -114,18 +126,21 @@ class Session:
         with _active_lock:
             if self._parts.base in _active:
                 raise UnsupportedModelError(
-                    f"a pruner is already active on this {self._parts.name} model: leave its block or remove its handle"
+                    f"a pruner is already active on this {self._parts.name} model: leave its block or detach it"
                 )
-            _active.add(self._parts.base)
+            _active[self._parts.base] = weakref.ref(self)
         try:
             self._hooks.install()
         except BaseException:
-            _active.discard(self._parts.base)
+            _active.pop(self._parts.base, None)
             raise
+        self._hooks.owner = self  # as long as the hooks are there: `detach(model)` finds it although nobody kept it
         self._active = self._entered = True
 
-    def stop(self) -> None:
-        """Remove the hooks, if they are there; waits for calls of other threads. The report stays readable.
+    def detach(self) -> None:
+        """Leave the model as it was; harmless when done twice. The report stays readable.
+
+        Waits until no other thread is inside the model.
 
         Raises:
             UnsupportedModelError: called from inside `generate` of this model.
@@ -133,8 +148,9 @@ class Session:
         if not self._active:
             return  # the pruner that is active by now may be another one
         self._hooks.remove()
+        self._hooks.owner = None
         self._active = False
-        _active.discard(self._parts.base)
+        _active.pop(self._parts.base, None)
 
     def __enter__(self) -> Session:
         self.start()
@@ -143,22 +159,7 @@ class Session:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.stop()
-
-
-class Handle:
-    """A pruner that stays until `remove()`: for servers and notebooks."""
-
-    def __init__(self, session: Session) -> None:
-        self.session = session
-
-    def remove(self) -> None:
-        """Leave the model as it was; harmless when done twice. Waits for calls of other threads.
-
-        Raises:
-            UnsupportedModelError: called from inside `generate` of this model.
-        """
-        self.session.stop()
+        self.detach()
 
 
 def prune(
@@ -209,10 +210,17 @@ def attach(
     per: Per = "image",
     full_length: bool = False,
     **params: Any,
-) -> Handle:
-    """Prune from now on, until `remove()` of the handle. Arguments and errors as of `prune`."""
+) -> Session:
+    """Prune until the session is detached: for servers and notebooks. Arguments and errors as of `prune`."""
     session = prune(
         model, method, keep=keep, layer=layer, positions=positions, per=per, full_length=full_length, **params
     )
     session.start()
-    return Handle(session)
+    return session
+
+
+def detach(model: nn.Module) -> None:
+    """Take off whatever pruner is on `model`; harmless if there is none. Errors as of `Session.detach`."""
+    session = _active.get(take_apart(model).base, lambda: None)()
+    if session is not None:
+        session.detach()
