@@ -1,4 +1,4 @@
-"""The golden cases of the image methods of 2026 can be rebuilt here: the recipes and NumPy's random stream are theirs."""
+"""The golden cases of the image methods of 2026 can be rebuilt: the recipes and NumPy's random stream are theirs."""
 
 import pytest
 from tests.support import golden_image2

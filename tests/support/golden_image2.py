@@ -117,7 +117,7 @@ def _photo(rng: np.random.Generator, rows: int, cols: int, case: Case) -> dict[s
 
 
 def _heads(rng: np.random.Generator, rows: int, cols: int, case: Case) -> dict[str, Any]:
-    """Queries of the text and keys of the image in decoder layer 0, before rotation; a query head has key head h // 4."""
+    """Queries of the text and keys of the image, not rotated; four heads of queries share one of keys."""
     keys = field(rng, rows, cols, 64, noise=0.6).reshape(-1, 2, 32).transpose(1, 0, 2)
     queries = _normal(rng, 8, 11, 32)
     return {"queries": queries, "keys": keys, "weights": (rng.random(8) ** 2).astype(np.float32)}
