@@ -80,7 +80,8 @@ class MMR(PruningMethod):
         if self.importance == "norm":
             rows = tokens.features.double()
             largest = rows.abs().max().clamp_min(torch.finfo(torch.float64).tiny)
-            return (rows / largest).norm(dim=1)
+            length: Tensor = (rows / largest).norm(dim=1)
+            return length
         if self.importance == "attention":
             return mean_of_heads(read(self, tokens, Signal.LAST_QUERY_ATTENTION)[0])
         return salience(self, tokens)
