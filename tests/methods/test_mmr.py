@@ -1,11 +1,13 @@
 import pytest
 import torch
+from tests.support.families import tiny
 from tests.support.tokens import visual_tokens
 
+from vlm_pruner import prune
 from vlm_pruner.errors import MissingSignalError, PlanError
 from vlm_pruner.methods import create
 from vlm_pruner.methods.mmr import mmr
-from vlm_pruner.types import VisualTokens
+from vlm_pruner.types import Signal, VisualTokens
 
 
 @pytest.mark.parametrize("balance", [0.0, 0.3, 0.5, 1.0])
@@ -56,3 +58,15 @@ def test_wrong_parameters_are_refused():
         create("mmr", importance="saliency")
     with pytest.raises(PlanError, match="balance=2"):
         create("mmr", balance=2)
+
+
+def test_only_attention_reads_the_question():
+    """What was kept for one question must not be reused for another."""
+    assert not create("mmr").question_aware
+    assert not create("mmr", importance="norm").question_aware
+    asked = create("mmr", importance="attention")
+    assert asked.question_aware
+    assert asked.needs == {Signal.LAST_QUERY_ATTENTION}
+    assert asked == create("mmr", **asked.params())
+    with pytest.raises(PlanError, match="mmr cannot prune before the language model"):
+        prune(tiny("llava")[1], asked, keep=4)

@@ -16,7 +16,12 @@ from vlm_pruner.types import Selection, Signal, VisualTokens
 
 __all__ = ["MMR", "mmr"]
 
-_IMPORTANCE = ("salience", "norm", "attention")
+_NONE: frozenset[Signal] = frozenset()
+_READS = {  # importance -> what it needs, and what it wants
+    "salience": (_NONE, SALIENCE),
+    "norm": (_NONE, _NONE),
+    "attention": (frozenset({Signal.LAST_QUERY_ATTENTION}), _NONE),
+}
 
 
 def mmr(rows: Tensor, importance: Tensor, keep: int, balance: float = 0.5) -> Tensor:
@@ -61,16 +66,19 @@ class MMR(PruningMethod):
     name: ClassVar[str] = "mmr"
     title: ClassVar[str] = "MMR"
     source: ClassVar[str] = "arXiv:2602.13315, its rule"
-    wants: ClassVar[frozenset[Signal]] = SALIENCE | {Signal.LAST_QUERY_ATTENTION}
+    wants: ClassVar[frozenset[Signal]] = SALIENCE
 
     importance: str = "salience"
     balance: float = 0.5
 
     def __post_init__(self) -> None:
-        if self.importance not in _IMPORTANCE:
-            raise PlanError(unknown_name("importance", self.importance, _IMPORTANCE))
+        if self.importance not in _READS:
+            raise PlanError(unknown_name("importance", self.importance, _READS))
         if not 0 <= self.balance <= 1:
             raise PlanError(f"balance={self.balance} must lie in [0, 1]")
+        needs, wants = _READS[self.importance]  # what the class says holds for the default
+        for name, value in (("needs", needs), ("wants", wants), ("question_aware", self.importance == "attention")):
+            object.__setattr__(self, name, value)
 
     def select(self, tokens: VisualTokens, keep: int) -> Selection:
         order = mmr(tokens.features, self._scored(tokens), keep, self.balance)
