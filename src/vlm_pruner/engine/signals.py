@@ -189,9 +189,9 @@ def _text(
         filled["words"] = fwd.entered[row].index_select(0, places.to(fwd.entered.device))
     if tap is not None and tap.keys is not None and Signal.TEXT_KEYS in needs:
         filled["text_keys"] = tap.keys[row].index_select(1, text.to(tap.keys.device))
-    if tap is not None and tap.values is not None and Signal.TEXT_VALUES in needs:
+    if tap is not None and tap.values is not None and len(text) and Signal.TEXT_VALUES in needs:
         filled["text_values"] = tap.values[row].index_select(1, text.to(tap.values.device))
-    if tap is not None and Signal.TEXT_QUERIES in needs:
+    if tap is not None and len(text) and Signal.TEXT_QUERIES in needs:
         filled["text_queries"] = tap.projected(tap.queries, row, text)
     if tap is not None and len(text) and Signal.TEXT_ATTENTION in needs:
         rows = tap.attention(row, text)
