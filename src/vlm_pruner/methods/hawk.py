@@ -37,9 +37,10 @@ def hawk(queries: Tensor, keys: Tensor, weights: Sequence[float] | None = None) 
     met = (asked @ keys.double().transpose(1, 2)).flatten(0, 1) / width**0.5  # [heads, n]
     met = met.nan_to_num(0.0, 0.0, 0.0)
     met = met / met.norm(dim=1, keepdim=True).clamp_min(1e-12)
-    if weights is None:
-        return met.mean(0)
-    return sum((w * row for w, row in zip(weights, met.unbind(), strict=True)), met.new_zeros(met.shape[1]))
+    score: Tensor = met.new_zeros(met.shape[1])
+    for weight, row in zip([1.0] * len(met) if weights is None else weights, met.unbind(), strict=True):
+        score = score + weight * row
+    return score
 
 
 @final

@@ -39,7 +39,8 @@ def relevance(
 
     def resemblance(rows: Tensor) -> Tensor:
         scores = rows.double() @ columns.transpose(1, 2) / rows.shape[2] ** 0.5
-        return scores.softmax(-1)[..., :n].mean(0)  # [rows, n]
+        share: Tensor = scores.softmax(-1)[..., :n].mean(0)  # [rows, n]
+        return share
 
     asked = resemblance(question)
     best = top(asked.mean(0), max(1, round(seeds * n)))
