@@ -5,10 +5,11 @@ from __future__ import annotations
 from vlm_pruner.methods.base import PruningMethod
 from vlm_pruner.types import Signal
 
-__all__ = ["ATTENTION", "ENTERED", "FROM_LAYER_BEFORE", "PROJECTED", "VISION", "reads"]
+__all__ = ["ENTERED", "FROM_LAYER_BEFORE", "PROJECTED", "VISION", "reads"]
 
-ATTENTION = frozenset({Signal.LAST_QUERY_ATTENTION, Signal.TEXT_ATTENTION})
-PROJECTED = ATTENTION | {Signal.RAW_KEYS, Signal.TEXT_QUERIES}  # made of what the projections of a layer give
+PROJECTED = frozenset({  # made of what the projections of a layer give
+    Signal.LAST_QUERY_ATTENTION, Signal.TEXT_ATTENTION, Signal.RAW_KEYS, Signal.TEXT_QUERIES
+})  # fmt: skip
 FROM_LAYER_BEFORE = PROJECTED | {
     Signal.KEYS, Signal.TEXT_KEYS, Signal.VALUES, Signal.TEXT_VALUES, Signal.ROTARY, Signal.PREVIOUS_FEATURES
 }  # fmt: skip
