@@ -59,10 +59,12 @@ def _row(cls: type[PruningMethod]) -> str:
     for layer in range(LAYERS):
         counts += [keep_count(TOKENS, keep) for _, keep, site in stages if (site or 0) == layer]
         lengths.append(counts[-1])
-    places = ", ".join(f"{keep_count(TOKENS, keep)} @ {site or 'LM'}" for _, keep, site in stages)
+    places = [f"{keep_count(TOKENS, keep)} @ {site or 'LM'}" for _, keep, site in stages]
+    if len(places) > 4:
+        places[2:-1] = ["…"]
     reads, wants = sorted(method.needs), sorted(method.wants - method.needs)  # as the fields of VisualTokens
     signals = ", ".join(reads + ([f"[{', '.join(wants)}]"] if wants else [])) or "–"
-    cells = [f"[`{cls.name}`](#{cls.name})", cls.title, _linked(cls.source), year(cls), places]
+    cells = [f"[`{cls.name}`](#{cls.name})", cls.title, _linked(cls.source), year(cls), ", ".join(places)]
     cells += [f"{layer_average(lengths):.0f}", signals, "yes" if cls.question_aware else ""]
     return "| " + " | ".join(cells) + " |"
 

@@ -35,13 +35,13 @@ class EncodedVision:
     cls_keys: Tensor | None = None  # [m, heads, head_dim]
     cls_attention: Tensor | None = None  # [m, heads, P]
     received: list[Tensor] = field(default_factory=list)  # [m, P] of every layer
+    from_cls: list[Tensor] = field(default_factory=list)  # [m, P] of every layer
 
     def of(self, span: VisualSpan, survivors: Tensor | None) -> VisionSignals:
         """The signals of one image, for all of its tokens or the survivors [k] among them."""
         layout = span.layout
         tiles = slice(span.tile, span.tile + layout.tiles)
         patch = torch.arange(layout.tokens, device="cpu") if layout.patch is None else layout.patch
-        attention = torch.stack(self.received) if self.received else None  # [layers, m, P]
 
         def rows(value: Tensor | None, tile: int, axis: int) -> Tensor | None:
             """Put tiles behind one another along the patches (`axis`), and pick the patch behind every token."""
@@ -62,7 +62,8 @@ class EncodedVision:
             keys=rows(self.keys, 0, 2),
             cls_keys=None if self.cls_keys is None else self.cls_keys[tiles.start],
             cls_attention=rows(self.cls_attention, 0, 2),
-            attention=rows(attention, 1, 2),
+            attention=rows(_stacked(self.received), 1, 2),
+            cls_attentions=rows(_stacked(self.from_cls), 1, 2),
         )
 
 
@@ -92,9 +93,9 @@ class VisionTap:
         add(layer.register_forward_hook(self._hear("rows")).remove)
         add(attention.k_proj.register_forward_hook(self._hear("keys")).remove)
         add(attention.q_proj.register_forward_hook(self._hear("queries")).remove)
-        if Signal.VISION_ATTENTION in self._read:
+        if self._read & {Signal.VISION_ATTENTION, Signal.CLS_ATTENTIONS}:
             for each in self._layers:
-                self._listen_received(each)
+                self._listen_attention(each)
         return self
 
     def __exit__(
@@ -111,7 +112,7 @@ class VisionTap:
     def _projected(self, module: nn.Module, args: tuple[Any, ...]) -> None:
         self._out.features = args[0].detach()
 
-    def _listen_received(self, layer: Any) -> None:
+    def _listen_attention(self, layer: Any) -> None:
         own: dict[str, Tensor] = {}
         attention = layer.self_attn
 
@@ -123,7 +124,10 @@ class VisionTap:
 
         def add_up(module: nn.Module, args: Any, output: Any) -> None:
             queries, keys = (_heads(own.pop(name), attention) for name in ("queries", "keys"))
-            self._out.received.append(_received(queries, keys, _scale(attention)))
+            if Signal.VISION_ATTENTION in self._read:
+                self._out.received.append(_received(queries, keys, _scale(attention)))
+            if Signal.CLS_ATTENTIONS in self._read and _has_cls(self._tower):
+                self._out.from_cls.append(_first_row(queries, keys, _scale(attention)).mean(1))
 
         for projection, name in ((attention.q_proj, "queries"), (attention.k_proj, "keys")):
             self._undo.callback(projection.register_forward_hook(keep(name)).remove)
@@ -141,8 +145,7 @@ class VisionTap:
         first = int(_has_cls(self._tower))
         if first:
             out.cls, out.cls_keys = rows[:, 0], keys[:, :, 0]
-            scores = queries[:, :, :1].float() @ keys.float().transpose(2, 3) * _scale(attention)
-            out.cls_attention = scores.softmax(-1)[:, :, 0, 1:]
+            out.cls_attention = _first_row(queries, keys, _scale(attention))
         out.keys = keys[:, :, first:]
         out.received = [each[:, first:] for each in out.received]
         if out.features is not None and out.features.shape[1] == rows.shape[1]:
@@ -177,6 +180,17 @@ def _scale(attention: Any) -> float:
 def _heads(projected: Tensor, attention: Any) -> Tensor:
     """[m, rows, heads * head_dim] -> [m, heads, rows, head_dim]."""
     return projected.view(*projected.shape[:-1], -1, attention.head_dim).transpose(1, 2)
+
+
+def _stacked(layers: list[Tensor]) -> Tensor | None:
+    """[layers, m, P] of what was heard in every layer; None if nothing was."""
+    return torch.stack(layers) if layers else None
+
+
+def _first_row(queries: Tensor, keys: Tensor, scale: float) -> Tensor:
+    """[m, heads, P] softmaxed attention of the first row, which is CLS, over all others."""
+    scores = queries[:, :, :1].float() @ keys.float().transpose(2, 3) * scale
+    return scores.softmax(-1)[:, :, 0, 1:]
 
 
 def _received(queries: Tensor, keys: Tensor, scale: float) -> Tensor:
