@@ -217,10 +217,14 @@ def split_at(cut: Tensor) -> Tensor:
 
 
 def added_up(rows: Tensor, slot: Tensor, k: int) -> Tensor:
-    """[k, d] sums of the `rows` [m, d] of each slot [m]; a slot of -1 takes no part.
+    """[b, k, d] sums of the `rows` [b, m, d] of each slot [b, m] of a batch; a slot of -1 takes no part.
 
-    A GPU adds scattered rows up in no fixed order: there it is one product with a [k, m] matrix.
+    A GPU adds scattered rows up in no fixed order: there it is one product with [k, m] matrices.
     """
-    if may_read(rows):
-        return rows.new_zeros(k + 1, rows.shape[1]).index_add_(0, slot.where(slot >= 0, k), rows)[:k]
-    return (slot == torch.arange(k, device=slot.device)[:, None]).to(rows.dtype) @ rows
+    batch, _, width = rows.shape
+    if not may_read(rows):
+        return (slot[:, None] == torch.arange(k, device=slot.device)[:, None]).to(rows.dtype) @ rows
+    own = torch.arange(batch, device=slot.device)[:, None] * (k + 1)
+    home = rows.new_zeros(batch * (k + 1), width)
+    home.index_add_(0, (slot.where(slot >= 0, k) + own).flatten(), rows.flatten(0, 1))
+    return home.view(batch, k + 1, width)[:, :k]
