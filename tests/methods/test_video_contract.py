@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import torch
+from tests.support.defaults import default
 from tests.support.device import moved, nothing_handed_over
 from tests.support.sync import no_undeclared_reads
 from tests.support.tokens import visual_tokens
@@ -195,3 +196,16 @@ def test_the_order_of_additions_decides_nothing(name, kind):
         if one.features is not None:
             torch.testing.assert_close(one.features[:, order], other.features)
             assert one.source.tolist() == other.source.tolist()
+
+
+@pytest.mark.parametrize("name", VIDEO)
+@pytest.mark.parametrize("setting", [torch.bfloat16, torch.float64, "meta"], ids=str)
+def test_defaults_of_torch_change_nothing(name, setting):
+    tokens = visual_tokens((9, 17, 19))
+    for keep in (300, 727, 1500):
+        plain = select(name, tokens, keep)
+        with default(setting):
+            other = create(name).select(tokens, keep)
+        assert plain.index.tolist() == other.index.tolist()
+        if plain.features is not None:
+            assert torch.equal(plain.features, other.features)

@@ -101,5 +101,5 @@ class VidCom2(PruningMethod):
 
     def select(self, tokens: VisualTokens, keep: int) -> Selection:
         video = Video.of(tokens)
-        kept = vidcom2(video, keep / video.there.sum().clamp_min(1), keep, self.temperature)
+        kept = vidcom2(video, keep / video.there.sum().clamp_min(1).double(), keep, self.temperature)
         return video.selection(kept, keep)
