@@ -19,12 +19,12 @@ def test_golden_as_released(case):
     edges = [*found.first.unique().tolist(), case["grid"][0]]
     assert [[a, b - 1] for a, b in pairwise(edges)] == expected["windows"]
     quotas = released_quotas(found, video.there, case["retention"])
-    kept, owner, window, rows = holitom(video, attention, found, quotas)
+    kept, static = holitom(video, attention, found, quotas)
     index = video.index(kept, case["keep"])
     assert kept.flatten().nonzero().flatten().tolist() == index.tolist() == expected["kept"]
     assert kept.sum(1).tolist() == expected["per_frame"]
-    assert kept.flatten()[owner[owner >= 0]].all()
-    check_rows(case, merged_rows(video, found, index, window, rows))
+    assert kept.flatten()[static.owner[static.owner >= 0]].all()
+    check_rows(case, merged_rows(video, found, static, index))
 
 
 def film(seed=0, t=6, moving=3):

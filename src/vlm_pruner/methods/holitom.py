@@ -8,38 +8,15 @@ from typing import ClassVar, final
 import torch
 from torch import Tensor
 
-from vlm_pruner.methods._density import nearest, peaks
 from vlm_pruner.methods._signals import SALIENCE, salience
-from vlm_pruner.methods._video import Video, added_up, best, deal, likeness, settled, topped_up
+from vlm_pruner.methods._video import Video, best, likeness, settled
+from vlm_pruner.methods._windows import Quotas, Static, Windows, exact_quotas, merge_static, sizes
 from vlm_pruner.methods.base import PruningMethod
 from vlm_pruner.types import Selection, Signal, VisualTokens
 
-__all__ = ["HoliTom", "Quotas", "Windows", "holitom", "released_quotas", "windows"]
+__all__ = ["HoliTom", "holitom", "merged_rows", "released_quotas", "windows"]
 
 _LONGEST = 1024  # frames of a window
-_BLOCK = 1 << 21  # numbers of a video that are in float64 at a time
-
-
-@dataclass(frozen=True)
-class Windows:
-    """A video cut into windows of frames, and the places that do not change inside one."""
-
-    first: Tensor  # [t] first frame of the window that each frame lies in
-    static: Tensor  # [t, l] bool, in windows of several frames
-
-    @property
-    def lead(self) -> Tensor:
-        """[t, l] bool: the tokens in whose place the mean of a static place stands."""
-        return self.static & (self.first == torch.arange(len(self.first), device=self.first.device))[:, None]
-
-
-@dataclass(frozen=True)
-class Quotas:
-    """How many tokens stay where."""
-
-    dynamic: Tensor  # [t] of each frame's tokens that are not static
-    static: Tensor  # [t] of the static places of the window that begins with each frame
-    alone: Tensor  # [t, l] bool: static tokens that stay themselves, and are no part of the mean of their place
 
 
 def windows(video: Video, tau: float = 0.8) -> Windows:
@@ -73,103 +50,33 @@ def windows(video: Video, tau: float = 0.8) -> Windows:
 
 def released_quotas(found: Windows, there: Tensor, retention: float) -> Quotas:
     """The released counts: rounded up for each frame, rounded for each window, at the share that saving allows."""
-    dynamic, static = _sizes(found, there)
+    dynamic, static = sizes(found, there)
     ratio = settled((retention * there.sum().double() / (dynamic.sum() + static.sum())).clamp_max(1.0))
     return Quotas(
         settled(dynamic * ratio).ceil().long(), settled(static * ratio).round().long(), torch.zeros_like(there)
     )
 
 
-def _exact_quotas(found: Windows, there: Tensor, attention: Tensor, keep: int) -> Quotas:
-    """`keep` tokens in all; what merging leaves unused keeps the best-attended static tokens as they are."""
-    sizes = _sizes(found, there)
-    dynamic, static = deal(torch.cat(sizes), keep).view(2, -1).unbind()
-    merged_away = found.static & ~found.lead
-    alone = topped_up(there & ~merged_away, attention, keep, there) & merged_away
-    return Quotas(dynamic, static, alone)
-
-
-def _sizes(found: Windows, there: Tensor) -> tuple[Tensor, Tensor]:
-    """[t] tokens of each frame that are not static; [t] static places of the window that begins with it."""
-    return (there & ~found.static).sum(1), found.lead.sum(1)
-
-
-@dataclass(frozen=True)
-class _Means:
-    """The static places of the windows of several frames; the rest of the T // 2 rows is empty."""
-
-    frame: Tensor  # [w] first frame of each window
-    rows: Tensor  # [w, l, d] float64 mean of each place over the window
-    centre: Tensor  # [w, l] bool
-    owner: Tensor  # [w, l] place of the centre that takes each place in
-
-
-def _means(video: Video, found: Windows, quotas: Quotas) -> _Means:
-    t, length, width = video.shape
-    lead = found.lead
-    frame = torch.argsort(lead.any(1).int(), descending=True, stable=True)[: t // 2]
-    member = (found.first == frame[:, None]).double()  # [w, t]
-    parts = []
-    step = max(1, _BLOCK // (t * width))
-    for begin in range(0, length, step):
-        part = slice(begin, begin + step)
-        merged = ~quotas.alone[:, part, None]
-        total = torch.einsum("wt,tld->wld", member, video.rows[:, part].double() * merged)
-        parts.append(total / torch.einsum("wt,tld->wld", member, merged.double()).clamp_min(1))
-    rows, group = torch.cat(parts, 1), lead.index_select(0, frame)
-    count = quotas.static.index_select(0, frame)
-    neighbours = count.where(count > 1, 7).clamp_max(7)[:, None].expand_as(group)
-    score, square = peaks(rows, group.long(), neighbours)
-    centre = best(score, count, group)
-    return _Means(frame, rows, centre, nearest(square, centre))
-
-
 def holitom(
-    video: Video, attention: Tensor, found: Windows, quotas: Quotas, beta: float = 0.6
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Which tokens of a video stay, which of them represents each one, and the rows of the static places.
+    video: Video, attention: Tensor, found: Windows, quotas: Quotas, beta: float | None = 0.6
+) -> tuple[Tensor, Static]:
+    """[t, l] bool, which tokens of a video stay, and what becomes of its static places.
 
     Of a frame's dynamic tokens the best-attended stay, unmerged. Of a window's static places, averaged over it, density
     peaks stay in the window's first frame; each of the others joins the nearest peak, whose row is `beta` times its own
-    plus 1 - `beta` times their mean.
+    plus 1 - `beta` times their mean (None: the mean of all).
 
     Args:
         attention: [t, l].
-
-    Returns:
-        [t, l] bool; [t, l] cell of the representative, -1 without one; [t] which of the rows below belong to the
-        window that begins with each frame, -1 where none does; [w, l, d] float64.
     """
-    t, length, _ = video.shape
-    kept = best(attention, quotas.dynamic, video.there & ~found.static) | quotas.alone
-    cell = torch.arange(t * length, device=kept.device).view(t, length)
-    means, lead = _means(video, found, quotas), found.lead
-    centre = torch.zeros_like(kept).index_copy(0, means.frame, means.centre)
-    into = torch.zeros_like(cell).index_copy(0, means.frame, means.owner)
-    into = (cell[:, :1] + into).where(lead & centre.any(1, keepdim=True), -1)  # [t, l] in the first frames
-    kept = kept | centre
-    owner = cell.where(kept, -1).where(~found.static | quotas.alone, into.index_select(0, found.first))
-    joins = lead.index_select(0, means.frame) & ~means.centre & means.centre.any(1, keepdim=True)
-    slot = means.owner.where(joins, -1)
-    others = added_up(means.rows, slot, length)
-    count = added_up(torch.ones_like(means.rows[:, :, :1]), slot, length)
-    rows = torch.where(count > 0, beta * means.rows + (1 - beta) * others / count.clamp_min(1), means.rows)
-    number = torch.arange(len(means.frame), device=kept.device)
-    window = torch.full_like(cell[:, 0], -1).index_copy(0, means.frame, number)
-    return kept, owner, window.where(centre.any(1), -1), rows
+    static = merge_static(video, found, quotas, lambda count: count.where(count > 1, 7).clamp_max(7), beta)
+    return best(attention, quotas.dynamic, video.there & ~found.static) | static.kept, static
 
 
-def merged_rows(video: Video, found: Windows, index: Tensor, window: Tensor, rows: Tensor) -> Tensor:
-    """[k, d] float32 rows of the tokens `index` [k]: those of `rows` [w, l, d] for static places, else their own."""
-    length = video.shape[1]
+def merged_rows(video: Video, found: Windows, static: Static, index: Tensor) -> Tensor:
+    """[k, d] float32 rows of the kept tokens `index` [k]."""
     cell, _ = video.cells(index)
-    own = video.rows.flatten(0, 1).index_select(0, cell).float()
-    if not len(rows):
-        return own
-    place = window.index_select(0, cell // length) * length + cell % length
-    merged = found.lead.flatten().index_select(0, cell) & (place >= 0)
-    means = rows.flatten(0, 1).index_select(0, place.clamp_min(0)).float()
-    return means.where(merged[:, None], own)
+    return static.merged(found, cell, video.rows.flatten(0, 1).index_select(0, cell))
 
 
 @final
@@ -194,13 +101,15 @@ class HoliTom(PruningMethod):
     wants: ClassVar[frozenset[Signal]] = SALIENCE
 
     tau: float = 0.8
-    beta: float = 0.6
+    beta: float | None = 0.6  # None: plain means
 
     def select(self, tokens: VisualTokens, keep: int) -> Selection:
         video = Video.of(tokens)
         attention = video.signal(salience(self, tokens))
         found = windows(video, self.tau)
-        quotas = _exact_quotas(found, video.there, attention, keep)
-        kept, owner, window, rows = holitom(video, attention, found, quotas, self.beta)
+        quotas = exact_quotas(found, video.there, attention, keep)
+        kept, static = holitom(video, attention, found, quotas, self.beta)
         index = video.index(kept, keep)
-        return video.merged(tokens, index, owner, merged_rows(video, found, index, window, rows))
+        own = torch.arange(kept.numel(), device=kept.device).view_as(kept)
+        owner = torch.where(kept & ~found.static, own, static.owner)
+        return video.merged(tokens, index, owner, merged_rows(video, found, static, index))
