@@ -24,7 +24,7 @@ def test_golden_as_released(case):
     assert kept.flatten().nonzero().flatten().tolist() == index.tolist() == expected["kept"]
     assert kept.sum(1).tolist() == expected["per_frame"]
     assert kept.flatten()[static.owner[static.owner >= 0]].all()
-    check_rows(case, merged_rows(video, found, static, index))
+    check_rows(case, merged_rows(video, static, index))
 
 
 def film(seed=0, t=6, moving=3):

@@ -67,7 +67,7 @@ def test_published_counts_and_plain_means():
     merge = prunevid(video, found, published_quotas(found, video.there))  # 4 places of a window, 8 clusters of 16
     assert merge.kept.sum(1).tolist() == [12, 8, 8, 8] * 3
     index = video.index(merge.kept, 108)
-    rows = merged_rows(video, found, merge, index)
+    rows = merged_rows(video, merge, index)
     owner, features = merge.owner.flatten(), tokens.features
     assert merge.kept.flatten()[owner].all()
     for cell, row in zip(index.tolist(), rows, strict=True):

@@ -6,13 +6,14 @@ import torch
 from torch import Tensor
 
 from vlm_pruner.methods._video import settled
+from vlm_pruner.ops.sync import declared_sync, may_read
 
 __all__ = ["Peaks", "nearest", "peaks"]
 
 Peaks = tuple[Tensor, Tensor]
 """[f, m] score and [f, m, m] squared distances."""
 
-_BLOCK = 1 << 22  # numbers in float64 at a time
+_BLOCK = {True: 1 << 20, False: 1 << 24}  # numbers in float64 at a time: in a cache, on another device
 
 
 def peaks(rows: Tensor, group: Tensor, neighbours: Tensor | int, most: int = 7) -> Peaks:
@@ -33,8 +34,37 @@ def peaks(rows: Tensor, group: Tensor, neighbours: Tensor | int, most: int = 7) 
     Returns:
         [f, m] float64 score, -inf in group 0; [f, m, m] float64 squared distances / d, inf between groups.
     """
+    parts = []
+    for part in _frames(rows):
+        if not _nobody(group[part]):
+            k = neighbours if isinstance(neighbours, int) else neighbours[part]
+            parts.append(_peaks(rows[part].double(), group[part], k, most))
+            continue
+        score = torch.full_like(group[part], -torch.inf, dtype=torch.float64)
+        parts.append((score, score[:, :, None].neg().expand(-1, -1, rows.shape[1])))
+    scores, squares = zip(*parts, strict=True)
+    return torch.cat(scores), torch.cat(squares)
+
+
+def _frames(rows: Tensor) -> list[slice]:
+    """Which of the frames of `rows` [f, m, d] are worked on together: on a CPU, what a cache holds."""
+    f, m, d = rows.shape
+    step = max(1, _BLOCK[may_read(rows)] // (m * d))
+    return [slice(begin, begin + step) for begin in range(0, f, step)] or [slice(0)]
+
+
+def _nobody(group: Tensor) -> bool:
+    """Is the group of all rows 0? Only asked where it costs nothing."""
+    if not may_read(group):
+        return False
+    with declared_sync():
+        return not bool((group > 0).any())
+
+
+def _peaks(rows: Tensor, group: Tensor, neighbours: Tensor | int, most: int) -> Peaks:
+    """`peaks` of frames that are worked on together, in float64."""
     together = (group[:, :, None] == group[:, None, :]) & (group > 0)[:, :, None]
-    square = _squares(rows).masked_fill(~together, torch.inf)
+    square = _squares(rows).masked_fill_(~together, torch.inf)
     size = together.sum(2).clamp_min(1)
     k = size.clamp_max(neighbours)
     near = square.topk(min(most, square.shape[2]), 2, largest=False).values.cumsum(2)  # sorted: sums of the nearest
@@ -52,17 +82,13 @@ def peaks(rows: Tensor, group: Tensor, neighbours: Tensor | int, most: int = 7) 
 
 
 def _squares(rows: Tensor) -> Tensor:
-    """[f, m, m] float64 squared distances / d of the rows of every frame; equal rows are at distance 0."""
-    m, d = rows.shape[1:]
-    parts = []
-    for x in torch.split(rows, max(1, _BLOCK // (m * d))):
-        x = x.double()
-        length = (x * x).sum(2)
-        largest = length.amax(1)[:, None, None].clamp_min(torch.finfo(torch.float64).tiny)
-        square = length[:, :, None] + length[:, None, :] - 2 * torch.bmm(x, x.mT)
-        square = settled((square / largest).clamp_min(0)) * largest / d
-        parts.append(square.masked_fill(torch.eye(m, dtype=torch.bool, device=rows.device), 0.0))
-    return torch.cat(parts)
+    """[f, m, m] squared distances / d of the rows [f, m, d] of every frame; equal rows are at distance 0."""
+    product = torch.bmm(rows, rows.mT)
+    length = product.diagonal(dim1=1, dim2=2)
+    largest = length.amax(1)[:, None, None].clamp_min(torch.finfo(torch.float64).tiny)
+    square = (length[:, :, None] + length[:, None, :]).sub_(product, alpha=2)
+    square = settled(square.div_(largest).clamp_min_(0)).mul_(largest / rows.shape[2])
+    return square.masked_fill_(torch.eye(rows.shape[1], dtype=torch.bool, device=rows.device), 0.0)
 
 
 def nearest(square: Tensor, centre: Tensor) -> Tensor:

@@ -5,9 +5,9 @@ Nothing here reads a value off the device: how many tokens a frame keeps is a te
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -16,10 +16,21 @@ from vlm_pruner.ops.basic import chosen
 from vlm_pruner.ops.sync import may_read
 from vlm_pruner.types import Selection, VisualTokens
 
-__all__ = ["Video", "added_up", "best", "deal", "even", "likeness", "settled", "similar", "split_at", "topped_up"]
+__all__ = [
+    "Video",
+    "added_up",
+    "averages",
+    "best",
+    "deal",
+    "even",
+    "likeness",
+    "settled",
+    "similar",
+    "split_at",
+    "topped_up",
+]
 
-_BLOCK = 1 << 21  # numbers of a video that are in float64 at a time
-Number = TypeVar("Number", int, Tensor)
+_BLOCK = {True: 1 << 20, False: 1 << 24}  # numbers of a video in float64 at a time: in a cache, on another device
 
 
 @dataclass(frozen=True)
@@ -59,21 +70,30 @@ class Video:
         return t, length, width
 
     def blocks(self) -> Iterator[tuple[slice, Tensor]]:
-        """Some frames at a time and their rows [b, l, d] in float64."""
+        """Some frames at a time and their rows [b, l, d] in float64, in memory that the next ones are written to."""
         t, length, width = self.shape
-        step = max(1, _BLOCK // (length * width))
+        step = min(t, max(1, _BLOCK[may_read(self.rows)] // (length * width)))
+        room = torch.empty(step, length, width, dtype=torch.float64, device=self.rows.device)
         for first in range(0, t, step):
             part = slice(first, min(first + step, t))
-            yield part, self.rows[part].double()
+            yield part, room[: part.stop - first].copy_(self.rows[part])
 
+    @functools.cached_property
+    def lengths(self) -> Tensor:
+        """[t, l] float64 length of every token."""
+        return self._measured[0]
+
+    @functools.cached_property
     def frames(self) -> Tensor:
         """[t, d] float64 mean of every frame's tokens."""
-        total = torch.cat([x.sum(1) for _, x in self.blocks()])
-        return total / self.there.sum(1, keepdim=True).clamp_min(1)
+        return self._measured[1] / self.there.sum(1, keepdim=True).clamp_min(1)
 
-    def lengths(self) -> Tensor:
-        """[t, l] float64 squared length of every token."""
-        return torch.cat([(x * x).sum(2) for _, x in self.blocks()])
+    @functools.cached_property
+    def _measured(self) -> tuple[Tensor, Tensor]:
+        """[t, l] lengths and [t, d] sums."""
+        found = [(torch.linalg.vector_norm(x, dim=2), x.sum(1)) for _, x in self.blocks()]
+        lengths, sums = zip(*found, strict=True)
+        return torch.cat(lengths), torch.cat(sums)
 
     def signal(self, values: Tensor) -> Tensor:
         """[t, l] float64 of one number per token [n], zeros where there is none."""
@@ -146,23 +166,20 @@ def settled(x: Tensor) -> Tensor:
 
 def likeness(video: Video, back: int = 1) -> Tensor:
     """[t, l] float64 cosine of each token with the one at its place `back` frames earlier; 0 where there is none."""
-    dot, square, tail = [], [], None
-    for _, x in video.blocks():
-        joined = x if tail is None else torch.cat([tail, x])
-        dot.append((joined[back:] * joined[:-back]).sum(2))
-        square.append((x * x).sum(2))
-        tail = joined[-back:]
-    lengths = torch.cat(square)
-    scale = (lengths[back:] * lengths[:-back]).sqrt()
-    cosine = torch.cat(dot) / scale.clamp_min(torch.finfo(torch.float64).tiny)
-    return torch.cat([torch.zeros_like(lengths[:back]), settled(cosine)])
+    t, length, width = video.shape
+    before, product = torch.empty(2, length, width, dtype=torch.float64, device=video.rows.device).unbind()
+    dot = [torch.zeros_like(video.lengths[0])] * min(back, t)
+    for frame in range(back, t):
+        torch.mul(video.rows[frame], before.copy_(video.rows[frame - back]), out=product)
+        dot.append(product.sum(1))
+    scale = video.lengths * torch.cat([torch.ones_like(video.lengths[:back]), video.lengths[:-back]])[:t]
+    return settled(torch.stack(dot) / scale.clamp_min(torch.finfo(torch.float64).tiny))
 
 
 def similar(video: Video, vectors: Tensor) -> Tensor:
-    """[t, l] float64 cosine of each token with the vector of its frame, `vectors` [t, d] or one [1, d] for all."""
-    vectors = vectors.expand(video.shape[0], -1)
+    """[t, l] float64 cosine of each token with the vector of its frame, `vectors` [t, d]."""
     dot = torch.cat([torch.einsum("tld,td->tl", x, vectors[part]) for part, x in video.blocks()])
-    scale = (video.lengths() * vectors.square().sum(1, keepdim=True)).sqrt()
+    scale = video.lengths * torch.linalg.vector_norm(vectors, dim=1)[:, None]
     return settled(dot / scale.clamp_min(torch.finfo(torch.float64).tiny))
 
 
@@ -217,14 +234,20 @@ def split_at(cut: Tensor) -> Tensor:
 
 
 def added_up(rows: Tensor, slot: Tensor, k: int) -> Tensor:
-    """[b, k, d] sums of the `rows` [b, m, d] of each slot [b, m] of a batch; a slot of -1 takes no part.
+    """[k, d] sums of the `rows` [m, d] of each slot [m]; a slot of -1 takes no part.
 
-    A GPU adds scattered rows up in no fixed order: there it is one product with [k, m] matrices.
+    A GPU adds scattered rows up in no fixed order: there it is one product with a [k, m] matrix.
     """
-    batch, _, width = rows.shape
     if not may_read(rows):
-        return (slot[:, None] == torch.arange(k, device=slot.device)[:, None]).to(rows.dtype) @ rows
-    own = torch.arange(batch, device=slot.device)[:, None] * (k + 1)
-    home = rows.new_zeros(batch * (k + 1), width)
-    home.index_add_(0, (slot.where(slot >= 0, k) + own).flatten(), rows.flatten(0, 1))
-    return home.view(batch, k + 1, width)[:, :k]
+        return (slot == torch.arange(k, device=slot.device)[:, None]).to(rows.dtype) @ rows
+    return rows.new_zeros(k + 1, rows.shape[1]).index_add_(0, slot.where(slot >= 0, k), rows)[:k]
+
+
+def averages(rows: Tensor, slot: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """[k, d] means of the `rows` [m, d] of each slot [m], float32 at least, zeros where there are none; [k, 1] numbers.
+
+    A slot of -1 takes no part.
+    """
+    rows = rows.double() if rows.dtype == torch.float64 else rows.float()
+    count = added_up(torch.ones_like(rows[:, :1]), slot, k)
+    return added_up(rows, slot, k) / count.clamp_min(1), count

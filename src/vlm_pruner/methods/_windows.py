@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from vlm_pruner.methods._density import nearest, peaks
-from vlm_pruner.methods._video import Video, added_up, best, deal, topped_up
+from vlm_pruner.methods._video import Video, averages, best, deal, topped_up
 
 __all__ = ["Quotas", "Static", "Windows", "exact_quotas", "long_windows", "merge_static", "sizes", "sums"]
 
@@ -63,19 +63,17 @@ def long_windows(first: Tensor) -> tuple[Tensor, Tensor]:
     return frame, first == frame[:, None]
 
 
-def sums(video: Video, member: Tensor, weight: Tensor) -> Tensor:
-    """[w, l, d] float64: sum of the tokens at each place over the frames of each window, `member` [w, t].
+def sums(video: Video, member: Tensor, weight: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Some places at a time, and [w, p, d] float64 the sum of the tokens there over each window's frames [w, t] bool.
 
     Args:
         weight: [t, l] float64.
     """
     t, length, width = video.shape
     step, member = max(1, _BLOCK // (t * width)), member.double()
-    parts = []
     for begin in range(0, length, step):
         part = slice(begin, begin + step)
-        parts.append(torch.einsum("wt,tld->wld", member, video.rows[:, part].double() * weight[:, part, None]))
-    return torch.cat(parts, 1)
+        yield part, torch.einsum("wt,tld->wld", member, video.rows[:, part] * weight[:, part, None])
 
 
 @dataclass(frozen=True)
@@ -84,54 +82,56 @@ class Static:
 
     kept: Tensor  # [t, l] bool, those that stay alone included
     owner: Tensor  # [t, l] cell of the kept token that represents each static one, -1 elsewhere
-    window: Tensor  # [t] which of `rows` belong to the window that begins with each frame, -1 where none does
-    rows: Tensor  # [w, l, d] float64
+    frame: Tensor  # [w] first frames of the windows of several frames
+    centre: Tensor  # [w, l] bool
+    into: Tensor  # [w, l] place of the peak that each static place goes into, -1 where none does
+    means: Tensor  # [w, l, d] float32
 
-    def merged(self, found: Windows, cell: Tensor, own: Tensor) -> Tensor:
-        """[k, d] float32 rows of the kept tokens in the cells [k]: the means of static places, else their `own`."""
-        if not len(self.rows):
+    def merged(self, video: Video, index: Tensor, own: Tensor, weight: float | None) -> Tensor:
+        """[k, d] float32 rows of the kept tokens `index` [k]: those of the peaks, and of the others their `own`.
+
+        Args:
+            weight: of a peak's own mean beside the mean of those that go into it; None for the mean of all of them.
+        """
+        if not len(self.frame):
             return own.float()
-        length = self.rows.shape[1]
-        place = self.window.index_select(0, cell // length) * length + cell % length
-        mean = found.lead.flatten().index_select(0, cell) & (place >= 0)
-        rows = self.rows.flatten(0, 1).index_select(0, place.clamp_min(0))
-        return rows.where(mean[:, None], own.double()).float()
+        t, length, _ = video.shape
+        cell, _ = video.cells(index)
+        target = torch.where(self.into >= 0, self.frame[:, None] * length + self.into, 0)
+        slot = video.slots(index).index_select(0, target.flatten()).view_as(target).where(self.into >= 0, -1)
+        slot = (slot if weight is None else slot.masked_fill(self.centre, -1)).flatten()
+        means = self.means.flatten(0, 1)
+        mean, count = averages(means, slot, len(index))
+        number = torch.arange(len(self.frame), device=cell.device)
+        window = torch.full((t,), -1, device=cell.device).index_copy(0, self.frame, number)
+        place = (window.index_select(0, cell // length) * length + cell % length).clamp_min(0)
+        peak = self.centre.flatten().index_select(0, place) & (window.index_select(0, cell // length) >= 0)
+        if weight is not None:
+            first = means.index_select(0, place)
+            mean = torch.where(count > 0, weight * first + (1 - weight) * mean, first)
+        return mean.where(peak[:, None], own.float())
 
 
-def merge_static(
-    video: Video, found: Windows, quotas: Quotas, neighbours: Callable[[Tensor], Tensor], own_weight: float | None
-) -> Static:
-    """Density peaks of the means of each window's static places, each with the row of all that are nearest to it.
+def merge_static(video: Video, found: Windows, quotas: Quotas, neighbours: Callable[[Tensor], Tensor]) -> Static:
+    """Density peaks of the means of each window's static places, and which of them the others are nearest to.
 
     Args:
         neighbours: [w] of a density, from the numbers of peaks [w].
-        own_weight: of a peak's own row beside the mean of the others; None for the mean of all.
     """
-    t, length, _ = video.shape
+    t, length, width = video.shape
     frame, member = long_windows(found.first)
     used = (~quotas.alone & video.there).double()
-    rows = sums(video, member, used) / (member.double() @ used).clamp_min(1)[:, :, None]
-    lead, count = found.lead.index_select(0, frame), quotas.static.index_select(0, frame)
-    score, square = peaks(rows, lead.long(), neighbours(count)[:, None].expand_as(lead))
-    centre = best(score, count, lead)
+    means = torch.empty(len(frame), length, width, dtype=torch.float32, device=frame.device)
+    count = (member.double() @ used).clamp_min(1)[:, :, None]
+    for part, total in sums(video, member, used):
+        means[:, part] = total.div_(count[:, part])
+    lead, most = found.lead.index_select(0, frame), quotas.static.index_select(0, frame)
+    score, square = peaks(means, lead.long(), neighbours(most)[:, None].expand_as(lead))
+    centre = best(score, most, lead)
     place = torch.arange(length, device=frame.device)
     into = torch.where(centre, place, nearest(square, centre)).where(lead & centre.any(1, keepdim=True), -1)
-    rows = _blended(rows, centre, into, own_weight)
     kept = torch.zeros_like(quotas.alone).index_copy(0, frame, centre) | quotas.alone
     cell = torch.arange(t * length, device=frame.device).view(t, length)
     target = torch.full_like(cell, -1).index_copy(0, frame, torch.where(into >= 0, frame[:, None] * length + into, -1))
     owner = target.index_select(0, found.first).where(found.static, -1)
-    number = torch.arange(len(frame), device=frame.device)
-    window = torch.full_like(cell[:, 0], -1).index_copy(0, frame, number)
-    return Static(kept, cell.where(quotas.alone, owner), window, rows)
-
-
-def _blended(rows: Tensor, centre: Tensor, into: Tensor, own_weight: float | None) -> Tensor:
-    """[w, l, d] rows of the places `centre` [w, l], from the means `rows` [w, l, d] of what goes `into` [w, l] them."""
-    length = rows.shape[1]
-    slot = into if own_weight is None else into.masked_fill(centre, -1)
-    total, count = added_up(rows, slot, length), added_up(torch.ones_like(rows[:, :, :1]), slot, length)
-    mean = total / count.clamp_min(1)
-    if own_weight is None:
-        return mean
-    return torch.where(count > 0, own_weight * rows + (1 - own_weight) * mean, rows)
+    return Static(kept, cell.where(quotas.alone, owner), frame, centre, into, means)

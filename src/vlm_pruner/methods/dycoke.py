@@ -23,7 +23,7 @@ def difference(video: Video) -> Tensor:
     """
     t = video.shape[0]
     number = torch.arange(t, device=video.there.device)[:, None]
-    alike = likeness(video).where(number % 2 == 1, similar(video, video.frames()))
+    alike = likeness(video).where(number % 2 == 1, similar(video, video.frames))
     return -(likeness(video, 2).where(number % 4 == 2, alike) if t > 2 else alike)
 
 

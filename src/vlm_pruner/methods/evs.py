@@ -27,7 +27,7 @@ def novelty(video: Video) -> Tensor:
     change = (1 - likeness(video)).clamp_min(0.0)
     change = change.masked_fill(change < _SAME, 0.0)
     before = torch.cat([torch.zeros_like(video.there[:1]), video.there[:-1]])
-    return change.where(before, _NOTHING_BEFORE + 1 - similar(video, video.frames()))
+    return change.where(before, _NOTHING_BEFORE + 1 - similar(video, video.frames))
 
 
 @final

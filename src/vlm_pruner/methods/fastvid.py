@@ -54,7 +54,7 @@ def segments(video: Video, least: int = 8, tau: float = 0.9, run_tau: float | No
 
     With `run_tau`, frames of a segment whose cosines reach it are a run, and its last frame alone holds tokens.
     """
-    mean = video.frames()
+    mean = video.frames
     scale = (mean[1:].square().sum(1) * mean[:-1].square().sum(1)).sqrt()
     alike = settled((mean[1:] * mean[:-1]).sum(1) / scale.clamp_min(torch.finfo(torch.float64).tiny))
     cut = (torch.argsort(torch.argsort(alike, stable=True), stable=True) < least - 1) | (alike < tau)

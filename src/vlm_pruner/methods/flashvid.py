@@ -11,13 +11,11 @@ from torch import Tensor
 
 from vlm_pruner.methods._density import nearest, peaks
 from vlm_pruner.methods._signals import SALIENCE, salience
-from vlm_pruner.methods._video import Video, added_up, best, deal, even, settled, split_at, topped_up
+from vlm_pruner.methods._video import Video, added_up, averages, best, deal, even, settled, split_at, topped_up
 from vlm_pruner.methods.base import PruningMethod
 from vlm_pruner.types import Selection, Signal, VisualTokens
 
 __all__ = ["FlashVID", "Links", "Quotas", "diverse", "flashvid", "links", "merged_rows", "released_quotas", "segments"]
-
-_BLOCK = 1 << 22  # numbers in float64 at a time
 
 
 def segments(video: Video, least: int = 8, tau: float = 0.9) -> Tensor:
@@ -26,7 +24,7 @@ def segments(video: Video, least: int = 8, tau: float = 0.9) -> Tensor:
     Cuts where the cosine of neighbouring frames' means is below `tau`, and at the lowest of the others until there are
     `least` segments.
     """
-    mean = video.frames()
+    mean = video.frames
     scale = (mean[1:].square().sum(1) * mean[:-1].square().sum(1)).sqrt()
     alike = settled((mean[1:] * mean[:-1]).sum(1) / scale.clamp_min(torch.finfo(torch.float64).tiny))
     cut = alike < tau
@@ -70,16 +68,17 @@ def diverse(video: Video, attention: Tensor, alike: Tensor, most: int, relevance
     product with the mean tokens of the frames of its segment (`alike` [t, t]). The first is the one farthest from its
     nearest token, each of the next the one farthest from those chosen.
     """
-    weight = attention
+    weight, inverse = attention, _inverse(video)
     if relevance:
-        centre = alike.double() @ video.frames() / alike.sum(1, keepdim=True)
+        centre = alike.double() @ video.frames / alike.sum(1, keepdim=True)
         weight = weight * torch.cat([torch.einsum("tld,td->tl", x, centre[part]) for part, x in video.blocks()])
     weight = weight / weight.abs().amax(1, keepdim=True).clamp_min(torch.finfo(torch.float64).tiny)
-    rows = unit(video)
-    apart = torch.cat([(1 - x @ x.mT) for x in torch.split(rows, _step(video))])
-    eye = torch.eye(rows.shape[1], dtype=torch.bool, device=rows.device)
-    apart = settled(apart.masked_fill(eye, 0.0) * weight[:, None]).masked_fill(~video.there[:, :, None], torch.inf)
-    near = apart.topk(min(2, rows.shape[1]), 1, largest=False).values[:, -1]  # the nearest is the token itself
+    length = video.shape[1]
+    apart = 1 - torch.cat([torch.bmm(x, x.mT) for _, x in video.blocks()]) * inverse[:, :, None] * inverse[:, None, :]
+    eye = torch.eye(length, dtype=torch.bool, device=apart.device)
+    apart = settled(apart.masked_fill_(eye, 0.0).mul_(weight[:, None]))
+    apart = apart.masked_fill_(~video.there[:, :, None], torch.inf)
+    near = apart.topk(min(2, length), 1, largest=False).values[:, -1]  # the nearest is the token itself
     free, turn, closest = (
         video.there,
         torch.full_like(attention, most, dtype=torch.int64),
@@ -89,19 +88,15 @@ def diverse(video: Video, attention: Tensor, alike: Tensor, most: int, relevance
         pick = near.masked_fill(~free, -torch.inf).argmax(1, keepdim=True)
         hit = torch.zeros_like(free).scatter(1, pick, True) & free
         free, turn = free & ~hit, turn.masked_fill(hit, step)
-        row = apart.gather(1, pick[:, :, None].expand(-1, -1, rows.shape[1])).squeeze(1)
+        row = apart.gather(1, pick[:, :, None].expand(-1, -1, length)).squeeze(1)
         near = closest = torch.minimum(closest, row)
     return turn
 
 
-def unit(video: Video) -> Tensor:
-    """[t, l, d] float64 rows of unit length."""
+def _inverse(video: Video) -> Tensor:
+    """[t, l] 1 / length of every token, 0 for a row of zeros."""
     tiny = torch.finfo(torch.float64).tiny
-    return torch.cat([x / (x * x).sum(2, keepdim=True).sqrt().clamp_min(tiny) for _, x in video.blocks()])
-
-
-def _step(video: Video) -> int:
-    return max(1, _BLOCK // (video.shape[1] * video.shape[2]))
+    return (video.lengths > 0) / video.lengths.clamp_min(tiny)
 
 
 @dataclass(frozen=True)
@@ -121,9 +116,11 @@ def links(video: Video, alike: Tensor, chosen: Tensor, quotas: Quotas, threshold
     t, length, _ = video.shape
     free = video.there & ~chosen
     cosine, target = torch.full_like(chosen, -1.0, dtype=torch.float64), torch.zeros_like(chosen, dtype=torch.int64)
-    rows = unit(video)
+    inverse, here, before = _inverse(video), video.rows[0].double(), video.rows[0].double()
     for frame in range(1, t):
-        found = settled(rows[frame] @ rows[frame - 1].mT).masked_fill(~free[frame - 1], -1.0).max(1)
+        here, before = before.copy_(video.rows[frame]), here
+        alike_ = here @ before.mT * inverse[frame, :, None] * inverse[frame - 1]
+        found = settled(alike_).masked_fill_(~free[frame - 1], -1.0).max(1)
         cosine[frame], target[frame] = found.values, found.indices
     first = torch.cat([alike.new_ones(1), ~alike.diagonal(1)])
     cosine = cosine.masked_fill(~free | first[:, None], -1.0)
@@ -141,23 +138,25 @@ def links(video: Video, alike: Tensor, chosen: Tensor, quotas: Quotas, threshold
 
 
 def added_along(video: Video, found: Links, true_counts: bool = False) -> tuple[Tensor, Tensor]:
-    """[t, l, d] float64 rows with what merged into them along the video, and [t, l] the cell that each token is in.
+    """[t, l, d] float32 rows with what merged into them along the video, and [t, l] the cell that each token is in.
 
     A row is the sum of all tokens that went into it, over 1 + the number of those that went into it directly, as
     released; with `true_counts` over the number of all.
     """
     t, length, _ = video.shape
-    rows, count = list(video.rows.double().unbind()), list(torch.ones_like(found.target).double().unbind())
     slot = found.target.where(found.merges, -1)
+    rows = torch.empty_like(video.rows, dtype=torch.float32)
+    total, count = video.rows[-1].double(), torch.ones_like(slot[:1].mT, dtype=torch.float64)
     for frame in range(t - 1, 0, -1):
-        rows[frame - 1] = rows[frame - 1] + added_up(rows[frame][None], slot[frame : frame + 1], length)[0]
-        more = count[frame] if true_counts else torch.ones_like(count[frame])
-        count[frame - 1] = count[frame - 1] + added_up(more[None, :, None], slot[frame : frame + 1], length)[0, :, 0]
+        rows[frame] = total / count
+        total = added_up(total, slot[frame], length) + video.rows[frame - 1]
+        count = 1 + added_up(count if true_counts else torch.ones_like(count), slot[frame], length)
+    rows[0] = total / count
     cell = torch.arange(t * length, device=slot.device).view(t, length)
     root = [cell[0]]
     for frame in range(1, t):
         root.append(root[-1].index_select(0, found.target[frame]).where(found.merges[frame], cell[frame]))
-    return torch.stack(rows) / torch.stack(count)[:, :, None], torch.stack(root)
+    return rows, torch.stack(root)
 
 
 @dataclass(frozen=True)
@@ -166,8 +165,8 @@ class Merge:
 
     kept: Tensor  # [t, l] bool
     owner: Tensor  # [t, l] cell of the token that represents each one, -1 where none does
-    rows: Tensor | None  # [t, l, d] float64 rows that changed, None where nothing is merged
-    changed: Tensor  # [t, l] bool, the kept ones among them
+    rows: Tensor  # [t, l, d] rows with what merged into them along the video
+    into: Tensor  # [t, l] cell of the peak that each of these goes into, -1 where it goes into none
 
 
 def flashvid(
@@ -189,7 +188,7 @@ def flashvid(
     cell = torch.arange(t * length, device=alike.device).view(t, length)
     chosen = diverse(video, attention, alike, quotas.most, relevance) < quotas.chosen[:, None]
     if not quotas.means:
-        return Merge(chosen, cell.where(chosen, -1), None, torch.zeros_like(chosen))
+        return Merge(chosen, cell.where(chosen, -1), video.rows, torch.full_like(cell, -1))
     found = links(video, alike, chosen, quotas, threshold)
     rows, root = added_along(video, found, true_counts)
     left = video.there & ~chosen & ~found.merges
@@ -197,13 +196,10 @@ def flashvid(
     neighbours = count.where(count > 1, 7).clamp_max(7)[:, None].expand(t, length)
     score, square = peaks(rows, left.long(), neighbours)
     centre = best(score, count, left)
-    place = torch.arange(length, device=cell.device)
-    into = torch.where(centre, place, nearest(square, centre)).where(left & centre.any(1, keepdim=True), -1)
-    size = added_up(torch.ones_like(rows[:, :, :1]), into, length)
-    rows = added_up(rows, into, length) / size.clamp_min(1)
-    owner = torch.where(into >= 0, cell[:, :1] + into, -1)
-    owner = torch.where(chosen, cell, owner.flatten().index_select(0, root.flatten()).view(t, length))
-    return Merge(chosen | centre, owner, rows, centre)
+    into = torch.where(centre, cell, cell[:, :1] + nearest(square, centre))
+    into = into.where(left & centre.any(1, keepdim=True), -1)
+    owner = torch.where(chosen, cell, into.flatten().index_select(0, root.flatten()).view(t, length))
+    return Merge(chosen | centre, owner, rows, into)
 
 
 def _means(left: Tensor, alike: Tensor, quotas: Quotas) -> Tensor:
@@ -216,13 +212,10 @@ def _means(left: Tensor, alike: Tensor, quotas: Quotas) -> Tensor:
 
 
 def merged_rows(video: Video, merge: Merge, index: Tensor) -> Tensor:
-    """[k, d] rows of the kept tokens `index` [k]."""
-    cell, _ = video.cells(index)
-    own = video.rows.flatten(0, 1).index_select(0, cell)
-    if merge.rows is None:
-        return own
-    means = merge.rows.flatten(0, 1).index_select(0, cell)
-    return means.where(merge.changed.flatten().index_select(0, cell)[:, None], own.double())
+    """[k, d] rows of the kept tokens `index` [k]: of a peak the mean of what goes into it."""
+    slot = video.slots(index).index_select(0, merge.into.flatten().clamp_min(0)).where(merge.into.flatten() >= 0, -1)
+    mean, count = averages(merge.rows.flatten(0, 1), slot, len(index))
+    return torch.where(count > 0, mean, video.rows.flatten(0, 1).index_select(0, video.cells(index)[0]))
 
 
 @final

@@ -57,26 +57,26 @@ def released_quotas(found: Windows, there: Tensor, retention: float) -> Quotas:
     )
 
 
-def holitom(
-    video: Video, attention: Tensor, found: Windows, quotas: Quotas, beta: float | None = 0.6
-) -> tuple[Tensor, Static]:
+def holitom(video: Video, attention: Tensor, found: Windows, quotas: Quotas) -> tuple[Tensor, Static]:
     """[t, l] bool, which tokens of a video stay, and what becomes of its static places.
 
     Of a frame's dynamic tokens the best-attended stay, unmerged. Of a window's static places, averaged over it, density
-    peaks stay in the window's first frame; each of the others joins the nearest peak, whose row is `beta` times its own
-    plus 1 - `beta` times their mean (None: the mean of all).
+    peaks stay in the window's first frame, and each of the others joins the nearest peak.
 
     Args:
         attention: [t, l].
     """
-    static = merge_static(video, found, quotas, lambda count: count.where(count > 1, 7).clamp_max(7), beta)
+    static = merge_static(video, found, quotas, lambda count: count.where(count > 1, 7).clamp_max(7))
     return best(attention, quotas.dynamic, video.there & ~found.static) | static.kept, static
 
 
-def merged_rows(video: Video, found: Windows, static: Static, index: Tensor) -> Tensor:
-    """[k, d] float32 rows of the kept tokens `index` [k]."""
-    cell, _ = video.cells(index)
-    return static.merged(found, cell, video.rows.flatten(0, 1).index_select(0, cell))
+def merged_rows(video: Video, static: Static, index: Tensor, beta: float | None = 0.6) -> Tensor:
+    """[k, d] float32 rows of the kept tokens `index` [k].
+
+    That of a peak is `beta` times its own plus 1 - `beta` times the mean of what joined it; None: the mean of all.
+    """
+    own = video.rows.flatten(0, 1).index_select(0, video.cells(index)[0])
+    return static.merged(video, index, own, beta)
 
 
 @final
@@ -108,8 +108,8 @@ class HoliTom(PruningMethod):
         attention = video.signal(salience(self, tokens))
         found = windows(video, self.tau)
         quotas = exact_quotas(found, video.there, attention, keep)
-        kept, static = holitom(video, attention, found, quotas, self.beta)
+        kept, static = holitom(video, attention, found, quotas)
         index = video.index(kept, keep)
         own = torch.arange(kept.numel(), device=kept.device).view_as(kept)
         owner = torch.where(kept & ~found.static, own, static.owner)
-        return video.merged(tokens, index, owner, merged_rows(video, found, static, index))
+        return video.merged(tokens, index, owner, merged_rows(video, static, index, self.beta))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from vlm_pruner.methods._density import nearest, peaks
-from vlm_pruner.methods._video import Video, added_up, best, settled
+from vlm_pruner.methods._video import Video, averages, best, settled
 from vlm_pruner.methods._windows import Quotas, Static, Windows, exact_quotas, long_windows, merge_static, sizes, sums
 from vlm_pruner.methods.base import PruningMethod
 from vlm_pruner.methods.evs import novelty
@@ -28,16 +28,17 @@ def windows(video: Video, tau: float = 0.8, share: float = 0.25) -> Windows:
     tokens in each two different frames of the window is above `tau`.
     """
     t = video.shape[0]
-    mean = video.frames()[None]
+    mean = video.frames[None]
     score, square = peaks(mean, torch.ones_like(mean[:, :, 0], dtype=torch.int64), _NEIGHBOURS, _NEIGHBOURS)
     centre = best(score, torch.full_like(score[:, 0], max(1, int(t * share))), torch.ones_like(score, dtype=torch.bool))
     own = torch.arange(t, device=score.device).where(centre, nearest(square, centre))
     first = contiguous(own[0])
     frame, member = long_windows(first)
-    lengths = video.lengths()
+    lengths = video.lengths
     size = member.sum(1)[:, None].double()
-    alike = sums(video, member, (lengths > 0) / lengths.clamp_min(torch.finfo(torch.float64).tiny).sqrt())
-    alike = settled((alike.square().sum(2) - size) / (size * (size - 1)).clamp_min(1))  # over ordered pairs
+    unit = (lengths > 0) / lengths.clamp_min(torch.finfo(torch.float64).tiny)
+    alike = torch.cat([torch.linalg.vector_norm(total, dim=2).square() for _, total in sums(video, member, unit)], 1)
+    alike = settled((alike - size) / (size * (size - 1)).clamp_min(1))  # over ordered pairs
     complete = (member.double() @ video.there.double()) == size
     still = torch.zeros_like(video.there).index_copy(0, frame, (alike > tau) & complete & (size > 1))
     return Windows(first, still.index_select(0, first))
@@ -82,35 +83,30 @@ class Merge:
 
     kept: Tensor  # [t, l] bool
     owner: Tensor  # [t, l] cell of the token that represents each one, -1 where none does
-    centre: Tensor  # [t, l] bool, the kept tokens that are not static
-    rows: Tensor  # [t, l, d] float64 means that stand there
+    dynamic: Tensor  # [t, l] bool, tokens that are not static
     static: Static
 
 
 def prunevid(video: Video, found: Windows, quotas: Quotas) -> Merge:
-    """Density peaks of each frame's dynamic tokens and each window's static means, each the mean of its cluster."""
+    """Density peaks of each frame's dynamic tokens and of each window's static means, and what is nearest to them."""
     t, length, _ = video.shape
-    static = merge_static(video, found, quotas, lambda count: torch.full_like(count, _NEIGHBOURS), None)
+    static = merge_static(video, found, quotas, lambda count: torch.full_like(count, _NEIGHBOURS))
     dynamic = video.there & ~found.static
     score, square = peaks(video.rows, dynamic.long(), _NEIGHBOURS, _NEIGHBOURS)
     centre = best(score, quotas.dynamic, dynamic)
-    place = torch.arange(length, device=centre.device)
-    into = torch.where(centre, place, nearest(square, centre)).where(dynamic & centre.any(1, keepdim=True), -1)
-    rows = video.rows.double()
-    count = added_up(torch.ones_like(rows[:, :, :1]), into, length)
-    rows = added_up(rows, into, length) / count.clamp_min(1)
-    begin = torch.arange(t, device=centre.device)[:, None] * length
-    owner = torch.where(into >= 0, begin + into, static.owner)
-    return Merge(centre | static.kept, owner, centre, rows, static)
+    cell = torch.arange(t * length, device=centre.device).view(t, length)
+    owner = torch.where(centre, cell, cell[:, :1] + nearest(square, centre))
+    owner = torch.where(dynamic, owner.where(centre.any(1, keepdim=True), -1), static.owner)
+    return Merge(centre | static.kept, owner, dynamic, static)
 
 
-def merged_rows(video: Video, found: Windows, merge: Merge, index: Tensor) -> Tensor:
-    """[k, d] float32 rows of the kept tokens `index` [k]."""
-    cell, _ = video.cells(index)
-    own = video.rows.flatten(0, 1).index_select(0, cell).double()
-    mean = merge.rows.flatten(0, 1).index_select(0, cell)
-    own = mean.where(merge.centre.flatten().index_select(0, cell)[:, None], own)
-    return merge.static.merged(found, cell, own)
+def merged_rows(video: Video, merge: Merge, index: Tensor) -> Tensor:
+    """[k, d] float32 rows of the kept tokens `index` [k], each the mean of its cluster."""
+    owner = merge.owner.where(merge.dynamic, -1).flatten()
+    slot = video.slots(index).index_select(0, owner.clamp_min(0)).where(owner >= 0, -1)
+    mean, count = averages(video.rows.flatten(0, 1), slot, len(index))
+    own = video.rows.flatten(0, 1).index_select(0, video.cells(index)[0])
+    return merge.static.merged(video, index, torch.where(count > 0, mean, own), None)
 
 
 @final
@@ -140,4 +136,4 @@ class PruneVid(PruningMethod):
         found = windows(video, self.tau, self.share)
         merge = prunevid(video, found, exact_quotas(found, video.there, novelty(video), keep))
         index = video.index(merge.kept, keep)
-        return video.merged(tokens, index, merge.owner, merged_rows(video, found, merge, index))
+        return video.merged(tokens, index, merge.owner, merged_rows(video, merge, index))

@@ -18,7 +18,7 @@ __all__ = ["VCast", "frame_quotas", "standing_out", "v_cast"]
 
 def v_cast(video: Video, keep: int, temperature: float = 0.7, largest_remainder: bool = False) -> Tensor:
     """[t, l] bool: `keep` tokens of a video, as many of each frame as its curvature asks for."""
-    means = video.frames()
+    means = video.frames
     weight = (_curvature(means) / temperature).softmax(0)
     quota = frame_quotas(weight, video.there.sum(1), keep, largest_remainder)
     score = standing_out(video, means)
@@ -66,7 +66,7 @@ def frame_quotas(weight: Tensor, size: Tensor, keep: int, largest_remainder: boo
 
 def standing_out(video: Video, means: Tensor) -> Tensor:
     """[t, l] float64: 1 - cosine with the frame's mean [t, d], plus the token's length, brought to 0 ... 1 in it."""
-    length = video.lengths().sqrt()
+    length = video.lengths
     low = length.masked_fill(~video.there, torch.inf).amin(1, keepdim=True)
     span = length.masked_fill(~video.there, -torch.inf).amax(1, keepdim=True) - low
     return settled(1 - similar(video, means) + ((length - low) / (span + 1e-6)).nan_to_num(0.0))

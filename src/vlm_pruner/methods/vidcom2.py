@@ -47,7 +47,7 @@ def _resemblance(video: Video) -> tuple[Tensor, Tensor]:
     units, total, means = [], [], []
     for part, x in video.blocks():
         x = x.index_select(2, steady)
-        x = x / (x * x).sum(2, keepdim=True).sqrt().clamp_min(1e-12)
+        x = x.div_(torch.linalg.vector_norm(x, dim=2, keepdim=True).clamp_min(1e-12))
         units.append(x)
         total.append(x.sum(1))
         means.append(total[-1] / video.there[part].sum(1, keepdim=True).clamp_min(1))
@@ -63,8 +63,8 @@ def _steady(video: Video) -> Tensor:
     first = video.rows[0, 0].double()  # any shift will do; with this one, channels that never change have variance 0
     total = square = torch.zeros_like(first)
     for part, x in video.blocks():
-        x = (x - first).masked_fill(~video.there[part][:, :, None], 0.0)
-        total, square = total + x.sum((0, 1)), square + (x * x).sum((0, 1))
+        x.sub_(first).masked_fill_(~video.there[part][:, :, None], 0.0)
+        total, square = total + x.sum((0, 1)), square + x.square_().sum((0, 1))
     n = video.there.sum().clamp_min(1)
     variance = square / n - (total / n).square()
     largest = variance.max().clamp_min(torch.finfo(torch.float64).tiny)
@@ -73,7 +73,8 @@ def _steady(video: Video) -> Tensor:
 
 def _closeness(unit: Tensor, centre: Tensor) -> Tensor:
     """[b, l] sum of five Gaussian kernels of the distances of `unit` [b, l, c] to `centre` [b, c]."""
-    square = (unit * unit).sum(2) - 2 * torch.einsum("blc,bc->bl", unit, centre) + centre.square().sum(1, keepdim=True)
+    square = torch.linalg.vector_norm(unit, dim=2).square() + centre.square().sum(1, keepdim=True)
+    square = square - 2 * torch.einsum("blc,bc->bl", unit, centre)
     widths = torch.stack([(-square / (2 * a)).exp() for a in _WIDTHS])
     total: Tensor = widths.sum(0)
     return total
