@@ -147,7 +147,7 @@ class Video:
 
 
 def _cells(place: Tensor, grid: tuple[int, int, int]) -> Tensor:
-    """[n] cell of every token of `place` [n, 3]; the number of cells where it lies in none, or not first in it."""
+    """[n] cell of every token of `place` [n, 3]; the number of cells where it lies in none, or not last in it."""
     t, h, w = grid
     whole = place.round().long()
     inside = (whole == place).all(1) & (whole >= 0).all(1)
@@ -155,7 +155,7 @@ def _cells(place: Tensor, grid: tuple[int, int, int]) -> Tensor:
     cell = (whole[:, 0] * h + whole[:, 1]) * w + whole[:, 2]
     cell = cell.where(inside, t * h * w)
     ordered, token = cell.sort(stable=True)
-    again = torch.cat([inside.new_zeros(1), ordered[1:] == ordered[:-1]])
+    again = torch.cat([ordered[1:] == ordered[:-1], inside.new_zeros(1)])  # a CLS token in front of a frame
     return cell.index_copy(0, token, ordered.masked_fill(again, t * h * w))
 
 
