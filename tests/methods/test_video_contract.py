@@ -209,3 +209,20 @@ def test_defaults_of_torch_change_nothing(name, setting):
         assert plain.index.tolist() == other.index.tolist()
         if plain.features is not None:
             assert torch.equal(plain.features, other.features)
+
+
+@pytest.mark.parametrize("name", VIDEO)
+def test_where_nothing_is_read_the_choice_is_the_same(name, monkeypatch):
+    """What a GPU computes: no early ends, sums by products of matrices, larger blocks."""
+    tokens, late = still((9, 4, 5)), visual_tokens((9, 4, 5))
+    videos = [late, tokens, survivors(late, torch.arange(3, 170))]
+    plain = [select(name, video, keep) for video in videos for keep in (9, 45, 120)]
+    for module in [m for n, m in sys.modules.items() if n.startswith("vlm_pruner.methods.")]:
+        if hasattr(module, "may_read"):
+            monkeypatch.setattr(module, "may_read", lambda tensor: False)
+    unread = [select(name, video, keep) for video in videos for keep in (9, 45, 120)]
+    for one, other in zip(plain, unread, strict=True):
+        assert one.index.tolist() == other.index.tolist()
+        if one.features is not None:
+            torch.testing.assert_close(one.features, other.features)
+            assert one.source.tolist() == other.source.tolist()

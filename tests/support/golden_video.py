@@ -122,7 +122,7 @@ def _static(
     return np.stack(features), np.stack(seen)
 
 
-def _scene_cuts(rng: np.random.Generator, frames: int, rows: int, cols: int, width: int) -> tuple[Array, Array]:
+def scene_cuts(rng: np.random.Generator, frames: int, rows: int, cols: int, width: int) -> tuple[Array, Array]:
     """A new shot every three to five frames."""
     shots, left = [], frames
     while left:
@@ -146,7 +146,7 @@ def _constant(rng: np.random.Generator, frames: int, rows: int, cols: int, width
 
 _RECIPES = {
     "video_static": _static,
-    "video_scene_cuts": _scene_cuts,
+    "video_scene_cuts": scene_cuts,
     "video_noise": _noise,
     "video_constant": _constant,
 }

@@ -12,6 +12,7 @@ from vlm_pruner.methods._density import peaks
 from vlm_pruner.methods._signals import SALIENCE, salience
 from vlm_pruner.methods._video import Video, best, even, settled, split_at, topped_up
 from vlm_pruner.methods.base import PruningMethod
+from vlm_pruner.ops.sync import declared_sync, may_read
 from vlm_pruner.types import Selection, Signal, VisualTokens
 
 __all__ = ["FastVID", "Merge", "Quotas", "Segments", "fastvid", "merged_rows", "released_quotas", "segments"]
@@ -20,6 +21,7 @@ _NEIGHBOURS = 4
 _APART = 4  # frames from one anchor to the next
 _CONTEXT = 0.4  # share of a segment's tokens that are peaks
 _OWN = 0.6  # least weight of a peak's own row
+_TINY = torch.finfo(torch.float64).tiny
 
 
 @dataclass(frozen=True)
@@ -149,30 +151,35 @@ def merged_rows(
     own = video.rows.flatten(0, 1).index_select(0, cell).float()
     peak = merge.centre.flatten().index_select(0, cell) & placed
     slot = torch.argsort(peak.int(), descending=True, stable=True)[: max(1, most)]  # [c], peaks first
-    cell, peak = cell.index_select(0, slot), peak.index_select(0, slot)
+    cell, peak, rows = cell.index_select(0, slot), peak.index_select(0, slot), own.index_select(0, slot)
     frame = cell // length
-    cosine = _cosines(video, own.index_select(0, slot))  # [c, t, l]
-    takes = peak[:, None, None] & found.alike.index_select(0, frame)[:, :, None] & merge.pool
-    if runs:
-        takes &= ~(merge.centre & (frame[:, None, None] == torch.arange(t, device=frame.device)[:, None]))
-    cosine = cosine.masked_fill(~takes, -torch.inf).flatten(1)
-    member = _closest(cosine, frame, t) & takes.flatten(1)
-    count = member.sum(1, keepdim=True)
-    mean = member.float() @ video.rows.flatten(0, 1).float() / count.clamp_min(1)
-    weight = (1 / (count + 1).double()).clamp_min(_OWN).float()
-    weight = weight.where(count > 0, 1.0)
-    rows = own.index_copy(0, slot, (weight * own.index_select(0, slot) + (1 - weight) * mean))
-    owner = cell.index_select(0, cosine.argmax(0)).where(takes.flatten(1).any(0), -1).view(t, length)
-    return rows, torch.arange(t * length, device=owner.device).view(t, length).where(merge.kept, owner)
+    near = found.alike.index_select(0, frame) & peak[:, None]  # [c, t]
+    unit = rows.double() / torch.linalg.vector_norm(rows.double(), dim=1, keepdim=True).clamp_min(_TINY)
+    total, count, owner = torch.zeros_like(rows), torch.zeros_like(rows[:, :1]), []
+    for number, part in enumerate(_ranges(near)):
+        takes = near[part, number, None] & merge.pool[number]  # [c', l]
+        if runs:
+            takes &= ~(merge.centre[number] & (frame[part] == number)[:, None])
+        x = video.rows[number]
+        cosine = settled(unit[part] @ x.double().T / video.lengths[number].clamp_min(_TINY))
+        cosine = cosine.masked_fill(~takes, -torch.inf)
+        member = (_closest(cosine, frame[part], t) & takes).float()
+        total[part] += member @ x.float()
+        count[part] += member.sum(1, keepdim=True)
+        owner.append(cell[part].index_select(0, cosine.argmax(0)).where(takes.any(0), -1))
+    weight = (1 / (count + 1)).clamp_min(_OWN).where(count > 0, 1.0)
+    rows = weight * rows + (1 - weight) * total / count.clamp_min(1)
+    own_cell = torch.arange(t * length, device=cell.device).view(t, length)
+    return own.index_copy(0, slot, rows), own_cell.where(merge.kept, torch.stack(owner))
 
 
-def _cosines(video: Video, rows: Tensor) -> Tensor:
-    """[c, t, l] float64 cosines of `rows` [c, d] with all tokens of a video."""
-    tiny = torch.finfo(torch.float64).tiny
-    unit = rows.double()
-    unit = unit / unit.square().sum(1, keepdim=True).sqrt().clamp_min(tiny)
-    parts = [torch.einsum("cd,tld->ctl", unit, x) / (x * x).sum(2).sqrt().clamp_min(tiny) for _, x in video.blocks()]
-    return settled(torch.cat(parts, 1))
+def _ranges(near: Tensor) -> list[slice]:
+    """Where the peaks begin and end that are of each frame's segment, `near` [c, t]; all of them on another device."""
+    if not may_read(near):
+        return [slice(0, len(near))] * near.shape[1]
+    with declared_sync():
+        first, last = near.int().argmax(0).tolist(), near.flip(0).int().argmax(0).tolist()
+    return [slice(begin, max(begin + 1, len(near) - end)) for begin, end in zip(first, last, strict=True)]
 
 
 def _closest(cosine: Tensor, frame: Tensor, frames: int) -> Tensor:
