@@ -148,6 +148,20 @@ def test_a_grid_that_does_not_fit_is_refused(name):
 
 
 @pytest.mark.parametrize("name", EXACT)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+def test_inputs_stay_as_they_are(name, dtype):
+    tokens = visual_tokens((8, 4, 4), dtype=dtype)
+    given = dataclasses.replace(tokens, position=tokens.coordinates())
+    for video in (tokens, given):
+        before = video.features.clone(), video.vision.attention.clone(), video.coordinates().clone()
+        for keep in (5, 40, 100):
+            select(name, video, keep)
+        assert torch.equal(video.features, before[0])
+        assert torch.equal(video.vision.attention, before[1])
+        assert torch.equal(video.coordinates(), before[2])
+
+
+@pytest.mark.parametrize("name", EXACT)
 def test_no_undeclared_read(name):
     tokens, method = visual_tokens((7, 3, 4)), create(name)
     for keep in (5, 20, 60):

@@ -167,11 +167,12 @@ def settled(x: Tensor) -> Tensor:
 def likeness(video: Video, back: int = 1) -> Tensor:
     """[t, l] float64 cosine of each token with the one at its place `back` frames earlier; 0 where there is none."""
     t, length, width = video.shape
-    before, product = torch.empty(2, length, width, dtype=torch.float64, device=video.rows.device).unbind()
+    *rooms, product = torch.empty(back + 2, length, width, dtype=torch.float64, device=video.rows.device).unbind()
     dot = [torch.zeros_like(video.lengths[0])] * min(back, t)
-    for frame in range(back, t):
-        torch.mul(video.rows[frame], before.copy_(video.rows[frame - back]), out=product)
-        dot.append(product.sum(1))
+    for frame in range(t):
+        here = rooms[frame % len(rooms)].copy_(video.rows[frame])
+        if frame >= back:
+            dot.append(torch.mul(here, rooms[(frame - back) % len(rooms)], out=product).sum(1))
     scale = video.lengths * torch.cat([torch.ones_like(video.lengths[:back]), video.lengths[:-back]])[:t]
     return settled(torch.stack(dot) / scale.clamp_min(torch.finfo(torch.float64).tiny))
 

@@ -73,7 +73,8 @@ def sums(video: Video, member: Tensor, weight: Tensor) -> Iterator[tuple[slice, 
     step, member = max(1, _BLOCK // (t * width)), member.double()
     for begin in range(0, length, step):
         part = slice(begin, begin + step)
-        yield part, torch.einsum("wt,tld->wld", member, video.rows[:, part] * weight[:, part, None])
+        rows = video.rows[:, part].to(torch.float64, copy=True).mul_(weight[:, part, None])
+        yield part, torch.einsum("wt,tld->wld", member, rows)
 
 
 @dataclass(frozen=True)

@@ -116,7 +116,8 @@ def links(video: Video, alike: Tensor, chosen: Tensor, quotas: Quotas, threshold
     t, length, _ = video.shape
     free = video.there & ~chosen
     cosine, target = torch.full_like(chosen, -1.0, dtype=torch.float64), torch.zeros_like(chosen, dtype=torch.int64)
-    inverse, here, before = _inverse(video), video.rows[0].double(), video.rows[0].double()
+    inverse, here = _inverse(video), video.rows[0].to(torch.float64, copy=True)
+    before = torch.empty_like(here)
     for frame in range(1, t):
         here, before = before.copy_(video.rows[frame]), here
         alike_ = here @ before.mT * inverse[frame, :, None] * inverse[frame - 1]
@@ -149,7 +150,7 @@ def added_along(video: Video, found: Links, true_counts: bool = False) -> tuple[
     total, count = video.rows[-1].double(), torch.ones_like(slot[:1].mT, dtype=torch.float64)
     for frame in range(t - 1, 0, -1):
         rows[frame] = total / count
-        total = added_up(total, slot[frame], length) + video.rows[frame - 1]
+        total = video.rows[frame - 1].to(torch.float64, copy=True).add_(added_up(total, slot[frame], length))
         count = 1 + added_up(count if true_counts else torch.ones_like(count), slot[frame], length)
     rows[0] = total / count
     cell = torch.arange(t * length, device=slot.device).view(t, length)
