@@ -4,7 +4,7 @@ from tests.support.golden_video import build, case_id, cases, check_rows
 
 from vlm_pruner.methods import create
 from vlm_pruner.methods._video import Video
-from vlm_pruner.methods.flashvid import flashvid, merged_rows, released_quotas, segments
+from vlm_pruner.methods.flashvid import diverse, flashvid, merged_rows, released_quotas, segments
 from vlm_pruner.types import VisionSignals, VisualTokens
 
 
@@ -80,3 +80,19 @@ def test_chosen_tokens_are_attended_and_apart():
         order.append(int(near.argmax()))
     assert selection.index.tolist() == sorted(order)
     torch.testing.assert_close(selection.features, tokens.features[selection.index])
+
+
+def test_no_token_is_chosen_twice():
+    video = Video.of(VisualTokens(torch.ones(24, 8), grid=(2, 3, 4)))
+    turn = diverse(video, torch.ones(2, 12, dtype=torch.float64), torch.ones(2, 2, dtype=torch.bool), 5)
+    assert turn.tolist() == [[0, 1, 2, 3, 4, *[5] * 7]] * 2
+
+
+def test_merging_along_the_video_leaves_enough_for_the_budget():
+    """Of 20 tokens a frame 14 are asked for; more than 6 would merge."""
+    tokens = film()
+    video = Video.of(tokens)
+    attention, alike = video.signal(tokens.vision.attention[0]), segments(video, 1, -1.0)
+    merge = flashvid(video, attention, alike, released_quotas(video, 0.7, alpha=0.2))
+    assert 8 * 14 <= int(merge.kept.sum()) <= 8 * 15
+    assert flashvid(video, attention, alike, released_quotas(video, 0.1)).kept.sum(1).tolist() == [2] * 8
