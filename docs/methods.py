@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import inspect
 import re
+import sys
 from pathlib import Path
 
 from vlm_pruner.budget import keep_count, layer_average
 from vlm_pruner.methods import PruningMethod, create, registry
 
-__all__ = ["page"]
+__all__ = ["made_for_videos", "page"]
 
 PAGE = Path(__file__).with_suffix(".md")
 LAYERS, TOKENS, KEEP = 32, 576, 64
 _SHOWN = ("Source", "Deviates", "Cost")
 _WORDS = ("Args", *_SHOWN, "Raises")
+
+
+def made_for_videos(cls: type[PruningMethod]) -> bool:
+    """Does a method look at frames?"""
+    return hasattr(sys.modules[cls.__module__], "Video")
+
+
+VIDEOS = ", ".join(f"`{name}`" for name, cls in registry().items() if made_for_videos(cls))
 
 INTRO = f"""# Methods
 
@@ -31,6 +40,14 @@ give the rest raises `MissingSignalError` with the name of the method and of the
 deterministic, keep exactly the number asked for, and keep original positions; `positions="repacked"` renumbers them
 where the first stage is before the language model. Costs are of one choice: n tokens of width d (c in the vision
 tower), t words of the question.
+
+Methods made for videos ({VIDEOS}) read the
+frames off the grid (t, h, w): frames of a video, or equal tiles of a picture. A picture of one raster is a video of
+one frame to them. Where their exact counts differ from the released ones is under *Deviates*; the pure functions
+give the released counts. Tokens without a place in a frame (newlines) come last. Scores are float64 and rounded
+before they are compared, so that neither a processor's rounding nor the order of additions decides between copies of
+a token. Those that read the attention of the vision tower read it frame by frame, resized where the model pools its
+frames; models whose towers do not offer it (the Qwen families) are refused.
 
 Shrinking the picture itself before the vision tower is no choice of tokens; the benchmark has it as `downsample`.
 """

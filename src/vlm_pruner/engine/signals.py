@@ -162,7 +162,7 @@ def tokens_reader(
             filled["vision"] = encoded.vision.of(span, image.index)
         return VisualTokens(
             features=hidden[row].index_select(0, own),
-            grid=layout.grid if position is None else None,
+            grid=layout.grid,
             position=position,
             layer=layer,
             **filled,
