@@ -2,16 +2,9 @@
 
 from vlm_pruner.asking.answers import Answer, Run, Times, ask
 from vlm_pruner.asking.facts import describe, facts
-from vlm_pruner.asking.inputs import (
-    DEMO_IMAGE,
-    EMBEDDED,
-    Loaded,
-    check_size,
-    open_device,
-    open_image,
-    open_model,
-    prompt_inputs,
-)
+from vlm_pruner.asking.inputs import DEMO_IMAGE, check_size, open_image
+from vlm_pruner.asking.models import EMBEDDED, Loaded, open_device, open_model
+from vlm_pruner.asking.prompts import prompt_inputs
 
 __all__ = [
     "DEMO_IMAGE",

@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList
 from transformers.generation.streamers import BaseStreamer
 
-from vlm_pruner.asking.inputs import Loaded
+from vlm_pruner.asking.models import Loaded
 from vlm_pruner.engine import ImageRecord, prune
 from vlm_pruner.plan import PrunePlan
 from vlm_pruner.report import PruneReport

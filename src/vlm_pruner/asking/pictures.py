@@ -11,7 +11,7 @@ from PIL import Image
 from vlm_pruner import __version__
 from vlm_pruner.asking.answers import Answer, Run
 from vlm_pruner.asking.facts import describe, facts
-from vlm_pruner.asking.inputs import Loaded
+from vlm_pruner.asking.models import Loaded
 from vlm_pruner.errors import InputError
 from vlm_pruner.types import Selection
 from vlm_pruner.viz import Entry, Layout, image_window, merge_map, overlay, overlay_panels, report_page, strip
