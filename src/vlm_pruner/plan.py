@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from numbers import Integral
 from typing import Any, Literal, get_args
 
-from vlm_pruner.budget import Keep, check_keep
+from vlm_pruner.budget import Keep, check_keep, keep_count
 from vlm_pruner.errors import PlanError, unknown_name
 from vlm_pruner.methods.base import PruningMethod, create
 
@@ -80,7 +80,8 @@ class PrunePlan:
     """The stages of one pruning, in the order of their layers.
 
     Images of fewer than `min_visual_tokens` tokens are left alone, and the report says so. With `per="frame"` every
-    frame of a video is pruned, and reported, as an image of its own.
+    frame of a video is pruned, and reported, as an image of its own. `asked` is the budget that a schedule was made
+    for, where a method made it: its stages may leave fewer at the end. Plans with the same stages are equal.
 
     Raises:
         PlanError: no stage, stages out of order, a budget that grows, or repacked positions without a stage before the
@@ -91,6 +92,7 @@ class PrunePlan:
     min_visual_tokens: int = 16
     positions: Positions = "kept"
     per: Per = "image"
+    asked: Keep | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "stages", tuple(self.stages))
@@ -113,6 +115,8 @@ class PrunePlan:
             )
         if isinstance(self.min_visual_tokens, bool) or not isinstance(self.min_visual_tokens, int):
             raise PlanError(f"min_visual_tokens={self.min_visual_tokens!r} is not a whole number")
+        if self.asked is not None:
+            object.__setattr__(self, "asked", check_keep(self.asked))
 
     @classmethod
     def of(
@@ -151,7 +155,12 @@ class PrunePlan:
                     "layer you want"
                 )
             stages = [Stage(stages[0].method, stages[0].keep, layer)]
-        return cls(tuple(stages), positions=positions, per=per).check(num_layers)
+        return cls(tuple(stages), positions=positions, per=per, asked=keep).check(num_layers)
+
+    def asked_of(self, total: int) -> int:
+        """Tokens that were asked for of an image of `total`: what a schedule was made for, else what its end keeps."""
+        keep = self.stages[-1].keep if self.asked is None else self.asked
+        return min(keep, total) if isinstance(keep, int) else keep_count(total, keep)
 
     def check(self, num_layers: int) -> PrunePlan:
         """Itself, if a model of `num_layers` decoder layers can carry it out.
@@ -173,6 +182,7 @@ class PrunePlan:
             "min_visual_tokens": self.min_visual_tokens,
             "positions": self.positions,
             "per": self.per,
+            **({} if self.asked is None else {"asked": self.asked}),
         }
 
     @classmethod
@@ -203,7 +213,8 @@ class PrunePlan:
 
     def fingerprint(self) -> str:
         """Twelve hex digits that name this plan in results: equal plans, equal names."""
-        canonical = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
+        record = {key: value for key, value in self.to_dict().items() if key != "asked"}
+        canonical = json.dumps(record, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 
 

@@ -1,7 +1,7 @@
 """One question about one image, with and without pruning: what the command line, the report and the page share."""
 
-from vlm_pruner.asking.answers import Answer, Run, Times, ask
-from vlm_pruner.asking.facts import describe, facts
+from vlm_pruner.asking.answers import Answer, Refused, Run, Times, ask, compare, name_of
+from vlm_pruner.asking.facts import describe, facts, one_token, title_of
 from vlm_pruner.asking.inputs import DEMO_IMAGE, check_size, open_image
 from vlm_pruner.asking.models import EMBEDDED, Loaded, open_device, open_model
 from vlm_pruner.asking.prompts import prompt_inputs
@@ -11,14 +11,19 @@ __all__ = [
     "EMBEDDED",
     "Answer",
     "Loaded",
+    "Refused",
     "Run",
     "Times",
     "ask",
     "check_size",
+    "compare",
     "describe",
     "facts",
+    "name_of",
+    "one_token",
     "open_device",
     "open_image",
     "open_model",
     "prompt_inputs",
+    "title_of",
 ]

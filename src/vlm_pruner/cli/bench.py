@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vlm_pruner.cli.console import complain, console, progress, quiet, writable
+from vlm_pruner.cli.console import complain, console, note, progress, quiet
+from vlm_pruner.cli.files import RESULTS, saving, writable
 from vlm_pruner.cli.options import Device, Dtype, Model, parse_counts, parse_list
 from vlm_pruner.errors import BackendUnavailableError, InputError
 

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from vlm_pruner.cli.console import PLOTS, console, print_json, progress, quiet, writable
+from vlm_pruner.cli.console import console, note, print_json, progress, quiet
+from vlm_pruner.cli.files import PLOTS, saving, writable
 from vlm_pruner.cli.options import Device, Dtype, Json, Layer, parse_keep, parse_list
 
 __all__ = ["profile"]

@@ -60,7 +60,7 @@ class Cell:
         """
         record = {
             "context": dict(context),
-            "plan": json.loads(self.plan.to_json()),
+            "plan": {key: value for key, value in self.plan.to_dict().items() if key != "asked"},
             "small_picture": self.small_picture,
             "blind_from": self.blind_from,
         }
