@@ -69,7 +69,7 @@ class PruneReport:
     notes: tuple[str, ...] = ()
     reused_tokens: int = 0  # of a prefix that was run before; prefill_ms is then that of the rest alone
     saved_ms: float | None = None  # what the prefix took when it was run, vision tower included
-    date: str = field(default_factory=_now, compare=False)
+    date: str = field(default_factory=_now, compare=False, init=False)
 
     @property
     def asked(self) -> int:

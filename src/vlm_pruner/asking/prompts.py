@@ -9,7 +9,7 @@ from PIL import Image
 
 from vlm_pruner.errors import InputError, first_line
 
-__all__ = ["prompt_inputs"]
+__all__ = ["Form", "prompt_inputs", "prompt_text", "read_prompt"]
 
 Form = Callable[[str, int, str], str | None]
 """`Adapter.prompt`: (placeholder, number of images, question) -> prompt."""
@@ -34,7 +34,15 @@ def prompt_inputs(
     _check_text(question)
     _check_tokens(processor, question)
     shown = [image] if isinstance(image, Image.Image) else list(image or ())
-    text = _prompt(processor, question, len(shown), form)
+    return read_prompt(processor, prompt_text(processor, question, len(shown), form), shown)
+
+
+def read_prompt(processor: Any, text: str, shown: Sequence[Image.Image]) -> dict[str, Any]:
+    """What `generate` takes for a whole prompt, placeholders of the images included.
+
+    Raises:
+        InputError: a picture, or the lack of one, that the processor refuses.
+    """
     start = getattr(processor.tokenizer, "bos_token", None)
     options = {"add_special_tokens": False} if start and text.startswith(start) else {}
     pictures = {"images": shown} if shown else {}
@@ -73,7 +81,12 @@ def _check_tokens(processor: Any, question: str) -> None:
             )
 
 
-def _prompt(processor: Any, question: str, images: int, form: Form | None) -> str:
+def prompt_text(processor: Any, question: str, images: int, form: Form | None) -> str:
+    """The whole prompt of a question about so many images.
+
+    Raises:
+        InputError: a model without a prompt form.
+    """
     own = getattr(processor, "chat_template", None)
     template = own or getattr(processor.tokenizer, "chat_template", None)
     if template:
