@@ -146,6 +146,7 @@ class PrunePlan:
         chosen = create(method, **params)
         if keep is None and chosen.name != "none":
             raise PlanError(f"how many tokens should {chosen.name} keep? keep=64 (per image) or keep=0.111 (a share)")
+        asked = None if chosen.name == "none" else keep
         stages = [Stage(*s) for s in chosen.stages(1.0 if keep is None else check_keep(keep), num_layers)]
         if layer is not None:
             if len(stages) != 1:
@@ -155,12 +156,21 @@ class PrunePlan:
                     "layer you want"
                 )
             stages = [Stage(stages[0].method, stages[0].keep, layer)]
-        return cls(tuple(stages), positions=positions, per=per, asked=keep).check(num_layers)
+        return cls(tuple(stages), positions=positions, per=per, asked=asked).check(num_layers)
 
     def asked_of(self, total: int) -> int:
         """Tokens that were asked for of an image of `total`: what a schedule was made for, else what its end keeps."""
         keep = self.stages[-1].keep if self.asked is None else self.asked
         return min(keep, total) if isinstance(keep, int) else keep_count(total, keep)
+
+    def lengths(self, total: int, num_layers: int) -> list[int]:
+        """Tokens of one image of `total` that enter each of `num_layers` decoder layers."""
+        lengths = [total] * num_layers
+        for stage in self.stages:
+            keep = min(stage.keep, total) if isinstance(stage.keep, int) else stage.keep
+            left = min(lengths[-1], keep_count(total, keep))
+            lengths[stage.site :] = [left] * (num_layers - stage.site)
+        return lengths
 
     def check(self, num_layers: int) -> PrunePlan:
         """Itself, if a model of `num_layers` decoder layers can carry it out.

@@ -2,7 +2,8 @@
 
 from vlm_pruner.asking.answers import Answer, Refused, Run, Times, ask, compare, name_of
 from vlm_pruner.asking.facts import describe, facts, one_token, title_of
-from vlm_pruner.asking.inputs import DEMO_IMAGE, check_size, open_image
+from vlm_pruner.asking.fits import fits
+from vlm_pruner.asking.inputs, check_size, open_image
 from vlm_pruner.asking.models import EMBEDDED, Loaded, open_device, open_model
 from vlm_pruner.asking.prompts import prompt_inputs
 
@@ -19,6 +20,7 @@ __all__ = [
     "compare",
     "describe",
     "facts",
+    "fits",
     "name_of",
     "one_token",
     "open_device",

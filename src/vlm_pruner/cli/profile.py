@@ -55,8 +55,10 @@ def profile(
         with progress(f"loading {model}") as say:
             quiet()
             subject = subject_named(model, tokens=tokens, image=image, device=device, dtype=dtype, tell=note)
-            result = measure(subject.model, subject.inputs, method, name=subject.name, image=subject.image, keep=budgets,
-                             layer=layer, new_tokens=new_tokens, repeats=repeats, progress=say)  # fmt: skip
+            result = measure(
+                subject.model, subject.inputs, method, name=subject.name, image=subject.image, keep=budgets, layer=layer,
+                new_tokens=new_tokens, repeats=repeats, progress=say,
+            )  # fmt: skip
     finally:
         torch.set_num_threads(before)
     note(one_token(budgets, sum(result.image_tokens)))

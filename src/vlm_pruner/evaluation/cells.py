@@ -11,7 +11,6 @@ from typing import Any
 
 from vlm_pruner.budget import Keep, keep_count, layer_average
 from vlm_pruner.errors import PlanError, VlmPrunerError
-from vlm_pruner.evaluation.measures import visual_lengths
 from vlm_pruner.methods.base import PruningMethod, create, registry
 from vlm_pruner.plan import PrunePlan
 from vlm_pruner.types import Signal
@@ -156,7 +155,7 @@ def _shares(
 
 def _price(budget: int, layers: int, tokens: int) -> float:
     """Visual tokens per layer, averaged over the layers, that `MEASURE` sees at a nominal budget."""
-    return layer_average(visual_lengths(_plan(create(MEASURE), budget, layers, tokens), tokens, layers))
+    return layer_average(_plan(create(MEASURE), budget, layers, tokens).lengths(tokens, layers))
 
 
 def _plan(method: PruningMethod, keep: int, layers: int, tokens: int) -> PrunePlan:
@@ -182,7 +181,7 @@ def equal_cost(method: PruningMethod, target: float, layers: int, tokens: int) -
     """
 
     def cost(keep: int) -> float:
-        return layer_average(visual_lengths(_plan(method, keep, layers, tokens), tokens, layers))
+        return layer_average(_plan(method, keep, layers, tokens).lengths(tokens, layers))
 
     if (least := cost(1)) > target:
         raise PlanError(

@@ -1,7 +1,7 @@
 """Questions asked one by one with `generate`: right for every family, whatever its processor makes of a picture.
 
-`evaluation.runner` encodes pictures apart and shares their prefill between questions, which is faster. It can do so only
-where a picture is one block of pixels and where nothing but its place tells the model what a token is.
+`evaluation.runner` encodes pictures apart and shares their prefill between questions, which is faster. It can do so
+only where a picture is one block of pixels and where nothing but its place tells the model what a token is.
 """
 
 from __future__ import annotations

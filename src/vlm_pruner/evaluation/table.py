@@ -52,8 +52,8 @@ def _heading(results: BenchResults) -> str:
         f"{len(results.types)} questions about {scenes} scenes of the {results.split['name']} split "
         f"(version {results.split['version']}), model {results.model['name']} ({results.model['weights']}), "
         f"{counted}, {results.model['layers']} decoder layers. "
-        "Brackets: 95 % bootstrap interval over scenes. Methods with a schedule may end with fewer tokens than they were "
-        "asked for: see left, and the mean over the layers."
+        "Brackets: 95 % bootstrap interval over scenes. Methods with a schedule may end with fewer tokens than they "
+        "were asked for."
     )
 
 

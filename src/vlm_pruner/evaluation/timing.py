@@ -36,7 +36,8 @@ def measure_cells(
     not part of the prefill time; its own time is given once.
 
     Returns:
-        JSON values: `hardware`, `vision_ms` (None where pictures are encoded with each prompt), and `methods[label@budget]` with `select_ms` and `prefill_ms`.
+        JSON values: `hardware`, `vision_ms` (None where pictures are encoded with each prompt), and
+        `methods[label@budget]` with `select_ms` and `prefill_ms`.
     """
     runner = setup.runner()
     tasks = [runner.task([[a]]) for a in asked]

@@ -84,9 +84,8 @@ def _random(name: str, tokens: int | None, device: str, dtype: str, tell: Callab
             f"the weights of {name} take {needed / 1e9:.1f} GB in {str(kind).removeprefix('torch.')}, "
             f"{free / 1e9:.1f} GB are free on {place}; smaller shapes: {', '.join(list(SHAPES)[:3])}"
         )
-    tell(
-        f"{name}: {needed / 1e9:.3g} GB of random weights are allocated in {str(kind).removeprefix('torch.')} on {place}"
-    )
+    dtype = str(kind).removeprefix("torch.")
+    tell(f"{name}: {needed / 1e9:.3g} GB of random weights are allocated in {dtype} on {place}")
     inputs = shape.inputs(place, kind, tokens=tokens)
     return Subject(f"{name} (random weights)", shape.build(place, kind), inputs)
 
