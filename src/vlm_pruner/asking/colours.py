@@ -95,9 +95,9 @@ class _Depth:
         if named is None and image.format == "PPM":  # Pillow has scaled it by what the file says
             named = (0.0, 65535.0) if image.mode == "I" else None
         low, high = named or _usual(lowest, highest, image.mode)
-        said = [] if named or high == (1 if image.mode == "F" else 65535) else [f"its samples reach from {lowest:g} to {highest:g}: shown by the range "
-                                                  f"from {low:g} to {high:g}"]  # fmt: skip
-        return cls(low, high, unsigned, own.inverted), said
+        said = f"its samples reach from {lowest:g} to {highest:g}: shown by the range from {low:g} to {high:g}"
+        known = named or high == (1 if image.mode == "F" else 65535)
+        return cls(low, high, unsigned, own.inverted), [] if known else [said]
 
     def values(self, part: Image.Image) -> Values:
         """[h, w] samples; of floats, what is no number counts as the lowest."""

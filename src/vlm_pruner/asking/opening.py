@@ -14,6 +14,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from PIL import Image
+from PIL.ImageFile import ImageFile
 
 from vlm_pruner.asking.colours import as_shown, with_notes
 from vlm_pruner.errors import InputError
@@ -108,7 +109,7 @@ def _frames(image: Image.Image) -> int:
         return 2
 
 
-def _key(image: Image.Image) -> int | tuple[int, ...] | None:
+def _key(image: ImageFile) -> int | tuple[int, ...] | None:
     """The transparent colour of a PNG file in the depth that Pillow gives its samples; None where that is Pillow's own.
 
     Pillow leaves it in the file's depth, but spreads samples of 2 and 4 bits over 8, and cuts colours of 16 bits to 8.
@@ -116,8 +117,8 @@ def _key(image: Image.Image) -> int | tuple[int, ...] | None:
     found = image.info.get("transparency")
     if image.format != "PNG" or not image.tile or not isinstance(found, int | tuple):
         return None
-    raw = image.tile[0][3]
-    raw = raw if isinstance(raw, str) else raw[0]
+    raw = image.tile[0].args
+    raw = raw if isinstance(raw, str) else str((raw or ("",))[0])
     if isinstance(found, tuple):
         return tuple(value >> 8 for value in found) if "16" in raw else None
     return found * {"L;2": 85, "L;4": 17}.get(raw, 1)
