@@ -260,9 +260,7 @@ def _answer(loaded: Loaded, plan: PrunePlan, trials: list[_Trial], full_probabil
         tokens=len(last.ids),
         times=times,
         report=replace(
-            last.report,
-            prefill_ms=times.prefill_ms,
-            selection_ms=times.selection_ms,
+            last.report, prefill_ms=times.prefill_ms, selection_ms=times.selection_ms,
             decode_ms_per_token=times.decode_ms_per_token,
         ),
         images=last.images,
