@@ -7,6 +7,8 @@ from typing import Any
 
 from PIL import Image
 
+from vlm_pruner.asking.colours import as_shown
+from vlm_pruner.asking.shapes import check_shape, refusal
 from vlm_pruner.errors import InputError, first_line
 
 __all__ = ["Form", "prompt_inputs", "prompt_text", "read_prompt"]
@@ -27,7 +29,8 @@ def prompt_inputs(
 
     Raises:
         InputError: an empty question, one that holds a placeholder or a control token of the model, or one that is no
-            text; a model without a prompt form; a picture, or the lack of one, that the processor refuses.
+            text; a model without a prompt form; a picture, or the lack of one, that the processor refuses; a picture
+            that is too large or too thin.
     """
     if not question.strip():
         raise InputError("the question is empty")
@@ -43,15 +46,16 @@ def read_prompt(processor: Any, text: str, shown: Sequence[Image.Image]) -> dict
     Raises:
         InputError: a picture, or the lack of one, that the processor refuses.
     """
+    shown = [as_shown(one) for one in shown]
+    for one in shown:
+        check_shape(processor, one)
     start = getattr(processor.tokenizer, "bos_token", None)
     options = {"add_special_tokens": False} if start and text.startswith(start) else {}
     pictures = {"images": shown} if shown else {}
     try:
         made = dict(processor(text=[text], return_tensors="pt", **pictures, **options))
     except Exception as error:  # processors raise whatever they stumble over
-        sizes = " and ".join(f"{one.width} x {one.height}" for one in shown)
-        what = f"a picture of {sizes} pixels" if shown else "a question without a picture"
-        raise InputError(f"the processor of this model refuses {what}: {first_line(error)}") from error
+        raise refusal(processor, shown, error) from error
     return {name: value for name, value in made.items() if name not in _UNREAD}
 
 

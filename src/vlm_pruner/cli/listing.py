@@ -41,7 +41,7 @@ def methods(
             table.add_row(cls.name, "no" if reasons[cls.name] else "yes", reasons[cls.name])
         console().print(table)
         return
-    table = _table("name", "prunes\nbefore", "left,\na layer", "reads the\nquestion", "needs", "method and source")
+    table = _table("name", "prunes\nbefore", "left,\na layer", "asks", "needs", "method and source")
     table.columns[4].min_width = 16  # the longest signal in one piece, also on 80 columns
     for cls in known:
         layer = "LLM" if cls.default_layer is None else f"layer {cls.default_layer}"
@@ -52,8 +52,8 @@ def methods(
         table.add_row(cls.name, layer, counts, "yes" if cls.question_aware else "no", needs, about)
     console().print(table)
     console().print(
-        f"Left, a layer: of {TOKENS} tokens in {LAYERS} layers, what {KEEP} asked for leave at the end, and the mean over "
-        "the layers.",
+        f"Left, a layer: of {TOKENS} tokens in {LAYERS} layers, what {KEEP} asked for leave at the end, and the mean "
+        "over the layers. Asks: it reads the question.",
         style="dim",
     )
 

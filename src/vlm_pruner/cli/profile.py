@@ -56,8 +56,8 @@ def profile(
             quiet()
             subject = subject_named(model, tokens=tokens, image=image, device=device, dtype=dtype, tell=note)
             result = measure(
-                subject.model, subject.inputs, method, name=subject.name, image=subject.image, keep=budgets, layer=layer,
-                new_tokens=new_tokens, repeats=repeats, progress=say,
+                subject.model, subject.inputs, method, name=subject.name, image=subject.image, keep=budgets,
+                layer=layer, new_tokens=new_tokens, repeats=repeats, progress=say,
             )  # fmt: skip
     finally:
         torch.set_num_threads(before)
