@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -53,7 +54,9 @@ def read_prompt(processor: Any, text: str, shown: Sequence[Image.Image]) -> dict
     options = {"add_special_tokens": False} if start and text.startswith(start) else {}
     pictures = {"images": shown} if shown else {}
     try:
-        made = dict(processor(text=[text], return_tensors="pt", **pictures, **options))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of the processor's own code, whoever calls it
+            made = dict(processor(text=[text], return_tensors="pt", **pictures, **options))
     except Exception as error:  # processors raise whatever they stumble over
         raise refusal(processor, shown, error) from error
     return {name: value for name, value in made.items() if name not in _UNREAD}

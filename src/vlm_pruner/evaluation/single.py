@@ -30,8 +30,7 @@ _APART = {"input_ids", "attention_mask", "pixel_values"}
 
 def encoded_apart(processor: Any, asked: Asked) -> bool:
     """Does a prompt consist of words and one block of pixels alone?"""
-    made = processor(images=list(asked.images), text=asked.prompt, return_tensors="pt")
-    return set(made) <= _APART
+    return set(read_prompt(processor, asked.prompt, list(asked.images))) <= _APART
 
 
 @dataclass(frozen=True)
