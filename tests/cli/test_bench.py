@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 from click.testing import Result
 from PIL import Image
-from tests.support.commands import complaint, run
+from tests.support.commands import PROGRESS, complaint, run
 
 from vlm_pruner.evaluation.results import BenchResults
 
@@ -57,3 +62,36 @@ def test_what_cannot_be_measured_is_one_line(words: tuple[str, ...], message: st
     result = bench(*words, "-o", tmp_path / "r.json")
     assert message in complaint(result)
     assert not list(tmp_path.iterdir())
+
+
+def test_ctrl_c_is_one_line_and_keeps_what_was_answered(tmp_path: Path) -> None:
+    """From outside, with two processes: Ctrl-C goes to all of them, and each one told of it with a traceback."""
+    words = [
+        "bench",
+        "--methods",
+        "random,grid,divprune",
+        "--limit",
+        "2",
+        "--jobs",
+        "2",
+        "-o",
+        str(tmp_path / "r.json"),
+    ]
+    code = "from vlm_pruner.cli import main; main()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", f"if __name__ == '__main__':\n    {code}", *words],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    answers, deadline = tmp_path / "r.answers.jsonl", time.monotonic() + 240
+    while not (answers.exists() and answers.read_text().count("\n") > 2):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    os.killpg(process.pid, signal.SIGINT)  # as the terminal does
+    out, err = process.communicate(timeout=60)
+    lines = [line for line in err.splitlines() if not PROGRESS.fullmatch(line)]
+    assert process.returncode == 130
+    assert len(lines) == 1, err
+    assert lines[0].startswith("error: stopped; what was answered is in")
+    assert out == ""
+    assert answers.read_text().count("\n") > 2

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from vlm_pruner.cli import app
 
-__all__ = ["complaint", "run"]
+__all__ = ["PROGRESS", "complaint", "run"]
 
 PROGRESS = re.compile(r".*, \d+ s|.* GB of random weights are allocated in \w+ on \S+")
 

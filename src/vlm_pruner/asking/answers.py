@@ -82,8 +82,8 @@ def name_of(plan: PrunePlan) -> str:
     stages = plan.stages
     if all(stage.method.name == "none" for stage in stages):
         return "all tokens"
-    if plan.asked is not None and len({stage.method for stage in stages}) == 1:
-        return f"{stages[0].method.name} {plan.asked}"
+    if plan.made_by is not None:
+        return f"{plan.made_by} {plan.asked}"
     return " + ".join(f"{stage.method.name} {stage.keep}" for stage in stages)
 
 

@@ -59,7 +59,7 @@ class Cell:
         """
         record = {
             "context": dict(context),
-            "plan": {key: value for key, value in self.plan.to_dict().items() if key != "asked"},
+            "plan": self.plan.canonical(),
             "small_picture": self.small_picture,
             "blind_from": self.blind_from,
         }
