@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from benchmarks.common import Report, arguments, prepare
+
 from vlm_pruner.asking.fits import fits
 
 __all__ = ["reasons", "tried"]

@@ -26,12 +26,12 @@ end-to-end tests, the command line, the benchmark and this page take it from the
 Ask for a method by its name: `vp.prune(model, "divprune", keep=64)`. *Stages* are what that means on a model of
 {LAYERS} layers with {TOKENS} visual tokens: tokens left @ layer, where LM is before the language model. *Average*
 is the number of visual tokens that enter a layer, averaged over the layers: what equal budgets really cost. `keep`
-of a method with several stages is the nominal budget of its paper: *left* is what {KEEP} asked for leave at the end. Any method can be put anywhere with `layer=` or
-a `PrunePlan`, if what it reads is there. *Reads*: in brackets what is used only if it is there; a model that cannot
-give the rest raises `MissingSignalError` with the name of the method and of the signal. All methods are
-deterministic, keep exactly as many as each of their stages says, and keep original positions; `positions="repacked"` renumbers them
-where the first stage is before the language model. Costs are of one choice: n tokens of width d (c in the vision
-tower), t words of the question.
+of a method with several stages is the nominal budget of its paper: *left* is what {KEEP} asked for leave at the
+end. Any method can be put anywhere with `layer=` or a `PrunePlan`, if what it reads is there. *Reads*: in brackets
+what is used only if it is there; a model that cannot give the rest raises `MissingSignalError` with the name of the
+method and of the signal. All methods are deterministic, keep exactly as many tokens as each of their stages says,
+and keep original positions; `positions="repacked"` renumbers them where the first stage is before the language
+model. Costs are of one choice: n tokens of width d (c in the vision tower), t words of the question.
 
 Which family can run which method: [methods by family](methods_by_family.md).
 
