@@ -9,6 +9,7 @@ from datetime import datetime
 import torch
 from tests.support.families import tiny
 from tests.support.pruning import forward, generate, plan
+from tests.support.versions import cache_in
 
 from vlm_pruner import ImageReport, PrunePlan, PruneReport, Selection, prune
 from vlm_pruner.flops import DecoderShape, kv_bytes, prefill_flops
@@ -111,7 +112,7 @@ def test_shares_are_of_the_original_tokens_at_every_stage() -> None:
 def test_bytes_are_those_of_the_cache() -> None:
     family, model = tiny("llava")
     with prune(model, plan((6, 2))) as session:
-        cache = forward(model, family.inputs([family.prompt(1, 1)]), use_cache=True).past_key_values
+        cache = cache_in(forward(model, family.inputs([family.prompt(1, 1)]), use_cache=True))
     held = sum(t.numel() * t.itemsize for layer in cache.layers for t in (layer.keys, layer.values))
     assert session.report.kv_bytes_pruned == held
 

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from tests.support import checkpoints
 from tests.support.commands import run
 from tests.support.tiny import checkpoint
 
@@ -99,7 +100,7 @@ def test_ask_prints_one_set_of_numbers_and_both_counts() -> None:
 
 
 def test_a_picture_that_was_left_alone_is_named() -> None:
-    words = ["what ?", "--model", checkpoint("gemma3"), "--max-new-tokens", 2, "--method", "random"]
+    words = ["what ?", "--model", checkpoints.checkpoint("gemma3"), "--max-new-tokens", 2, "--method", "random"]
     for keep, said in (("0.5", False), ("17", True)):
         result = run("ask", "demo", *words, "--keep", keep)
         if said and result.exit_code == 2:

@@ -12,6 +12,7 @@ from torch import nn
 
 from vlm_pruner.budget import Keep
 from vlm_pruner.engine import prune
+from vlm_pruner.engine.release import cache_in
 from vlm_pruner.errors import PlanError, UnsupportedModelError
 from vlm_pruner.flops import DecoderShape, ProjectorShape, VisionShape, projector_flops, vision_flops
 from vlm_pruner.methods.base import PruningMethod
@@ -139,7 +140,7 @@ def _run(model: Any, inputs: Mapping[str, torch.Tensor], plan: PrunePlan | None,
         spans["encoder"] -= spans["projector"]
     if report is not None:
         spans["selection"] = report.selection_ms
-    return _Run(spans, cache_bytes(out.past_key_values), report)
+    return _Run(spans, cache_bytes(cache_in(out)), report)
 
 
 def cache_bytes(cache: Any) -> int:
