@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 
 import torch
+from tests.support.vision import prepare
+
+prepare()  # torchvision, before anything imports transformers
 
 if not torch.cuda.is_available():  # before anything imports Triton, whose own functions are made for one or the other
     os.environ.setdefault("TRITON_INTERPRET", "1")

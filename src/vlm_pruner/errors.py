@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from importlib.util import find_spec
 
 __all__ = [
     "BackendUnavailableError",
@@ -14,6 +15,8 @@ __all__ = [
     "PrunedCacheError",
     "UnsupportedModelError",
     "VlmPrunerError",
+    "first_line",
+    "missing_package",
     "unknown_name",
 ]
 
@@ -62,3 +65,43 @@ def unknown_name(kind: str, name: object, known: Iterable[str]) -> str:
     near = get_close_matches(str(name), names, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else "."
     return f"unknown {kind} {name!r}{hint} Known: {', '.join(names)}"
+
+
+EXTRAS = {
+    "torchvision": "processors",
+    "num2words": "processors",
+    "bitsandbytes": "bitsandbytes",
+    "gptqmodel": "gptq",
+    "optimum": "gptq",
+    "accelerate": "bitsandbytes",
+    "gradio": "web",
+    "matplotlib": "viz",
+}
+"""Packages that something may need which is not always installed, and our extra that holds them."""
+
+
+def missing_package(what: str, error: BaseException) -> BackendUnavailableError | None:
+    """What to install, if `error` (or what it came from) says that one of `EXTRAS` is missing or cannot be imported.
+
+    Args:
+        what: the subject of the sentence: "the processor of this model".
+    """
+    said = ""
+    cause: BaseException | None = error
+    while cause is not None:
+        said, cause = f"{said} {cause}", cause.__cause__ or cause.__context__
+    if "torchvision::" in said:
+        return BackendUnavailableError(
+            f"{what} needs torchvision, and the one that is installed was built for another torch: install the release "
+            "that belongs to this one"
+        )
+    for package, extra in EXTRAS.items():
+        if package in said.lower().replace("optimum-quanto", "") and find_spec(package) is None:
+            return BackendUnavailableError(f"{what} needs {package}: pip install 'vlm-pruner[{extra}]'")
+    return None
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of a message; one that only announces a list goes on with it."""
+    first, *rest = [line.strip() for line in str(error).strip().splitlines()] or [type(error).__name__]
+    return " ".join([first, *rest])[:240] if first.endswith(":") else first

@@ -4,12 +4,27 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from datetime import datetime
+from importlib.metadata import version
 from typing import Any
 
+import torch
+
+from vlm_pruner import __version__
 from vlm_pruner.plan import PrunePlan
 from vlm_pruner.types import Selection
 
-__all__ = ["ImageReport", "PruneReport", "SessionTotal"]
+__all__ = ["ImageReport", "PruneReport", "SessionTotal", "provenance"]
+
+
+def provenance() -> dict[str, Any]:
+    """When and with what a result was made: `date` (ISO, with the zone) and `versions`."""
+    versions = {"vlm_pruner": __version__, "torch": torch.__version__, "transformers": version("transformers")}
+    return {"date": _now(), "versions": versions}
+
+
+def _now() -> str:
+    return datetime.now().astimezone().isoformat(timespec="seconds")
 
 
 @dataclass(frozen=True)
@@ -27,9 +42,9 @@ class ImageReport:
     selection: Selection | None = field(default=None, repr=False, compare=False)  # of the last stage
 
     def to_dict(self) -> dict[str, Any]:
-        own = {k: getattr(self, k) for k in ("row", "index", "modality", "total", "kept", "layer_average", "note")}
+        own = {k: getattr(self, k) for k in ("row", "modality", "total", "kept", "layer_average", "note")}
         index = None if self.selection is None else self.selection.index.tolist()
-        return {**own, "grid": list(self.grid), "index": index}
+        return {**own, "image": self.index, "grid": list(self.grid), "index": index}
 
 
 @dataclass(frozen=True)
@@ -54,6 +69,15 @@ class PruneReport:
     notes: tuple[str, ...] = ()
     reused_tokens: int = 0  # of a prefix that was run before; prefill_ms is then that of the rest alone
     saved_ms: float | None = None  # what the prefix took when it was run, vision tower included
+    date: str = field(default_factory=_now, compare=False, init=False)
+
+    @property
+    def asked(self) -> int:
+        """Visual tokens that were asked for, of all images. Methods with a schedule may leave fewer at the end."""
+        return sum(self._asked_of(image) for image in self.images)
+
+    def _asked_of(self, image: ImageReport) -> int:
+        return image.total if image.note else self.plan.asked_of(image.total)
 
     @property
     def total(self) -> int:
@@ -65,10 +89,26 @@ class PruneReport:
         """Visual tokens that are left of all images after the last stage."""
         return sum(image.kept for image in self.images)
 
+    @property
+    def layer_average(self) -> float:
+        """Visual tokens of all images that enter a decoder layer, mean over the layers."""
+        return sum(image.layer_average for image in self.images)
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """Images that were left alone, each with the reason, then whatever else a reader might not expect."""
+        alone: dict[str, list[str]] = {}
+        for image in self.images:
+            if image.note:
+                row = f" of row {image.row}" if any(other.row for other in self.images) else ""
+                alone.setdefault(image.note, []).append(f"{image.modality} {image.index}{row}")
+        return (*(f"{', '.join(names)} {note}" for note, names in alone.items()), *self.notes)
+
     def __str__(self) -> str:
         if not self.images:
             return "; ".join(self.notes) or "nothing was run yet"
-        parts = [f"{self.kept}/{self.total} tokens kept"]
+        asked = "" if self.asked == self.kept else f", {self.asked} asked for"
+        parts = [f"{self.kept}/{self.total} tokens kept{asked}", f"{self.layer_average:.1f} a layer"]
         if self.selection_ms is not None:
             parts.append(f"select {self.selection_ms:.1f} ms")
         if self.prefill_ms is not None:
@@ -81,15 +121,15 @@ class PruneReport:
             parts.append(f"KV {_megabytes(self.kv_bytes_full)} -> {_megabytes(self.kv_bytes_pruned)} MB")
         if self.reused_tokens and self.saved_ms is not None:
             parts.append(f"{self.reused_tokens} tokens reused, {self.saved_ms:.0f} ms saved")
-        return " · ".join([*parts, *self.notes])
+        return " · ".join([*parts, *self.remarks])
 
     def table(self) -> str:
         """One line per image, in aligned columns, then the totals."""
-        head = ("row", "image", "grid", "total", "kept", "layer average", "")
+        head = ("row", "image", "grid", "total", "asked", "kept", "layer average", "")
         rows = [head]
         for i in self.images:
             grid = "x".join(str(side) for side in i.grid)
-            place = (str(i.row), f"{i.modality} {i.index}", grid, str(i.total), str(i.kept))
+            place = (str(i.row), f"{i.modality} {i.index}", grid, str(i.total), str(self._asked_of(i)), str(i.kept))
             rows.append((*place, f"{i.layer_average:.1f}", i.note))
         widths = [max(len(row[c]) for row in rows) for c in range(len(head))]
         lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
@@ -99,11 +139,15 @@ class PruneReport:
         plain = ("selection_ms", "prefill_ms", "decode_ms_per_token", "decoded_tokens", "reused_tokens", "saved_ms")
         cost = ("flops_full", "flops_pruned", "kv_bytes_full", "kv_bytes_pruned")
         return {
-            "images": [image.to_dict() for image in self.images],
+            **provenance(),
+            "date": self.date,
+            "images": [image.to_dict() | {"asked": self._asked_of(image)} for image in self.images],
             "plan": self.plan.to_dict(),
             "fingerprint": self.plan.fingerprint(),
             "total": self.total,
+            "asked": self.asked,
             "kept": self.kept,
+            "layer_average": self.layer_average,
             **{name: getattr(self, name) for name in plain + cost},
             "notes": list(self.notes),
         }

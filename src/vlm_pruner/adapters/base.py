@@ -102,6 +102,14 @@ class Adapter(ABC):
         """Tokens of an image where all images have the same number, else None."""
         return None
 
+    def prompt(self, token: str, images: int, question: str) -> str | None:
+        """A question about `images` pictures, for checkpoints without a chat template; None = no form is known.
+
+        Args:
+            token: the placeholder of a picture.
+        """
+        return None
+
     def vision_tower(self, base: nn.Module) -> nn.Module | None:
         """The encoder whose attention rows and keys can be asked for, if it has the CLIP or SigLIP shape."""
         tower = getattr(base, "vision_tower", None)

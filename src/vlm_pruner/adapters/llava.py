@@ -10,7 +10,7 @@ from torch import nn
 from vlm_pruner.adapters.base import Adapter, Encoded, Layout, raster
 from vlm_pruner.errors import UnsupportedModelError
 
-__all__ = ["Llava", "PictureSized", "any_size", "with_cls"]
+__all__ = ["Llava", "PictureSized", "any_size", "vicuna", "with_cls"]
 
 
 class Llava(Adapter):
@@ -38,6 +38,9 @@ class Llava(Adapter):
         has_cls = vision.model_type == "clip_vision_model" and strategy == "full"
         return int((vision.image_size // vision.patch_size) ** 2) + has_cls
 
+    def prompt(self, token: str, images: int, question: str) -> str | None:
+        return vicuna(token, images, question)
+
 
 class PictureSized(Adapter):
     """Mistral 3, LightOnOCR: a Pixtral encoder, then squares of `spatial_merge_size` patches merged into one token."""
@@ -49,6 +52,11 @@ class PictureSized(Adapter):
 
     def vision_tower(self, base: nn.Module) -> nn.Module | None:
         return None  # all pictures in one sequence: its attention rows are not offered
+
+
+def vicuna(token: str, images: int, question: str) -> str:
+    """The prompt that LLaVA-1.5 was trained with."""
+    return f"USER: {(token + chr(10)) * images}{question} ASSISTANT:"
 
 
 def any_size(config: Any, encoded: Encoded) -> list[Layout]:

@@ -12,14 +12,13 @@ import torch
 
 from vlm_pruner.adapters.base import Adapter, Encoded, Layout, Modality, plane, raster, square_side
 
-__all__ = ["Chameleon", "GraniteDocling", "OneSquare", "SampleSquares", "Step3p7", "TileRun"]
+__all__ = ["Chameleon", "GraniteDocling", "OneSquare", "PaliGemma", "SampleSquares", "Step3p7", "TileRun"]
 
 
 class OneSquare(Adapter):
     """One square per picture. Gemma 3's pan-and-scan crops stand apart in the prompt: each is a picture of its own."""
 
     model_types: ClassVar[tuple[str, ...]] = (
-        "paligemma",
         "gemma3",
         "shieldgemma2",
         "deepseek_vl",
@@ -37,6 +36,15 @@ class OneSquare(Adapter):
         if per_picture is None and config.model_type == "paligemma":
             per_picture = int((config.vision_config.image_size // config.vision_config.patch_size) ** 2)
         return per_picture
+
+
+class PaliGemma(OneSquare):
+    """One square per picture."""
+
+    model_types = ("paligemma",)
+
+    def prompt(self, token: str, images: int, question: str) -> str | None:
+        return token * images + question  # its processor puts the start of a text and a line end where they belong
 
 
 class Chameleon(OneSquare):

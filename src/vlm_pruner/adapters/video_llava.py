@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from vlm_pruner.adapters.base import Adapter, Encoded, Layout
-from vlm_pruner.adapters.llava import with_cls
+from vlm_pruner.adapters.llava import vicuna, with_cls
 
 __all__ = ["VideoLlava"]
 
@@ -29,6 +29,9 @@ class VideoLlava(Adapter):
         place = one.position.repeat(frames, 1)
         place[:, 0] = torch.arange(frames).repeat_interleave(one.tokens)
         return [Layout(len(place), (frames, side, side), place, tiles=frames)] * videos
+
+    def prompt(self, token: str, images: int, question: str) -> str | None:
+        return vicuna(token, images, question)
 
     def _side(self, config: Any) -> int:
         return int(config.vision_config.image_size // config.vision_config.patch_size)

@@ -1,31 +1,34 @@
 """One question about one image, with and without pruning: what the command line, the report and the page share."""
 
-from vlm_pruner.asking.answers import Answer, Run, Times, ask
-from vlm_pruner.asking.facts import describe, facts
-from vlm_pruner.asking.inputs import (
-    DEMO_IMAGE,
-    EMBEDDED,
-    Loaded,
-    check_size,
-    open_device,
-    open_image,
-    open_model,
-    prompt_inputs,
-)
+from vlm_pruner.asking.answers import Answer, Refused, Run, Times, ask, compare, name_of
+from vlm_pruner.asking.colours import as_shown, notes_of
+from vlm_pruner.asking.facts import describe, facts, one_token, title_of
+from vlm_pruner.asking.fits import fits
+from vlm_pruner.asking.models import EMBEDDED, Loaded, open_device, open_model
+from vlm_pruner.asking.opening import DEMO_IMAGE, check_size, open_image
+from vlm_pruner.asking.prompts import prompt_inputs
 
 __all__ = [
     "DEMO_IMAGE",
     "EMBEDDED",
     "Answer",
     "Loaded",
+    "Refused",
     "Run",
     "Times",
+    "as_shown",
     "ask",
     "check_size",
+    "compare",
     "describe",
     "facts",
+    "fits",
+    "name_of",
+    "notes_of",
+    "one_token",
     "open_device",
     "open_image",
     "open_model",
     "prompt_inputs",
+    "title_of",
 ]

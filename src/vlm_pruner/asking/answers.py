@@ -6,7 +6,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
@@ -16,12 +16,13 @@ from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList
 from transformers.generation.streamers import BaseStreamer
 
-from vlm_pruner.asking.inputs import Loaded
+from vlm_pruner.asking.models import Loaded
 from vlm_pruner.engine import ImageRecord, prune
+from vlm_pruner.errors import VlmPrunerError, first_line
 from vlm_pruner.plan import PrunePlan
 from vlm_pruner.report import PruneReport
 
-__all__ = ["Answer", "Run", "Times", "ask"]
+__all__ = ["Answer", "Refused", "Run", "Times", "ask", "compare", "name_of"]
 
 
 @dataclass(frozen=True)
@@ -43,15 +44,13 @@ class Run:
     text: str
     tokens: int  # of the answer, its end mark included
     times: Times
-    report: PruneReport  # of the last timed run
+    report: PruneReport  # of the last timed run, its times replaced by `times`
     images: Sequence[ImageRecord] = field(default=(), repr=False)  # of the same run, for pictures
 
     @property
     def name(self) -> str:
-        """ "all tokens", or methods and budgets of the stages."""
-        if all(stage.method.name == "none" for stage in self.plan.stages):
-            return "all tokens"
-        return " + ".join(f"{stage.method.name} {stage.keep}" for stage in self.plan.stages)
+        """ "all tokens", or methods and budgets: "v2drop 64", "divprune 192 + vlm-pruner 64"."""
+        return name_of(self.plan)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +59,32 @@ class Answer(Run):
 
     probability: float  # that this run gives to its own answer
     full_probability: float  # that this run gives to the answer with all tokens
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A method that this model, picture or place cannot run, and why: it stands beside the answers of the others."""
+
+    name: str  # "fastv 64"
+    error: Exception
+    plan: PrunePlan | None = None  # None where not even that could be made
+
+    @property
+    def reason(self) -> str:
+        """Why, in one line."""
+        if isinstance(self.error, VlmPrunerError):
+            return " ".join(str(self.error).split())
+        return f"the model could not answer: {first_line(self.error)}"
+
+
+def name_of(plan: PrunePlan) -> str:
+    """Methods and budgets of a plan, "all tokens" where nothing is pruned."""
+    stages = plan.stages
+    if all(stage.method.name == "none" for stage in stages):
+        return "all tokens"
+    if plan.made_by is not None:
+        return f"{plan.made_by} {plan.asked}"
+    return " + ".join(f"{stage.method.name} {stage.keep}" for stage in stages)
 
 
 def ask(
@@ -72,7 +97,7 @@ def ask(
     runs: int = 3,
     progress: Callable[[str, float], None] = lambda *_: None,
 ) -> list[Answer]:
-    """The answer with all tokens, then one for each plan.
+    """The answer with all tokens, then one for each plan; `compare` for those who can go on without one of them.
 
     After one warm-up round, the runs of all plans are timed in turn, `runs` times (once where a round takes over five
     seconds), so that a busy machine hurts all alike. Decoding is greedy.
@@ -82,27 +107,79 @@ def ask(
         progress: told what is going on and which share of the work is done.
 
     Raises:
+        InputError: a question or a picture that the model cannot read.
         PlanError: a plan that does not fit the model or the image.
+        MissingSignalError: a method needs what this model does not give.
         UnsupportedModelError: a model that cannot be pruned.
     """
-    inputs = loaded.inputs(question, image)
     every = [PrunePlan.of("none", num_layers=loaded.layers), *plans]
-    warm = []
+    inputs = loaded.inputs(question, image, max_new_tokens)
+    found = _answers(loaded, inputs, every, max_new_tokens, runs, progress, patient=False)
+    return [answer for answer in found if isinstance(answer, Answer)]
+
+
+def compare(
+    loaded: Loaded,
+    image: Image.Image | None,
+    question: str,
+    tries: Sequence[PrunePlan | Refused],
+    *,
+    max_new_tokens: int = 32,
+    runs: int = 3,
+    progress: Callable[[str, float], None] = lambda *_: None,
+) -> list[Answer | Refused]:
+    """As `ask`, but a plan that cannot be carried out is there with its reason, and the others go on.
+
+    Args:
+        tries: plans, and what could not even become one.
+
+    Raises:
+        InputError: a question or a picture that the model cannot read.
+        UnsupportedModelError: a model that cannot be pruned.
+    """
+    every = [PrunePlan.of("none", num_layers=loaded.layers), *tries]
+    inputs = loaded.inputs(question, image, max_new_tokens)
+    return _answers(loaded, inputs, every, max_new_tokens, runs, progress, patient=True)
+
+
+def _answers(
+    loaded: Loaded,
+    inputs: dict[str, Any],
+    every: Sequence[PrunePlan | Refused],
+    max_new_tokens: int,
+    runs: int,
+    progress: Callable[[str, float], None],
+    patient: bool,
+) -> list[Answer | Refused]:
+    """Warm-up, timed rounds, forced run. The first of `every` is the untouched model."""
+    plans: dict[int, PrunePlan] = {}
+    found: dict[int, Answer | Refused] = {}
+    spent = 0.0
     for number, plan in enumerate(every):
         progress(f"warming up, {number + 1} of {len(every)}", 0.3 * number / len(every))
-        warm.append(_run(loaded, inputs, plan, max_new_tokens))
-    timed: list[list[_Trial]] = [[] for _ in every]
-    rounds = 1 if sum(sum(trial.milliseconds) for trial in warm) > 5000 else runs
-    for number in range(rounds * len(every)):
-        progress(f"timing, {number + 1} of {rounds * len(every)}", 0.3 + 0.5 * number / (rounds * len(every)))
-        timed[number % len(every)].append(_run(loaded, inputs, every[number % len(every)], max_new_tokens))
+        if isinstance(plan, Refused):
+            found[number] = plan
+            continue
+        try:
+            spent += sum(_run(loaded, inputs, plan, max_new_tokens).milliseconds)
+        except Exception as error:
+            if not patient or not number:
+                raise
+            found[number] = Refused(name_of(plan), error, plan)
+            continue
+        plans[number] = plan
+    timed: dict[int, list[_Trial]] = {number: [] for number in plans}
+    rounds = 1 if spent > 5000 else runs
+    steps = [number for _ in range(rounds) for number in plans]
+    for step, number in enumerate(steps):
+        progress(f"timing, {step + 1} of {len(steps)}", 0.3 + 0.5 * step / len(steps))
+        timed[number].append(_run(loaded, inputs, plans[number], max_new_tokens))
     reference = timed[0][-1].ids
-    answers = []
-    for number, (plan, trials) in enumerate(zip(every, timed, strict=True)):
-        progress(f"probabilities, {number + 1} of {len(every)}", 0.8 + 0.2 * number / len(every))
+    for step, (number, plan) in enumerate(plans.items()):
+        progress(f"probabilities, {step + 1} of {len(plans)}", 0.8 + 0.2 * step / len(plans))
         forced = _run(loaded, inputs, plan, len(reference), force=reference)
-        answers.append(_answer(loaded, plan, trials, forced.probability))
-    return answers
+        found[number] = _answer(loaded, plan, timed[number], forced.probability)
+    return [found[number] for number in range(len(every))]
 
 
 @dataclass(frozen=True)
@@ -185,7 +262,12 @@ def _answer(loaded: Loaded, plan: PrunePlan, trials: list[_Trial], full_probabil
         text=text,
         tokens=len(last.ids),
         times=times,
-        report=last.report,
+        report=replace(
+            last.report,
+            prefill_ms=times.prefill_ms,
+            selection_ms=times.selection_ms,
+            decode_ms_per_token=times.decode_ms_per_token,
+        ),
         images=last.images,
         probability=last.probability,
         full_probability=full_probability,

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+
 from vlm_pruner.asking.answers import Run
 from vlm_pruner.budget import Keep
+from vlm_pruner.methods.base import method_class
+from vlm_pruner.plan import PrunePlan, Stage
 
-__all__ = ["describe", "facts"]
+__all__ = ["describe", "facts", "one_token", "title_of"]
 
 
 def facts(answer: Run) -> dict[str, str]:
     """Tokens, times and costs of one answer by name and unit, as text."""
     report, times = answer.report, answer.times
     return {
-        "visual tokens": " + ".join(f"{i.kept}/{i.total}" for i in report.images) or "-",
+        "visual tokens asked for": str(report.asked) if report.images else "-",
+        "left at the end": " + ".join(f"{i.kept}/{i.total}" for i in report.images) or "-",
+        "per layer, mean": f"{report.layer_average:.1f}" if report.images else "-",
         "first token, ms": _number(times.first_token_ms, 1),
         "prefill, ms": _number(times.prefill_ms, 1),
         "of it selection, ms": _number(times.selection_ms, 2),
@@ -26,15 +33,43 @@ def _number(value: float | None, digits: int, unit: float = 1.0) -> str:
     return "-" if value is None else f"{value / unit:.{digits}f}"
 
 
+def one_token(budgets: Iterable[Keep], total: int) -> str:
+    """What somebody should know who asked for one token and may have meant all; empty where nobody did."""
+    asked = any(isinstance(keep, int) and keep == 1 for keep in budgets)
+    return f"keep 1 keeps 1 token of {total}; all of them is 1.0" if asked and total > 1 else ""
+
+
 def describe(answer: Run) -> tuple[str, str]:
     """Title ("VLM-Pruner, 64 tokens") and note ("arXiv:2512.02700, Alg. 1; at decoder layer 2") of an answer."""
     if answer.name == "all tokens":
         return "All tokens", ""
-    names = [f"{s.method.title}, {_budget(s.keep)}" for s in answer.plan.stages]
-    sites = [f"at decoder layer {s.layer}" if s.layer else "before the language model" for s in answer.plan.stages]
-    papers = list(dict.fromkeys(s.method.source for s in answer.plan.stages))
-    return " + ".join(dict.fromkeys(names)), f"{', '.join(papers)}; {', '.join(sites)}"
+    plan = answer.plan
+    papers = list(dict.fromkeys(s.method.source for s in plan.stages))
+    places = [f"at decoder layer {s.layer}" if s.layer else "before the language model" for s in plan.stages]
+    asked = [f"asked for {_budget([plan.asked])}"] if plan.asked is not None else []
+    return title_of(plan), "; ".join([", ".join(papers), *(places if len(places) == 1 else asked)])
 
 
-def _budget(keep: Keep) -> str:
-    return f"{keep} tokens" if isinstance(keep, int) else f"{100 * keep:g} % of the tokens"
+def title_of(plan: PrunePlan) -> str:
+    """ "VLM-Pruner, 64 tokens"; a schedule with its places: "V2Drop: 96, 48, 1 tokens at layers 2, 4, 6"."""
+    parts = [(title, list(stages)) for title, stages in groupby(plan.stages, key=lambda stage: stage.method.title)]
+    if len(plan.stages) == 1:
+        return f"{parts[0][0]}, {_budget([plan.stages[0].keep])}"
+    told = " + ".join(f"{title}: {_budget([s.keep for s in stages])} {_places(stages)}" for title, stages in parts)
+    maker = None if plan.made_by is None else method_class(plan.made_by).title
+    return told if maker is None or maker == parts[0][0] else f"{maker} = {told}"
+
+
+def _budget(keeps: Sequence[Keep]) -> str:
+    """ "96, 48, 1 tokens", "50, 25 % of the tokens"; a mixture says so of each."""
+    if all(isinstance(keep, int) for keep in keeps):
+        return f"{', '.join(map(str, keeps))} token{'s' if keeps[-1] != 1 or len(keeps) > 1 else ''}"
+    if all(isinstance(keep, float) for keep in keeps):
+        return f"{', '.join(f'{100 * keep:g}' for keep in keeps)} % of the tokens"
+    return ", ".join(_budget([keep]) for keep in keeps)
+
+
+def _places(stages: Sequence[Stage]) -> str:
+    layers = [str(stage.layer) for stage in stages if stage.layer]
+    inside = f"at layer{'s' if len(layers) > 1 else ''} {', '.join(layers)}" if layers else ""
+    return " and ".join(filter(None, ["" if stages[0].layer else "before the language model", inside]))

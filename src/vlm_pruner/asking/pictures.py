@@ -1,83 +1,95 @@
-"""The pictures and the HTML page of an answer: its selection on the image that was asked about."""
+"""The pictures of an answer: its selection on the image that was asked about."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from PIL import Image
 
-from vlm_pruner import __version__
-from vlm_pruner.asking.answers import Answer, Run
-from vlm_pruner.asking.facts import describe, facts
-from vlm_pruner.asking.inputs import Loaded
+from vlm_pruner.adapters import adapter_for
+from vlm_pruner.asking.answers import Run
+from vlm_pruner.asking.facts import describe
+from vlm_pruner.asking.models import Loaded
+from vlm_pruner.asking.prompts import prompt_inputs
+from vlm_pruner.engine import ImageRecord
 from vlm_pruner.errors import InputError
 from vlm_pruner.types import Selection
-from vlm_pruner.viz import Entry, Layout, image_window, merge_map, overlay, overlay_panels, report_page, strip
+from vlm_pruner.viz import Layout, Window, overlay, picture_layout, seen_windows
+from vlm_pruner.viz.text import shorten
 
-__all__ = ["answer_layout", "answer_overlay", "answer_selection", "answers_page"]
+__all__ = ["answer_layout", "answer_overlay", "answer_selection"]
+
+LONGEST = 160  # signs of a question or an answer in a title
 
 
 def answer_selection(answer: Run) -> Selection:
-    """What was left of the image after the last stage, in the image's own coordinates.
+    """What was left of the image after the last stage, in the order of its tokens, whatever number of squares it took.
+
+    Squares with budgets of their own each have their order; what came first in each comes first.
 
     Raises:
         InputError: the answer comes from the untouched model, from a prompt without an image, or from a small one that
             was left alone.
     """
-    selection = answer.images[0].selection if answer.images else None
-    if selection is None:
+    if all(record.selection is None for record in answer.images):
         raise InputError(f"nothing was pruned, so that there is nothing to draw: {answer.report}")
-    return selection
+    return _joined(answer.images)
+
+
+def _joined(records: Sequence[ImageRecord]) -> Selection:
+    if len(records) == 1 and records[0].selection is not None:
+        return records[0].selection
+    parts = [(r, Selection(torch.arange(r.total)) if r.selection is None else r.selection) for r in records]
+    index, ranks, source, first, slots = [], [], [], 0, 0
+    for record, part in parts:
+        index.append(part.index.cpu() + first)
+        if part.order is not None:
+            ranks += [(rank, first + token) for rank, token in enumerate(part.order.tolist())]
+        own = torch.full((record.total,), -1)
+        own[part.index.cpu()] = torch.arange(len(part))
+        own = own if part.source is None else part.source.cpu()
+        source.append(torch.where(own >= 0, own + slots, -1))
+        first, slots = first + record.total, slots + len(part)
+    ordered = all(part.order is not None for _, part in parts)
+    merged = any(part.source is not None for _, part in parts)
+    return Selection(
+        index=torch.cat(index),
+        order=torch.tensor([token for _, token in sorted(ranks)]) if ordered else None,
+        source=torch.cat(source) if merged else None,
+    )
 
 
 def answer_layout(loaded: Loaded, image: Image.Image, answer: Run) -> Layout:
     """Where the tokens of the image lie on it."""
-    record = answer.images[0]
-    window = image_window(loaded.processor, image.size)
-    return Layout.of(image.size, record.grid, record.position, window=window, total=record.total)
+    return picture_layout(_windows(loaded, image.size), image.size, answer.images)
+
+
+_KNOWN: WeakKeyDictionary[Any, dict[tuple[int, int], list[Window] | None]] = WeakKeyDictionary()
+"""What each processor shows of an image of each size: it is asked three times to find out."""
+
+
+def _windows(loaded: Loaded, size: tuple[int, int]) -> list[Window] | None:
+    known = _KNOWN.setdefault(loaded.processor, {})
+    if size not in known:
+        known[size] = seen_windows(lambda image: _pixels(loaded, image), size)
+    return known[size]
+
+
+def _pixels(loaded: Loaded, image: Image.Image) -> list[Any]:
+    """The pixels of an image, prepared just as for a question: processors cut it up as their prompts say."""
+    made = prompt_inputs(loaded.processor, "x", image, form=adapter_for(loaded.model.config.model_type).prompt)
+    return [made[name] for name in ("pixel_values_local", "pixel_values") if name in made]
 
 
 def answer_overlay(loaded: Loaded, image: Image.Image, question: str, answer: Run, width: int = 960) -> Image.Image:
     """Kept tokens bright with their order, dropped ones dimmed; titled with the plan, the question and the answer."""
     title, note = describe(answer)
     layout, selection = answer_layout(loaded, image, answer), answer_selection(answer)
-    subtitle = f"“{question}” Answer: {answer.text} ({note})"
-    return overlay(image, layout, selection, title=title, subtitle=subtitle, width=width)
-
-
-def answers_page(loaded: Loaded, image: Image.Image, question: str, answers: Sequence[Answer]) -> str:
-    """The self-contained HTML page that compares the answers; the first is the one with all tokens."""
-    entries = [_entry(loaded, image, answer, answers[0]) for answer in answers]
-    columns = [*facts(answers[0]), "probability of this answer", "probability of the full answer"]
-    device = loaded.model.device.type.upper()
-    dtype = str(loaded.model.dtype).removeprefix("torch.")
-    return report_page(
-        question=question,
-        image=image,
-        entries=entries,
-        columns=columns,
-        model=f"{loaded.name}, {device}, {dtype}",
-        notes=(
-            f"Times are medians of {answers[0].times.runs} runs, taken in turn after a warm-up, on {device}.",
-            "First token: vision tower, prefill and selection. FLOPs and KV bytes are counted for the language model.",
-            "Probabilities are products over the tokens of an answer, end mark included; decoding is greedy.",
-            f"vlm-pruner {__version__}, torch {torch.__version__}.",
-        ),
-    )
-
-
-def _entry(loaded: Loaded, image: Image.Image, answer: Answer, full: Answer) -> Entry:
-    title, note = describe(answer)
-    cells = [*facts(answer).values(), f"{answer.probability:.3f}", f"{answer.full_probability:.3f}"]
-    same = None if answer is full else answer.text == full.text
-    entry = Entry(title, answer.text, same, answer.probability, answer.full_probability, cells, note)
-    if not answer.images or answer.images[0].selection is None:
-        return entry
-    layout, selection = answer_layout(loaded, image, answer), answer_selection(answer)
-    picture = strip(overlay_panels(image, layout, selection, width=640, numbers=False))
-    more = []
-    if selection.source is not None:
-        more.append(("Where the dropped tokens went", merge_map(image, layout, selection, title="", width=640)))
-    return replace(entry, picture=picture, more=more, plan=answer.plan.to_json())
+    subtitle = f"“{shorten(question, LONGEST)}” Answer: {shorten(answer.text, LONGEST)} ({note})"
+    many = len(answer.images) > 1
+    if many:
+        subtitle += f" The image was sent in {len(answer.images)} squares, each with a budget and an order of its own."
+    return overlay(image, layout, selection, title=title, subtitle=subtitle, width=width, numbers=not many)

@@ -11,7 +11,7 @@ import typer
 
 from vlm_pruner import __version__
 from vlm_pruner.cli.console import complain
-from vlm_pruner.errors import VlmPrunerError
+from vlm_pruner.errors import VlmPrunerError, missing_package
 
 __all__ = ["build", "main"]
 
@@ -57,6 +57,12 @@ def _guarded(command: Command) -> Command:
             return command(*args, **kwargs)
         except VlmPrunerError as error:
             complain(str(error))
+            raise typer.Exit(2) from None
+        except ImportError as error:
+            needed = missing_package("this command", error)
+            if needed is None:
+                raise
+            complain(str(needed))
             raise typer.Exit(2) from None
         except KeyboardInterrupt:
             complain("stopped")

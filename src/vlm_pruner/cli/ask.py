@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
 
-from vlm_pruner.cli.console import PICTURES, console, print_json, progress, quiet, writable
+from vlm_pruner.cli.console import console, note, print_json, progress, quiet
+from vlm_pruner.cli.files import PICTURES, saving, writable
 from vlm_pruner.cli.options import Device, Dtype, Image, Json, Layer, Model, Question, Tokens, parse_keep
 
 if TYPE_CHECKING:
@@ -36,7 +38,7 @@ def ask(
 ) -> None:
     """Ask a model about an image, with all visual tokens and with few of them."""
     from vlm_pruner import asking
-    from vlm_pruner.cli.show import answers_table, as_json
+    from vlm_pruner.cli.show import as_json
     from vlm_pruner.methods import method_class
     from vlm_pruner.plan import PrunePlan
 
@@ -44,26 +46,47 @@ def ask(
     method_class(method)
     picture = None if image == "none" else asking.open_image(image)
     if overlay is not None:
-        writable(overlay, PICTURES)
+        writable(overlay, PICTURES, read=image)
     with progress(f"loading {model}") as say:
         quiet()
         loaded = asking.open_model(model, device=device, dtype=dtype)
         plan = PrunePlan.of(method, budget, layer, num_layers=loaded.layers)
         answers = asking.ask(loaded, picture, question, [plan], max_new_tokens=max_new_tokens, progress=say)
         say("drawing", 1.0)
-        drawn = _draw(loaded, picture, question, answers[1], overlay)
+        drawn, problem = _try_to_draw(loaded, picture, question, answers[1], overlay)
+    note(asking.one_token([budget], answers[1].report.total))
     if json:
-        print_json(as_json(loaded, question, answers, drawn))
-        return
+        print_json(as_json(loaded, image, question, answers, drawn))
+    else:
+        _print(question, answers)
+        if overlay is not None and problem is None:
+            console().print(f"overlay: {drawn or 'not drawn, nothing was pruned'}", markup=False, soft_wrap=True)
+    if problem is not None:  # the answers are told all the same
+        raise problem
+
+
+def _print(question: str, answers: Sequence[Answer]) -> None:
+    from vlm_pruner.cli.show import answers_table
+
     out = console()
     out.print(f"[bold]question[/]    {escape(question)}")
     out.print(f"[bold]all tokens[/]  {escape(answers[0].text)}")
     out.print(f"[bold]pruned[/]      {escape(answers[1].text)}\n")
     out.print(answers_table(answers))
-    out.print(f"\n{answers[1].report}", markup=False, soft_wrap=True)
+    out.print()
+    for remark in answers[1].report.remarks:
+        out.print(remark, markup=False, soft_wrap=True)
     out.print(f"Times are medians of {answers[0].times.runs} runs, taken in turn after a warm-up.", style="dim")
-    if overlay is not None:
-        out.print(f"overlay: {drawn or 'not drawn, nothing was pruned'}", markup=False, soft_wrap=True)
+
+
+def _try_to_draw(
+    loaded: Loaded, picture: PIL.Image.Image | None, question: str, answer: Answer, path: Path | None
+) -> tuple[Path | None, Exception | None]:
+    """The path of the overlay if one was written, and what went wrong."""
+    try:
+        return _draw(loaded, picture, question, answer, path), None
+    except Exception as error:  # whatever it is, answers were given, and shall not be lost with the picture
+        return None, error
 
 
 def _draw(
@@ -74,5 +97,7 @@ def _draw(
 
     if path is None or picture is None or answer.images[0].selection is None:
         return None
-    answer_overlay(loaded, picture, question, answer).save(path, optimize=True)
+    drawn = answer_overlay(loaded, picture, question, answer)
+    with saving(path):
+        drawn.save(path, optimize=True)
     return path

@@ -1,45 +1,63 @@
-"""Where output goes: results to stdout, everything else to stderr."""
+"""Where output goes: results to stdout, everything else to stderr. Whatever a terminal cannot show is escaped."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+import threading
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from vlm_pruner.errors import InputError
+__all__ = ["complain", "console", "note", "print_json", "progress", "quiet"]
 
-__all__ = ["PICTURES", "PLOTS", "complain", "console", "print_json", "progress", "quiet", "writable"]
+Say = Callable[[str, float], None]
+EVERY = 10.0  # seconds between two lines of progress where no terminal shows a bar
 
 
 def console() -> Console:
     """The console of results; made anew so that it writes to today's stdout."""
-    return Console(highlight=False)
+    return Console(highlight=False, file=_lenient(sys.stdout))
 
 
 def complain(message: str) -> None:
     """One line on stderr."""
-    Console(stderr=True, highlight=False, soft_wrap=True, markup=False).print(f"error: {' '.join(message.split())}")
+    _tell(f"error: {' '.join(message.split())}")
+
+
+def note(message: str) -> None:
+    """One line on stderr that is no error; nothing where there is no message."""
+    if message:
+        _tell(message)
 
 
 def print_json(data: Any) -> None:
     """`data` on stdout and nothing else."""
-    sys.stdout.write(json.dumps(data, indent=2, ensure_ascii=False) + "\n")
+    text = json.dumps(data, indent=2, ensure_ascii=False)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        text = json.dumps(data, indent=2)
+    sys.stdout.write(text + "\n")
 
 
 @contextmanager
-def progress(doing: str) -> Iterator[Callable[[str, float], None]]:
-    """A progress bar on stderr, if a person is watching; yields the function that sets its text and the share done."""
-    screen = Console(stderr=True, highlight=False, markup=False)
+def progress(doing: str) -> Iterator[Say]:
+    """Progress on stderr; yields the function that sets its text and the share done.
+
+    A person who is watching sees a bar; where nobody is, there is a line every ten seconds.
+    """
+    screen = _stderr()
     if not screen.is_terminal:
-        yield lambda *_: None
+        with _lines(doing) as say:
+            yield say
         return
-    columns = (SpinnerColumn(), BarColumn(24), TimeElapsedColumn(), TextColumn("{task.description}", markup=False))
+    spinner = SpinnerColumn("line" if screen.options.ascii_only else "dots")
+    columns = (spinner, BarColumn(24), TimeElapsedColumn(), TextColumn("{task.description}", markup=False))
     with Progress(*columns, console=screen, transient=True) as bar:
         task = bar.add_task(doing, total=None)
 
@@ -57,25 +75,37 @@ def quiet() -> None:
     logging.disable_progress_bar()
 
 
-PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tiff", ".pdf")
-"""Endings of the pictures that Pillow writes."""
+@contextmanager
+def _lines(doing: str) -> Iterator[Say]:
+    """What was said last, every `EVERY` seconds: also while one step takes long."""
+    said: list[tuple[str, float | None]] = [(doing, None)]
+    over, started = threading.Event(), time.monotonic()
 
-PLOTS = (".png", ".svg", ".pdf")
-"""Endings of the plots that matplotlib writes."""
+    def tell() -> None:
+        while not over.wait(EVERY):
+            text, share = said[-1]
+            done = "" if share is None else f", {share:.0%} done"
+            _tell(f"{text}{done}, {time.monotonic() - started:.0f} s")
 
-
-def writable(path: Path, endings: Sequence[str] = ()) -> Path:
-    """`path`, its folder made; asked before the work, so that nothing is lost after it.
-
-    Raises:
-        InputError: it is a folder, its folder cannot be made, or it has none of the `endings` (if there are any).
-    """
-    if path.is_dir():
-        raise InputError(f"{str(path)!r} is a folder; name a file in it")
-    if endings and path.suffix.lower() not in endings:
-        raise InputError(f"cannot tell from {str(path)!r} what to write: end it with {', '.join(endings)}")
+    teller = threading.Thread(target=tell, name="vlm-pruner-progress", daemon=True)
+    teller.start()
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot write {str(path)!r}: {error.strerror}") from error
-    return path
+        yield lambda text, share: said.__setitem__(0, (text, share))
+    finally:
+        over.set()
+        teller.join()
+
+
+def _tell(message: str) -> None:
+    _stderr().print(message)
+
+
+def _stderr() -> Console:
+    return Console(highlight=False, soft_wrap=True, markup=False, file=_lenient(sys.stderr))
+
+
+def _lenient(stream: TextIO) -> TextIO:
+    """The stream, which from now on escapes what its encoding does not have."""
+    if hasattr(stream, "reconfigure"):
+        stream.reconfigure(errors="backslashreplace")
+    return stream

@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from vlm_pruner.asking import Answer, Loaded, facts
+from vlm_pruner.report import provenance
 
 __all__ = ["answers_table", "as_json"]
 
@@ -23,7 +24,7 @@ def answers_table(answers: Sequence[Answer]) -> Table:
     columns = [facts(answer) for answer in answers]
     for name in columns[0]:
         table.add_row(name, *(column[name] for column in columns))
-    full = f"probability of “{_short(answers[0].text)}”"
+    full = f'probability of "{_short(answers[0].text)}"'
     if len({answer.text for answer in answers}) > 1:
         table.add_row("probability of this answer", *(f"{answer.probability:.3f}" for answer in answers))
     table.add_row(escape(full), *(f"{answer.full_probability:.3f}" for answer in answers))
@@ -31,13 +32,17 @@ def answers_table(answers: Sequence[Answer]) -> Table:
 
 
 def _short(text: str) -> str:
-    return text if len(text) <= 24 else text[:23] + "…"
+    return text if len(text) <= 24 else text[:21] + "..."
 
 
-def as_json(loaded: Loaded, question: str, answers: Sequence[Answer], overlay: Path | None = None) -> dict[str, Any]:
+def as_json(
+    loaded: Loaded, image: str, question: str, answers: Sequence[Answer], overlay: Path | None = None
+) -> dict[str, Any]:
     """Everything that the table says, and the plans and reports in full."""
     return {
+        **provenance(),
         "model": loaded.name,
+        "image": Path(image).name,
         "question": question,
         "answers": [_answer_json(a) for a in answers],
         "overlay": None if overlay is None else str(overlay),
@@ -49,6 +54,9 @@ def _answer_json(answer: Answer) -> dict[str, Any]:
     return {
         "name": answer.name,
         "text": answer.text,
+        "asked": answer.report.asked,
+        "kept": answer.report.kept,
+        "layer_average": answer.report.layer_average,
         "tokens": answer.tokens,
         "probability": answer.probability,
         "probability_of_full_answer": answer.full_probability,

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vlm_pruner.asking.models import moved
 from vlm_pruner.engine.release import cache_in, cache_name
 from vlm_pruner.errors import UnsupportedModelError
 
@@ -71,7 +72,7 @@ def encode_pictures(model: Any, pixels: Mapping[str, Any]) -> Any:
     """Vision tower and projector: what the model accepts as `mm_encoder_outputs["image"]`."""
     encode = model.base_model.get_image_features
     known = inspect.signature(encode).parameters
-    return encode(**{k: v for k, v in pixels.items() if k in known}, return_dict=True)
+    return encode(**{k: v for k, v in moved(model, pixels).items() if k in known}, return_dict=True)
 
 
 def _for_each_question(encoded: Any, prompts: Prompts) -> Any:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageDraw
 
-from vlm_pruner.viz.palette import INK, MUTED, PAPER, RGB, font, order_colour, plain
+from vlm_pruner.viz.palette import INK, MUTED, PAPER, RGB, font, order_colour
+from vlm_pruner.viz.text import wrap, write
 
-__all__ = ["Legend", "order_legend", "pill", "sheet", "slot_width", "swatch", "wrap"]
+__all__ = ["Legend", "order_legend", "sheet", "slot_width", "swatch"]
 
 Legend = Callable[[ImageDraw.ImageDraw, int, int, int], None]
 """Draws itself at (left, top) with the given width; `sheet` leaves `LEGEND_HEIGHT` for it."""
@@ -30,18 +31,6 @@ class _Type:
         return cls(title=max(14, width // 30), text=max(11, width // 42), margin=max(8, width // 48))
 
 
-def wrap(text: str, size: int, width: int) -> list[str]:
-    """`text` broken into lines that fit `width` pixels at a font of `size`."""
-    face, lines = font(size), [""]
-    for word in plain(text).split():
-        longer = f"{lines[-1]} {word}".strip()
-        if lines[-1] and face.getlength(longer) > width:
-            lines.append(word)
-        else:
-            lines[-1] = longer
-    return lines
-
-
 def slot_width(width: int, columns: int = 1) -> int:
     """Pixels that `sheet` has for a panel; one drawn at another width is scaled to it."""
     margin = _Type.of(width).margin
@@ -58,14 +47,17 @@ def sheet(
     columns: int = 1,
     width: int = 960,
 ) -> Image.Image:
-    """Panels in rows of `columns` under a title, each over its caption, the legend at the foot. RGB, `width` wide."""
+    """Panels in rows of `columns` under a title, each over its caption, the legend at the foot. RGB, `width` wide.
+
+    Words that need more lines than there is room for are cut.
+    """
     kind = _Type.of(width)
     gap, inner = kind.margin, width - 2 * kind.margin
     slot = slot_width(width, columns)
     shown = [p if p.width == slot else _fit(p, slot) for p in panels]
-    notes = [wrap(c, kind.text, slot) if c else [] for c in captions] or [[] for _ in shown]
-    head = [(line, kind.title, INK) for line in wrap(title, kind.title, inner)] if title else []
-    head += [(line, kind.text, MUTED) for line in wrap(subtitle, kind.text, inner)] if subtitle else []
+    notes = [wrap(c, kind.text, slot, 4) if c else [] for c in captions] or [[] for _ in shown]
+    head = [(line, kind.title, INK) for line in wrap(title, kind.title, inner, 3)] if title else []
+    head += [(line, kind.text, MUTED) for line in wrap(subtitle, kind.text, inner, 6)] if subtitle else []
     head_height = sum(_line(size) for _, size, _ in head) + (gap // 2 if head else 0)
     rows = [range(i, min(i + columns, len(shown))) for i in range(0, len(shown), columns)]
     heights = [max(shown[i].height + len(notes[i]) * _line(kind.text) for i in row) + gap for row in rows]
@@ -74,7 +66,7 @@ def sheet(
     draw = ImageDraw.Draw(page)
     y = gap
     for line, size, colour in head:
-        draw.text((gap, y), line, font=font(size), fill=colour, stroke_width=0.4 if size == kind.title else 0)
+        write(draw, (gap, y), line, size, colour, bold=size == kind.title)
         y += _line(size)
     y = gap + head_height
     for row, height in zip(rows, heights, strict=True):
@@ -83,7 +75,7 @@ def sheet(
             page.paste(shown[i], (x, y))
             for number, line in enumerate(notes[i]):
                 at = (x, y + shown[i].height + kind.text // 3 + number * _line(kind.text))
-                draw.text(at, line, font=font(kind.text), fill=INK)
+                write(draw, at, line, kind.text, INK)
         y += height
     if legend:
         legend(draw, gap, y, inner)
@@ -141,11 +133,3 @@ def _scale(draw: ImageDraw.ImageDraw, box: tuple[int, int, int, int], kept: int,
     draw.text((left, below), "1", font=face, fill=INK)
     draw.text((right, below), str(kept), font=face, fill=INK, anchor="ra")
     draw.text(((left + right) / 2, below), "order of selection", font=face, fill=MUTED, anchor="ma")
-
-
-def pill(draw: ImageDraw.ImageDraw, at: tuple[float, float], text: str, size: int, fill: RGB, ink: RGB) -> None:
-    """A small label with its top left corner at `at`."""
-    wide = font(size).getlength(text)
-    x, y = at
-    draw.rectangle((x, y, x + wide + size * 0.45, y + size * 1.05), fill=fill)
-    draw.text((x + size * 0.22, y + size * 0.5), text, font=font(size), fill=ink, anchor="lm")

@@ -1,96 +1,22 @@
 """From token coordinates to pixels: which rectangle of the original image a visual token came from.
 
-Two steps, each a pure function. `image_window` says which part of the original image the model's token plane covers,
-from the facts of the image processor alone (CLIP crops the centre of an oblong image, other families squeeze all of
-it). `Layout` lays the tokens out on that window, one panel per frame, or per scale of a tiled image.
+`Layout` lays tokens out on the part of the image that the model saw (see `seen`), one panel per frame, or per scale of
+a tiled image.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from vlm_pruner.errors import InvalidSelectionError
+from vlm_pruner.viz.seen import Window
 
-__all__ = ["Layout", "Panel", "Window", "image_window"]
-
-
-class Window(NamedTuple):
-    """A rectangle in pixels of the original image; a padded image has a window larger than itself."""
-
-    left: float
-    top: float
-    right: float
-    bottom: float
-
-    @property
-    def width(self) -> float:
-        return self.right - self.left
-
-    @property
-    def height(self) -> float:
-        return self.bottom - self.top
-
-
-def image_window(processor: Any, size: tuple[int, int]) -> Window:
-    """The part of an image of `size` (width, height) that a processor shows to the model.
-
-    - tiled or pixel-budgeted processors (`image_grid_pinpoints`, `merge_size`) and those that squeeze to a fixed height
-      and width: the whole image;
-    - `do_pad` without tiles: the image centred in a square;
-    - resizing the shorter edge and cropping the centre (CLIP): that crop.
-
-    `processor` may be the whole processor or its image processor; None means the whole image.
-    """
-    facts = getattr(processor, "image_processor", processor)
-    width, height = size
-    whole = Window(0.0, 0.0, float(width), float(height))
-    if facts is None or getattr(facts, "image_grid_pinpoints", None) or getattr(facts, "merge_size", None):
-        return whole
-    if getattr(facts, "do_pad", None):
-        side = max(width, height)
-        left, top = (side - width) // 2, (side - height) // 2
-        return Window(-float(left), -float(top), float(side - left), float(side - top))
-    if not getattr(facts, "do_center_crop", None):
-        return whole
-    resized = _resized(facts, width, height)
-    crop = _numbers(getattr(facts, "crop_size", None))
-    return _centre_crop(resized, (crop.get("width", resized[0]), crop.get("height", resized[1])), size)
-
-
-def _resized(facts: Any, width: int, height: int) -> tuple[int, int]:
-    """(width, height) after the processor's resize step, the longer edge rounded down as transformers does."""
-    size = _numbers(getattr(facts, "size", None))
-    if not getattr(facts, "do_resize", True) or not size:
-        return width, height
-    if "shortest_edge" in size:
-        short = size["shortest_edge"]
-        return (short, int(short * height / width)) if width <= height else (int(short * width / height), short)
-    return size.get("width", width), size.get("height", height)
-
-
-def _centre_crop(resized: tuple[int, int], crop: tuple[int, int], original: tuple[int, int]) -> Window:
-    """The window that a centre crop of the resized image shows, in pixels of the original."""
-    edges: list[float] = []
-    for length, cropped, full in zip(resized, crop, original, strict=True):
-        start = (length - cropped) // 2 if length >= cropped else -((cropped - length) // 2)
-        edges += [start * full / length, (start + cropped) * full / length]
-    return Window(edges[0], edges[2], edges[1], edges[3])
-
-
-def _numbers(size: Any) -> dict[str, int]:
-    """A processor's size field, whichever of dict, `SizeDict` or int it is, as a plain dict without empty entries."""
-    if size is None:
-        return {}
-    if isinstance(size, int):
-        return {"shortest_edge": size}
-    items = size.items() if isinstance(size, Mapping) else vars(size).items()
-    return {key: int(value) for key, value in items if isinstance(value, int | float)}
+__all__ = ["Layout", "Panel"]
 
 
 class Panel(NamedTuple):
@@ -100,6 +26,8 @@ class Panel(NamedTuple):
     frame: int  # which of the given images it is drawn on
     rows: int
     columns: int
+    window: Window  # where its rows and columns lie on that image
+    shown: bool = True  # False: where they lie is not known, and the image is left out
 
 
 @dataclass(frozen=True)
@@ -131,13 +59,13 @@ class Layout:
             grid: (t, h, w) after merging; raster order unless `position` is given.
             position: [n, 3] (t, y, x) per token, -1 for a token without a place. Where the overview and the tiles of a
                 picture share a plane, the overview comes first and its tokens lie at the centres of what they show.
-            window: the part of the image that the plane covers, the whole of it by default (see `image_window`).
+            window: the part of the image that the plane covers, the whole of it by default (see `seen.image_window`).
             total: n, to check against the grid.
 
         Raises:
             InvalidSelectionError: neither grid nor position, or they do not fit together.
         """
-        window = window or Window(0.0, 0.0, float(size[0]), float(size[1]))
+        window = window or Window.whole(size)
         if position is None:
             if grid is None:
                 raise InvalidSelectionError("a picture needs the grid (t, h, w) of the tokens or their position [n, 3]")
@@ -166,7 +94,8 @@ class Layout:
             panel[index] = (len(panels) + t)[there]
             cell[index] = torch.stack([y, x], 1)[there]
             scale = ("overview", "detail")[min(number, 1)] if len(parts) > 1 else ""
-            panels += [Panel(f"frame {f + 1}" if frames > 1 else scale, f, rows, columns) for f in range(frames)]
+            names = [f"frame {f + 1}" if frames > 1 else scale for f in range(frames)]
+            panels += [Panel(name, f, rows, columns, window) for f, name in enumerate(names)]
         return cls(boxes, panel, cell, tuple(panels), window)
 
 

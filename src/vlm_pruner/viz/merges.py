@@ -8,9 +8,10 @@ from PIL import Image, ImageDraw
 
 from vlm_pruner.errors import InvalidSelectionError
 from vlm_pruner.types import Selection
-from vlm_pruner.viz.canvas import Legend, pill, sheet, slot_width, swatch
+from vlm_pruner.viz.canvas import Legend, sheet, slot_width, swatch
 from vlm_pruner.viz.geometry import Layout
-from vlm_pruner.viz.overlay import dimmed, label_size, mark_window, pixel_box, scaled
+from vlm_pruner.viz.labels import Box, beside, free_places, label_size, pill
+from vlm_pruner.viz.overlay import dimmed, ground, mark_window, pixel_box
 from vlm_pruner.viz.palette import INK, REGIONS, RGB, font, ink_on
 
 __all__ = ["merge_map", "merge_panels", "region_colours"]
@@ -32,7 +33,7 @@ def merge_map(
     Raises:
         InvalidSelectionError: the method does not merge (`selection.source` is None).
     """
-    columns = min(len(layout.panels), 4 if layout.panels[-1].frame else 2)
+    columns = min(len(layout.panels), 4 if len(layout.panels) > 2 else 2)
     return sheet(
         merge_panels(image, layout, selection, width=slot_width(width, columns)),
         title=title,
@@ -91,7 +92,8 @@ def _panel(
     image: Image.Image, layout: Layout, number: int, selection: Selection, colours: list[RGB], width: int
 ) -> Image.Image:
     assert selection.source is not None
-    picture, scale = scaled(image, width)
+    panel = layout.panels[number]
+    picture, scale = ground(image, panel, width)
     page, tint = dimmed(picture), Image.new("RGB", picture.size)
     veil = Image.new("L", picture.size, 0)
     on_tint, on_veil = ImageDraw.Draw(tint), ImageDraw.Draw(veil)
@@ -103,20 +105,39 @@ def _panel(
         on_veil.rectangle((left, top, right, bottom), fill=120)
     page = Image.composite(tint, Image.blend(page, picture, 0.5), veil)
     draw = ImageDraw.Draw(page)
-    side = layout.window.width / layout.panels[number].columns * scale
+    side = panel.window.width / panel.columns * scale
     _borders(draw, layout, number, selection, boxes)
     size, joined = label_size(side, len(selection)), _joined(layout, selection, tokens)
     for t, box in boxes.items():
         slot = int(selection.source[t])
         if t in kept:
             draw.rectangle(box, outline=INK, width=max(1, round(side / 10)))
-            if size:
-                pill(draw, box[:2], str(slot + 1), size, colours[slot], ink_on(colours[slot]))
         elif size and t not in joined:
             middle = ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2)
             draw.text(middle, str(slot + 1), font=font(max(8, size * 2 // 3)), fill=INK, anchor="mm")
-    mark_window(page, layout, scale)
+    mark_window(page, panel.window, scale)
+    if size:
+        _number(draw, layout, number, selection, boxes, colours, size)
     return page
+
+
+def _number(
+    draw: ImageDraw.ImageDraw,
+    layout: Layout,
+    number: int,
+    selection: Selection,
+    boxes: dict[int, Box],
+    colours: list[RGB],
+    size: int,
+) -> None:
+    """The number of every survivor, on a cell beside it: one that it absorbed, if there is one."""
+    slot = selection.source
+    assert slot is not None
+    kept = [t for t in selection.index.tolist() if t in boxes]
+    for token, (side, free) in free_places(layout, number, kept, lambda a, b: bool(slot[a] == slot[b])).items():
+        if free in boxes:
+            text, fill = str(int(slot[token]) + 1), colours[int(slot[token])]
+            pill(draw, beside(boxes[free], side, text, size), text, size, fill, ink_on(fill))
 
 
 def _joined(layout: Layout, selection: Selection, tokens: list[int]) -> set[int]:

@@ -8,11 +8,13 @@ from PIL import Image, ImageDraw, ImageOps
 
 from vlm_pruner.errors import InvalidSelectionError
 from vlm_pruner.types import Selection
-from vlm_pruner.viz.canvas import order_legend, pill, sheet, slot_width
-from vlm_pruner.viz.geometry import Layout
-from vlm_pruner.viz.palette import RGB, font, ink_on, order_colour
+from vlm_pruner.viz.canvas import order_legend, sheet, slot_width
+from vlm_pruner.viz.geometry import Layout, Panel
+from vlm_pruner.viz.labels import beside, free_places, label_size, pill
+from vlm_pruner.viz.palette import RGB, ink_on, order_colour
+from vlm_pruner.viz.seen import Window
 
-__all__ = ["cuts", "dimmed", "label_size", "mark_window", "overlay", "overlay_panels", "pixel_box", "scaled"]
+__all__ = ["cuts", "dimmed", "ground", "mark_window", "overlay", "overlay_panels", "pixel_box", "scaled"]
 
 
 def overlay(
@@ -36,7 +38,7 @@ def overlay(
     Raises:
         InvalidSelectionError: the selection points past the tokens of the layout.
     """
-    columns = min(len(layout.panels), 4 if layout.panels[-1].frame else 2)
+    columns = min(len(layout.panels), 4 if len(layout.panels) > 2 else 2)
     panels = overlay_panels(image, layout, selection, width=slot_width(width, columns), numbers=numbers)
     return sheet(
         panels,
@@ -84,7 +86,8 @@ def overlay_panels(
 def _panel(
     image: Image.Image, layout: Layout, number: int, colours: dict[int, RGB], labels: dict[int, str], width: int
 ) -> Image.Image:
-    picture, scale = scaled(image, width)
+    panel = layout.panels[number]
+    picture, scale = ground(image, panel, width)
     boxes = {t: pixel_box(layout, t, scale, picture.size) for t in colours if int(layout.panel[t]) == number}
     mask = Image.new("L", picture.size, 0)
     stencil = ImageDraw.Draw(mask)
@@ -92,14 +95,21 @@ def _panel(
         stencil.rectangle(box, fill=255)
     page = Image.composite(picture, dimmed(picture), mask)
     draw = ImageDraw.Draw(page)
-    side = layout.window.width / layout.panels[number].columns * scale
-    size = label_size(side, len(colours)) if labels else 0
+    side = panel.window.width / panel.columns * scale
     for token, box in boxes.items():
         draw.rectangle(box, outline=colours[token], width=_frame(side))
-        if size:
-            pill(draw, box[:2], labels[token], size, colours[token], ink_on(colours[token]))
-    mark_window(page, layout, scale)
+    mark_window(page, panel.window, scale)
+    size = label_size(side, len(colours)) if labels else 0
+    for token, (side_of, free) in free_places(layout, number, list(boxes)).items() if size else ():
+        at = beside(pixel_box(layout, free, scale, picture.size), side_of, labels[token], size)
+        pill(draw, at, labels[token], size, colours[token], ink_on(colours[token]))
     return page
+
+
+def ground(image: Image.Image, panel: Panel, width: int) -> tuple[Image.Image, float]:
+    """What the cells of a panel are drawn on, at `width` pixels, and the factor to get there."""
+    picture, scale = scaled(image, width)
+    return (picture if panel.shown else Image.new("RGB", picture.size, (150, 150, 150))), scale
 
 
 def _frame(side: float) -> int:
@@ -119,16 +129,9 @@ def dimmed(picture: Image.Image) -> Image.Image:
     return ImageOps.grayscale(picture).point(lambda v: 26 + v * 0.38).convert("RGB")
 
 
-def label_size(side: float, kept: int) -> int:
-    """Font size of the numbers for cells of `side` pixels, 0 where they would not be readable."""
-    digits = font(100).getlength("8") / 100 * len(str(kept)) + 0.45
-    size = int(min(side * 0.44, side * 0.92 / digits))
-    return size if size >= 9 else 0
-
-
-def mark_window(page: Image.Image, layout: Layout, scale: float) -> None:
+def mark_window(page: Image.Image, window: Window, scale: float) -> None:
     """Strike out, in place, the part of the image that the processor cuts off: the model never saw it."""
-    left, top, right, bottom = (round(v * scale) for v in layout.window)
+    left, top, right, bottom = (round(v * scale) for v in window)
     wide, high = page.size
     for x0, y0, x1, y1 in ((0, 0, left, high), (right, 0, wide, high), (0, 0, wide, top), (0, bottom, wide, high)):
         if x1 <= x0 or y1 <= y0:

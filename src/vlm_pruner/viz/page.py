@@ -30,6 +30,7 @@ class Entry:
     picture: Image.Image | None = None
     more: Sequence[tuple[str, Image.Image]] = field(default=())  # further pictures, folded away
     plan: str = ""  # JSON
+    reason: str = ""  # why it was not run; then it has no answer
 
 
 def report_page(
@@ -79,7 +80,8 @@ def _lead(question: str, image: Image.Image, full: Entry, model: str) -> str:
 def _table(entries: Sequence[Entry], columns: Sequence[str]) -> str:
     head = "".join(f'<th scope="col">{escape(c)}</th>' for c in columns)
     rows = "".join(
-        f'<tr><th scope="row">{escape(e.title)}</th><td class="text">{escape(e.answer)}</td>'
+        f'<tr><th scope="row">{escape(e.title)}</th>'
+        f'<td class="text">{escape(f"not run: {e.reason}" if e.reason else e.answer)}</td>'
         + "".join(f"<td>{escape(cell)}</td>" for cell in e.cells)
         + "</tr>"
         for e in entries
@@ -100,6 +102,11 @@ def _legend() -> str:
 
 
 def _card(entry: Entry, full: Entry) -> str:
+    if entry.reason:
+        return (
+            f'<article class="card"><div><h3>{escape(entry.title)}</h3>'
+            f'<p class="verdict other">not run</p><p class="muted">{escape(entry.reason)}</p></div></article>'
+        )
     picture = ""
     if entry.picture is not None:
         picture = f'<img src="{data_uri(entry.picture)}" alt="Tokens kept by {escape(entry.title)}">'

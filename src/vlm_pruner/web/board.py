@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-from vlm_pruner.asking import Loaded, Run, describe
-from vlm_pruner.asking.pictures import answer_layout
+from vlm_pruner.asking import Loaded, Run, describe, title_of
+from vlm_pruner.asking.pictures import answer_layout, answer_selection
 from vlm_pruner.methods.base import method_class
 from vlm_pruner.viz import data_uri, merge_map
 from vlm_pruner.web.drawing import plain_picture, selection_svg
@@ -63,7 +63,8 @@ class Board:
             case Done(run=run):
                 column.state, column.run, column.text = "done", run, run.text
                 kept = f"{run.report.kept} of {run.report.total} tokens"
-                column.note = "; ".join(filter(None, (kept, describe(run)[1])))
+                schedule = title_of(run.plan) if len(run.plan.stages) > 1 else ""
+                column.note = "; ".join(filter(None, (kept, schedule, describe(run)[1])))
             case Failed(message=message):
                 column.state, column.text = "failed", message
         return event.column
@@ -126,12 +127,12 @@ class Board:
         return '<p class="vp-verdicts">' + "".join(f'<span class="vp-{k}">{escape(t)}</span>' for k, t in said) + "</p>"
 
     def _drawn(self, number: int, column: _Column, run: Run) -> str:
-        image, record = self.picture.image, run.images[0] if run.images else None
-        if record is None or record.selection is None:
-            note = f'<p class="vp-note">{escape(record.note)}</p>' if record is not None and record.note else ""
-            return plain_picture(image, "The whole picture: nothing was pruned") + note
-        layout, selection = answer_layout(self.loaded, image, run), record.selection
-        name = f"Tokens that {column.title} keeps: {len(selection)} of {record.total}"
+        image = self.picture.image
+        if all(record.selection is None for record in run.images):
+            notes = dict.fromkeys(record.note for record in run.images if record.note)
+            return plain_picture(image, "The whole picture: nothing was pruned") + "".join(map(_muted, notes))
+        layout, selection = answer_layout(self.loaded, image, run), answer_selection(run)
+        name = f"Tokens that {column.title} keeps: {len(selection)} of {len(layout)}"
         key = f"vp{number}" + re.sub(r"\W", "", column.title)
         drawn = selection_svg(image, layout, selection, name=name, key=key)
         if selection.order is None:
@@ -139,25 +140,26 @@ class Board:
         return drawn
 
     def _merged(self, run: Run) -> str:
-        selection = run.images[0].selection if run.images else None
-        if selection is None or selection.source is None:
+        if all(record.selection is None or record.selection.source is None for record in run.images):
             return ""
         image, layout = self.picture.image, answer_layout(self.loaded, self.picture.image, run)
-        drawn = data_uri(merge_map(image, layout, selection, title="", width=WIDE), width=WIDE)
+        drawn = data_uri(merge_map(image, layout, answer_selection(run), title="", width=WIDE), width=WIDE)
         return _fold("Where the dropped tokens went", f'<img src="{drawn}" alt="Which token took which others in">')
 
     def _facts(self, run: Run) -> str:
         full = self.columns[0].run or run
         rows = [_fact(name, get(run), get(full), digits) for name, get, digits in _NUMBERS]
         if run is not full:
-            rows.insert(3, _fact("of it selection, ms", run.times.selection_ms, None, 1))
+            rows.insert(5, _fact("of it selection, ms", run.times.selection_ms, None, 1))
         return f'<dl class="vp-facts">{"".join(rows)}</dl>'
 
 
 WIDE = 640
 
 _NUMBERS = (
-    ("visual tokens", lambda run: run.report.kept or None, 0),
+    ("tokens asked for", lambda run: run.report.asked or None, 0),
+    ("left at the end", lambda run: run.report.kept or None, 0),
+    ("per layer, mean", lambda run: run.report.layer_average or None, 1),
     ("first token, ms", lambda run: run.times.first_token_ms, 0),
     ("prefill, ms", lambda run: run.times.prefill_ms, 1),
     ("per further token, ms", lambda run: run.times.decode_ms_per_token, 1),

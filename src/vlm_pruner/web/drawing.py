@@ -9,7 +9,7 @@ from PIL import Image
 
 from vlm_pruner.types import Selection
 from vlm_pruner.viz import Layout, data_uri
-from vlm_pruner.viz.overlay import dimmed, mark_window, pixel_box, scaled
+from vlm_pruner.viz.overlay import dimmed, ground, mark_window, pixel_box, scaled
 from vlm_pruner.viz.palette import RGB, order_colour
 
 __all__ = ["plain_picture", "selection_svg"]
@@ -43,9 +43,10 @@ def selection_svg(image: Image.Image, layout: Layout, selection: Selection, *, n
 
 
 def _panel(image: Image.Image, layout: Layout, number: int, rank: dict[int, int], ordered: bool, key: str) -> str:
-    picture, scale = scaled(image, WIDTH)
+    panel = layout.panels[number]
+    picture, scale = ground(image, panel, WIDTH)
     dim = dimmed(picture)
-    mark_window(dim, layout, scale)
+    mark_window(dim, panel.window, scale)
     holes, frames = [], []
     for token in torch.nonzero(layout.panel == number).flatten().tolist():
         if token not in rank:
@@ -57,7 +58,7 @@ def _panel(image: Image.Image, layout: Layout, number: int, rank: dict[int, int]
         holes.append(f"<rect {place}{mark}/>")
         frames.append(f'<rect {place}{mark} stroke="{_css(colour)}"/>')
     wide, high = picture.size
-    stroke = max(1.0, layout.window.width / layout.panels[number].columns * scale / 14)
+    stroke = max(1.0, panel.window.width / panel.columns * scale / 14)
     return (
         f'<svg viewBox="0 0 {wide} {high}" aria-hidden="true">'
         f'<image href="{data_uri(dim, width=WIDTH, quality=72)}" width="{wide}" height="{high}"/>'

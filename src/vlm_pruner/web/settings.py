@@ -110,11 +110,11 @@ def python_lines(model: str, settings: Settings) -> str:
     file = DEMO_IMAGE if settings.picture in ("", DEMO_IMAGE) else "picture.png"
     head = [
         "import vlm_pruner as vp",
-        "from vlm_pruner.asking import open_image, open_model, prompt_inputs",
+        "from vlm_pruner.asking import open_image, open_model",
         "",
         f"loaded = open_model({name})",
         "model, processor = loaded.model, loaded.processor",
-        f'inputs = prompt_inputs(processor, {settings.question!r}, open_image("{file}"))',
+        f'inputs = loaded.inputs({settings.question!r}, open_image("{file}"))',
     ]
     for choice in settings.choices:
         layer = "" if choice.layer is None else f", layer={choice.layer}"

@@ -1,0 +1,171 @@
+"""Models by name, and what they read: the embedded one, checkpoint folders, ids of the Hugging Face hub."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from vlm_pruner.adapters import adapter_for
+from vlm_pruner.adapters.refused import REASONS
+from vlm_pruner.asking.prompts import prompt_inputs
+from vlm_pruner.engine.support import obstacle
+from vlm_pruner.errors import InputError, UnsupportedModelError, VlmPrunerError, first_line, missing_package
+
+__all__ = ["EMBEDDED", "Loaded", "moved", "open_device", "open_model"]
+
+EMBEDDED = "embedded"
+"""The name of the small model inside the package."""
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model ready to answer, and its processor."""
+
+    name: str
+    model: Any
+    processor: Any
+
+    @property
+    def layers(self) -> int:
+        """Decoder layers of the language model."""
+        return int(self.model.config.get_text_config().num_hidden_layers)
+
+    def inputs(
+        self, question: str, image: Image.Image | Sequence[Image.Image] | None, answer: int = 0
+    ) -> dict[str, Any]:
+        """`prompt_inputs` on the model's device, floating tensors in its dtype.
+
+        Args:
+            answer: tokens for which there must be room behind the prompt.
+
+        Raises:
+            InputError: as `prompt_inputs`, or more tokens than the model has places for.
+        """
+        form = adapter_for(self.model.config.model_type).prompt
+        ready = prompt_inputs(self.processor, question, image, form=form)
+        length = ready["input_ids"].shape[1]
+        places = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        if places is not None and length + answer > places:
+            behind = f", and an answer of up to {answer} has no room behind it" if length <= places else ""
+            raise InputError(f"the prompt has {length} tokens; this model has places for {places}{behind}")
+        return moved(self.model, ready)
+
+
+def moved(model: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """What a processor gave, on the model's device, and whatever is no whole number in its dtype."""
+
+    def one(value: Any) -> Any:
+        if not isinstance(value, Tensor):
+            return value
+        return value.to(model.device, model.dtype if value.is_floating_point() else None)
+
+    return {name: one(value) for name, value in inputs.items()}
+
+
+def open_model(name: str = EMBEDDED, *, device: str = "auto", dtype: str = "auto") -> Loaded:
+    """The embedded model, a checkpoint folder, or a model of the Hugging Face hub by its id.
+
+    Args:
+        device: "auto" is CUDA where there is one, else the CPU; else whatever torch calls it.
+        dtype: "auto" is the checkpoint's own; or float32, bfloat16, float16.
+
+    Raises:
+        InputError: no such model, device or dtype.
+        UnsupportedModelError: a family that cannot be pruned; said before its weights are loaded.
+        BackendUnavailableError: its processor or its weights need a package that is not installed.
+    """
+    if dtype != "auto" and dtype not in DTYPES:
+        raise InputError(f"unknown dtype {dtype!r}; known: auto, {', '.join(DTYPES)}")
+    place = open_device(device)
+    if name == EMBEDDED:
+        from vlm_pruner.models import load_embedded
+
+        model, processor = load_embedded()
+        if dtype != "auto":
+            model = model.to(DTYPES[dtype])
+        return Loaded(name, model.to(place).eval(), processor)
+    if not Path(name).exists() and (name.count("/") != 1 or name.startswith((".", "/", "~"))):
+        hint = f"; did you mean {EMBEDDED!r}?" if get_close_matches(name, [EMBEDDED]) else "."
+        raise InputError(
+            f"no model {name!r}{hint} A model is {EMBEDDED!r}, a checkpoint folder, or a hub id like 'owner/name'"
+        )
+    try:
+        return Loaded(name, *_from_pretrained(name, place, dtype))
+    except VlmPrunerError:
+        raise
+    except Exception as error:  # a checkpoint that is damaged or unknown stumbles in transformers over whatever it is
+        needed = missing_package(f"model {name!r}", error)
+        raise needed or InputError(f"model {name!r} cannot be loaded: {first_line(error)}") from error
+
+
+def open_device(name: str) -> torch.device:
+    """The device called `name`; "auto" is CUDA where there is one, else the CPU.
+
+    Raises:
+        InputError: no such device, or none that works here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"device {name!r} cannot be used here: {first_line(error)}") from error
+    return device
+
+
+def _from_pretrained(name: str, place: torch.device, dtype: str) -> tuple[Any, Any]:
+    """Model in eval mode on its device, and its processor, which is read first: it costs nothing to find it missing."""
+    from transformers import AutoConfig, AutoModelForImageTextToText
+
+    config = AutoConfig.from_pretrained(name)
+    _check_family(config)
+    processor = _processor(name)
+    kind = DTYPES.get(dtype, "auto")
+    if getattr(config, "quantization_config", None) is not None:  # such weights are put in their place as they load
+        model = AutoModelForImageTextToText.from_pretrained(name, dtype=kind, device_map={"": str(place)})
+        return model.eval(), processor
+    return AutoModelForImageTextToText.from_pretrained(name, dtype=kind).to(place).eval(), processor
+
+
+def _check_family(config: Any) -> None:
+    """Raise where a family cannot be pruned, with the best reason that is known of it.
+
+    Raises:
+        UnsupportedModelError: as it says.
+    """
+    found = None if config.model_type in REASONS else obstacle(config)
+    if found is not None:
+        raise UnsupportedModelError(found)
+    adapter_for(config.model_type)
+
+
+def _processor(name: str) -> Any:
+    """The processor of a checkpoint.
+
+    Raises:
+        BackendUnavailableError: it needs a package that is not installed.
+        InputError: there is none.
+    """
+    try:
+        from transformers import AutoProcessor
+
+        processor = AutoProcessor.from_pretrained(name)
+    except Exception as error:  # processors raise whatever they stumble over
+        needed = missing_package(f"the processor of model {name!r}", error)
+        raise needed or InputError(f"the processor of {name!r} cannot be loaded: {first_line(error)}") from error
+    if not hasattr(processor, "image_processor") or not hasattr(processor, "tokenizer"):
+        raise InputError(
+            f"{name!r} has no processor of pictures and words, only a {type(processor).__name__}: is there a "
+            "preprocessor_config.json or processor_config.json?"
+        )
+    return processor

@@ -1,0 +1,163 @@
+"""From image files to pictures: one function, whoever asks for them."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import tempfile
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from difflib import get_close_matches
+from pathlib import Path
+
+from PIL import Image
+from PIL.ImageFile import ImageFile
+
+from vlm_pruner.asking.colours import as_shown, with_notes
+from vlm_pruner.errors import InputError
+
+__all__ = ["DEMO_IMAGE", "check_size", "open_image"]
+
+DEMO_IMAGE = "demo"
+"""The name of the image inside the package, where no file is called that (a folder may be)."""
+
+MAX_PIXELS = 64_000_000
+
+_ALONE = threading.RLock()  # Python's warnings and the standard error stream are the whole process's
+_LIBTIFF = re.compile(r"^(\S*\.tiff?|\S*TIFF\w*|\w+(Decode|Lib|Setup|Pre|Post)\w*): ", re.IGNORECASE)
+
+
+def open_image(path: str | Path) -> Image.Image:
+    """The first frame of an image file as `as_shown` has it; "demo" is the image that comes with the package.
+
+    What a person should know of it (further frames, warnings of the decoder, a range that was guessed) are its
+    `notes_of`.
+
+    Raises:
+        InputError: no such file, not an image, a damaged one, or one of more than 64 megapixels.
+    """
+    file = _existing(path)
+    said: list[str] = []
+    try:
+        with _gathered(file, said), Image.open(file) as image:
+            check_size(image)
+            key = _key(image)
+            image.load()
+            shown = as_shown(image, key)
+            if shown is image:  # a plain picture in the place of the file
+                shown = image.convert("RGB")
+            frames = _frames(image)
+    except InputError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise InputError(f"{str(path)!r} is too large: {_pixels(error)}; {_LIMIT}") from error
+    except Exception as error:  # Pillow's readers raise whatever their formats do: OSError, SyntaxError, struct.error
+        more = f" ({'; '.join(said)})" if said else ""
+        raise InputError(f"{str(path)!r} is not a readable image: {error}{more}") from error
+    notes = [f"it holds {frames} frames: the first one is shown"] if frames > 1 else []
+    return with_notes(shown, *notes, *([f"its decoder warns: {'; '.join(said)}"] if said else []))
+
+
+def check_size(image: Image.Image) -> None:
+    """Refuse an image that would take gigabytes to decode.
+
+    Raises:
+        InputError: more than 64 megapixels.
+    """
+    if image.width * image.height > MAX_PIXELS:
+        megapixels = image.width * image.height / 1e6
+        raise InputError(f"the image has {image.width} x {image.height} = {megapixels:.0f} megapixels; {_LIMIT}")
+
+
+_LIMIT = f"at most {MAX_PIXELS / 1e6:.0f} are read"
+
+
+def _pixels(error: Image.DecompressionBombError) -> str:
+    """The size in Pillow's words ("Image size (400000000 pixels) exceeds ...") in ours."""
+    found = re.search(r"\((\d+) pixels\)", str(error))
+    return f"the image has {int(found[1]) / 1e6:.0f} megapixels" if found else "it has too many megapixels"
+
+
+def _existing(path: str | Path) -> Path:
+    """The file that is meant.
+
+    Raises:
+        InputError: there is none.
+    """
+    file = Path(path)
+    if str(path) == DEMO_IMAGE and not file.is_file():
+        from vlm_pruner.scenes import DEMO
+
+        file = DEMO
+    if not file.exists():
+        near = get_close_matches(file.name, [p.name for p in file.parent.glob("*")], n=1, cutoff=0.75)
+        hint = f"; did you mean {str(file.parent / near[0])!r}?" if near else ""
+        raise InputError(f"no image at {str(path)!r}{hint}")
+    if file.is_dir():
+        raise InputError(f"{str(path)!r} is a folder, not an image")
+    return file
+
+
+def _frames(image: Image.Image) -> int:
+    """Frames of an animation, pages of a scan; the first of a PSD file is all of its layers."""
+    try:
+        return 1 if image.format == "PSD" else int(getattr(image, "n_frames", 1))
+    except Exception:  # a later frame is damaged: there is one
+        return 2
+
+
+def _key(image: ImageFile) -> int | tuple[int, ...] | None:
+    """The transparent colour of a PNG file in the depth that Pillow gives its samples; None where that is Pillow's own.
+
+    Pillow leaves it in the file's depth, but spreads samples of 2 and 4 bits over 8, and cuts colours of 16 bits to 8.
+    """
+    found = image.info.get("transparency")
+    if image.format != "PNG" or not image.tile or not isinstance(found, int | tuple):
+        return None
+    raw = image.tile[0].args
+    raw = raw if isinstance(raw, str) else str((raw or ("",))[0])
+    if isinstance(found, tuple):
+        return tuple(value >> 8 for value in found) if "16" in raw else None
+    return found * {"L;2": 85, "L;4": 17}.get(raw, 1)
+
+
+@contextmanager
+def _gathered(file: Path, said: list[str]) -> Iterator[None]:
+    """Warnings of Pillow and of libtiff go to `said` instead of the standard error stream."""
+    with file.open("rb") as start:
+        tiff = start.read(2) in (b"II", b"MM")
+    with _ALONE, warnings.catch_warnings(record=True) as caught, _stderr_lines(said) if tiff else nullcontext():
+        warnings.simplefilter("always")
+        try:
+            yield
+        finally:
+            kept = (w for w in caught if not issubclass(w.category, Image.DecompressionBombWarning))
+            said += dict.fromkeys(" ".join(str(w.message).split()) for w in kept)
+
+
+@contextmanager
+def _stderr_lines(said: list[str]) -> Iterator[None]:
+    """Lines that libtiff, a C library, writes to the standard error stream; those of others are handed on."""
+    sys.stderr.flush()
+    try:
+        own = os.dup(2)
+    except OSError:  # a program without one
+        yield
+        return
+    with tempfile.TemporaryFile() as lines:
+        os.dup2(lines.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(own, 2)
+            os.close(own)
+            lines.seek(0)
+            for line in lines.read().decode(errors="replace").splitlines():
+                if _LIBTIFF.match(line):
+                    said.append(_LIBTIFF.sub("", line).strip())
+                else:
+                    os.write(2, f"{line}\n".encode())
