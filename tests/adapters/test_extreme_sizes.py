@@ -18,7 +18,6 @@ from tests.support.blocks import Payload, noise
 from tests.support.configs import PINPOINTS
 from tests.support.families import FAMILIES, IMAGE, Family, Prompt, tiny
 from tests.support.pruning import close, dropped, forward, plan
-from tests.support.reference import masked
 from torch import Tensor
 from torch.nn.functional import pad
 from transformers.models.llava_next.modeling_llava_next import get_anyres_image_grid_shape, image_size_to_num_patches
@@ -27,6 +26,7 @@ from vlm_pruner import prune
 from vlm_pruner.adapters import Encoded, adapter_for
 from vlm_pruner.adapters.base import plane
 from vlm_pruner.adapters.rows import pooled
+from vlm_pruner.verify.reference import masked
 
 Size = tuple[int, int]
 Make = Callable[[int, int], Payload]
