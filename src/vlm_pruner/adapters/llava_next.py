@@ -4,6 +4,9 @@ All tokens of a picture lie in one plane, so that distances compare. Its unit is
 whose padding the model has cut away. The overview shows the same picture squeezed into a square: its b x b tokens are
 spread over the whole plane, each at the centre of the area it shows. A newline token ends a row: it is an ordinary
 candidate, on the right edge of its row (x = w - 1/2, where cell centres are whole numbers).
+
+Of a picture that is much longer than it is wide the models may cut away every column, so that each row is its newline
+alone, or every row. The plane is one token wide there (or high), for the overview still shows something.
 """
 
 from __future__ import annotations
@@ -109,17 +112,18 @@ def anyres(side: int, tiles: tuple[int, int], window: Window, shape: tuple[int, 
         shape: its size after the model has interpolated it down (usually the window's own).
     """
     (h, w), (top, left, height, width) = shape, window
-    base = overview((side, side), shape)
+    down, across = max(h, 1), max(w, 1)  # nothing may be left of a very long picture
+    base = overview((side, side), (down, across))
     y, x = torch.arange(h).repeat_interleave(w + 1), torch.arange(w + 1).repeat(h)
     newline = x == w
-    rows = torch.stack([torch.zeros_like(y).float(), y.float(), torch.where(newline, w - 0.5, x.float())], 1)
+    rows = torch.stack([torch.zeros_like(y).float(), y.float(), torch.where(newline, across - 0.5, x.float())], 1)
     # The patch behind a token: nearest where the view was interpolated.
-    row, column = top + (2 * y + 1) * height // (2 * h), left + (2 * x + 1) * width // (2 * w)
+    row, column = top + (2 * y + 1) * height // (2 * down), left + (2 * x + 1) * width // (2 * across)
     tile = 1 + row // side * tiles[1] + column // side
     patch = torch.where(newline, -1, (tile * side + row % side) * side + column % side)
     return Layout(
         tokens=side * side + h * (w + 1),
-        grid=(1, h, w),
+        grid=(1, down, across),
         position=torch.cat([base, rows]),
         patch=torch.cat([torch.arange(side * side), patch]),
         tiles=1 + tiles[0] * tiles[1],

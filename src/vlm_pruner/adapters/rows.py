@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from vlm_pruner.adapters.base import Adapter, Encoded, Layout, Modality, plane, raster
 from vlm_pruner.adapters.llava_next import overview
 from vlm_pruner.errors import UnsupportedModelError
 
-__all__ = ["Emu3", "Gemma4", "Hunyuan", "Molmo2", "rows_with_ends"]
+__all__ = ["Emu3", "Gemma4", "Hunyuan", "Molmo2", "pooled", "rows_with_ends"]
 
 
 class Emu3(Adapter):
@@ -67,24 +68,50 @@ class Gemma4(Adapter):
     handed_on = frozenset({"shared_kv_states"})
 
     def image_layouts(self, config: Any, encoded: Encoded) -> list[Layout]:
-        return [raster(1, *size) for size in self._sizes(config, encoded, "image_position_ids")]
+        return self._pooled(config, encoded, "image_position_ids")
 
     def video_layouts(self, config: Any, encoded: Encoded) -> list[Layout]:
-        sizes = self._sizes(config, encoded, "video_position_ids")
+        frames = self._pooled(config, encoded, "video_position_ids")
         layouts, first = [], 0
         for count in (int(n) for n in encoded.arguments["num_frames_per_video"]):
-            layouts.append(raster(count, *sizes[first]))
+            layouts.append(_behind(frames[first], count))
             first += count
         return layouts
 
     def vision_tower(self, base: nn.Module) -> nn.Module | None:
         return None  # tokens are pooled from several patches
 
-    def _sizes(self, config: Any, encoded: Encoded, name: str) -> list[tuple[int, int]]:
-        """(rows, columns) of tokens of every picture or frame, from the (x, y) of its patches; padding is -1."""
-        pooled = config.vision_config.pooling_kernel_size if config.model_type == "gemma4" else 1
-        corners = (encoded.arguments[name].amax(1) + 1).tolist()
-        return [(int(y) // pooled, int(x) // pooled) for x, y in corners]
+    def _pooled(self, config: Any, encoded: Encoded, name: str) -> list[Layout]:
+        """The layout of every picture or frame, from the (x, y) of its patches; padding is -1."""
+        side = config.vision_config.pooling_kernel_size if config.model_type == "gemma4" else 1
+        return [pooled(place, side) for place in encoded.arguments[name].cpu()]
+
+
+def pooled(place: Tensor, side: int) -> Layout:
+    """Squares of `side` x `side` patches, each one token; `place` [p, 2] is the (x, y) of the patches.
+
+    Where the sides of a picture are no multiples of `side`, the model counts too few columns, so that the end of one
+    row of squares and the start of the next are one token: it lies in the middle of its patches.
+    """
+    w, h = (place.amax(0) + 1).tolist()
+    if w % side == 0 and h % side == 0:
+        return raster(1, h // side, w // side)
+    place = place[(place >= 0).all(1)]
+    x, y = (place // side).unbind(1)
+    _, token = (x + w // side * y).unique(return_inverse=True)
+    sums = torch.zeros(int(token.max()) + 1, 3).index_add_(0, token, pad(place.flip(1).float(), (0, 1), value=1.0))
+    middle = (sums[:, :2] / sums[:, 2:] + 0.5) / side - 0.5  # [n, 2] (y, x)
+    return Layout(len(middle), (1, -(-h // side), -(-w // side)), pad(middle, (1, 0)))
+
+
+def _behind(frame: Layout, count: int) -> Layout:
+    """`count` frames alike, behind each other."""
+    _, h, w = frame.grid
+    if frame.position is None:
+        return raster(count, h, w)
+    place = frame.position.repeat(count, 1)
+    place[:, 0] = torch.arange(count).repeat_interleave(frame.tokens)
+    return Layout(len(place), (count, h, w), place)
 
 
 def rows_with_ends(h: int, w: int, framed: bool = False) -> Layout:

@@ -6,13 +6,14 @@ processor, and at most written into the prompt as text). So a place means the sq
 
 from __future__ import annotations
 
+import math
 from typing import Any, ClassVar
 
 import torch
 
 from vlm_pruner.adapters.base import Adapter, Encoded, Layout, Modality, plane, raster, square_side
 
-__all__ = ["Chameleon", "GraniteDocling", "OneSquare", "PaliGemma", "SampleSquares", "Step3p7", "TileRun"]
+__all__ = ["Chameleon", "FastVlm", "GraniteDocling", "OneSquare", "PaliGemma", "SampleSquares", "Step3p7", "TileRun"]
 
 
 class OneSquare(Adapter):
@@ -24,7 +25,6 @@ class OneSquare(Adapter):
         "deepseek_vl",
         "deepseek_vl_hybrid",
         "janus",
-        "fast_vlm",
     )
 
     def image_layouts(self, config: Any, encoded: Encoded) -> list[Layout]:
@@ -47,10 +47,24 @@ class PaliGemma(OneSquare):
         return token * images + question  # its processor puts the start of a text and a line end where they belong
 
 
-class Chameleon(OneSquare):
-    """One square per picture, of words of a codebook; the placeholder stands in the vocabulary only."""
+class FastVlm(Adapter):
+    """The map of a convolutional tower, row by row: it takes pictures that are no squares, too."""
+
+    model_types = ("fast_vlm",)
+
+    def image_layouts(self, config: Any, encoded: Encoded) -> list[Layout]:
+        return [raster(1, *_alike(n, encoded.pixel_shape)) for n in encoded.lengths or []]
+
+
+class Chameleon(Adapter):
+    """Words of a codebook, row by row; the placeholder stands in the vocabulary only."""
 
     model_types = ("chameleon",)
+
+    def image_layouts(self, config: Any, encoded: Encoded) -> list[Layout]:
+        cell = 2 ** (len(config.vq_config.channel_multiplier) - 1)
+        height, width = encoded.pixel_shape[-2:]
+        return [raster(1, height // cell, width // cell)] * len(encoded.lengths or [])
 
     def placeholders(self, config: Any) -> dict[Modality, int]:
         words = config.vocabulary_map or {}
@@ -96,20 +110,24 @@ class Step3p7(Adapter):
 
 class SampleSquares(Adapter):
     """Features come grouped by sample, without the pictures that only pad the batch. Text stands between the squares of
-    a picture (Idefics3, SmolVLM): each has a budget of its own."""
+    a picture (Idefics3, SmolVLM): each has a budget of its own. The tower takes squares of any size."""
 
     model_types: ClassVar[tuple[str, ...]] = ("idefics3", "smolvlm")
 
     def image_layouts(self, config: Any, encoded: Encoded) -> list[Layout]:
-        side = self._side(config)
+        side = self._side(config, *encoded.pixel_shape[-2:])
         return [raster(1, side, side)] * (sum(encoded.lengths or []) // side**2)
 
     def fixed_tokens(self, config: Any) -> int | None:
-        return self._side(config) ** 2
+        size = config.vision_config.image_size
+        return self._side(config, size, size) ** 2
 
-    def _side(self, config: Any) -> int:
-        vision = config.vision_config
-        return int(vision.image_size // vision.patch_size // config.scale_factor)
+    def _side(self, config: Any, height: int, width: int) -> int:
+        patch = config.vision_config.patch_size
+        return math.isqrt((height // patch) * (width // patch)) // self._scale(config)
+
+    def _scale(self, config: Any) -> int:
+        return int(config.scale_factor)
 
 
 class GraniteDocling(SampleSquares):
@@ -119,12 +137,19 @@ class GraniteDocling(SampleSquares):
 
     def image_layouts(self, config: Any, encoded: Encoded) -> list[Layout]:
         fine = encoded.arguments.get("tile_fine_mask") is not None
-        side = self._side(config) * (2 if fine else 1)
+        side = self._side(config, *encoded.pixel_shape[-2:]) * (2 if fine else 1)
         return [raster(1, side, side)] * (sum(encoded.lengths or []) // side**2)
 
     def fixed_tokens(self, config: Any) -> int | None:
         return None
 
-    def _side(self, config: Any) -> int:
-        vision = config.vision_config
-        return int(vision.image_size // vision.patch_size // vision.scale_factor)
+    def _scale(self, config: Any) -> int:
+        return int(config.vision_config.scale_factor)
+
+
+def _alike(tokens: int, pixels: tuple[int, ...]) -> tuple[int, int]:
+    """(rows, columns) of `tokens` in the proportion that is nearest to that of the pixels [..., height, width]."""
+    wanted = math.log(pixels[-2] / pixels[-1])
+    rows = (h for h in range(1, tokens + 1) if tokens % h == 0)
+    h = min(rows, key=lambda h: abs(math.log(h * h / tokens) - wanted))
+    return h, tokens // h
