@@ -67,7 +67,8 @@ def test_what_a_token_shows_is_looked_up_in_the_plane_of_its_picture() -> None:
     from vlm_pruner.evaluation.single import _covered
     from vlm_pruner.types import Selection
 
-    question = next(q for q in scenes.load_split("test", 1) if len(q.scenes) == 1 and q.evidence)
+    single = (q for q in scenes.load_split("test", 1) if len(q.scenes) == 1)
+    question = next(q for q in single if any(len(tokens) for tokens in scenes.evidence_tokens(q, (6, 9))))
     asked: Asked = ask_all([question], _Words(), None)[0]
     assert asked.evidence is None
     h, w = 6, 9

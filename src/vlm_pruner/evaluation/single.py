@@ -6,6 +6,7 @@ only where a picture is one block of pixels and where nothing but its place tell
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -30,7 +31,10 @@ _APART = {"input_ids", "attention_mask", "pixel_values"}
 
 def encoded_apart(processor: Any, asked: Asked) -> bool:
     """Does a prompt consist of words and one block of pixels alone?"""
-    return set(read_prompt(processor, asked.prompt, list(asked.images))) <= _APART
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of the processor's own code, whoever calls it
+        made = processor(images=list(asked.images), text=asked.prompt, return_tensors="pt")
+    return set(made) <= _APART
 
 
 @dataclass(frozen=True)
