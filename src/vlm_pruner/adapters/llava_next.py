@@ -109,17 +109,18 @@ def anyres(side: int, tiles: tuple[int, int], window: Window, shape: tuple[int, 
         shape: its size after the model has interpolated it down (usually the window's own).
     """
     (h, w), (top, left, height, width) = shape, window
-    base = overview((side, side), shape)
+    high, wide = max(1, h), max(1, w)  # a very thin picture leaves no column of the tiled view, or no row
+    base = overview((side, side), (high, wide))
     y, x = torch.arange(h).repeat_interleave(w + 1), torch.arange(w + 1).repeat(h)
     newline = x == w
-    rows = torch.stack([torch.zeros_like(y).float(), y.float(), torch.where(newline, w - 0.5, x.float())], 1)
+    rows = torch.stack([torch.zeros_like(y).float(), y.float(), torch.where(newline, wide - 0.5, x.float())], 1)
     # The patch behind a token: nearest where the view was interpolated.
-    row, column = top + (2 * y + 1) * height // (2 * h), left + (2 * x + 1) * width // (2 * w)
+    row, column = top + (2 * y + 1) * height // (2 * high), left + (2 * x + 1) * width // (2 * wide)
     tile = 1 + row // side * tiles[1] + column // side
     patch = torch.where(newline, -1, (tile * side + row % side) * side + column % side)
     return Layout(
         tokens=side * side + h * (w + 1),
-        grid=(1, h, w),
+        grid=(1, high, wide),
         position=torch.cat([base, rows]),
         patch=torch.cat([torch.arange(side * side), patch]),
         tiles=1 + tiles[0] * tiles[1],
