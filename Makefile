@@ -8,30 +8,34 @@ VISION ?= torchvision==0.28.0
 export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY ?= passive
 
-# The oldest transformers that the package allows, in an environment of its own.
-OLDEST      := .venv-oldest
-OLDEST_PINS := transformers==5.19.0
-OLDEST_RUNS := tests/adapters tests/engine tests/test_plan.py tests/test_report.py
+# The oldest transformers that the package allows and the newest that pip offers in its range, each in an environment of
+# its own, and what runs there: all that touches transformers.
+OLDEST := .venv-oldest
+NEWEST := .venv-newest
+PLAIN  := .venv-plain
+ENGINE_TESTS := tests/adapters tests/engine tests/test_flops.py tests/test_plan.py tests/test_report.py
 
 # What `make demo` asks about; PICTURE may be any image file.
 PICTURE ?= demo
 ASK     ?= What is the word?
 
-.PHONY: help demo page test test-oldest test-browser check format bench clean docs pictures notebooks tables
+.SECONDARY:  # stamps of environments are kept
+.PHONY: help demo page test test-oldest test-newest test-install test-browser check format bench clean docs pictures notebooks tables
 help:
 	@echo "make demo    ask the embedded model about a shipped image, with and without pruning"
 	@echo "make page    the same in the browser, with any picture and several methods side by side"
 	@echo "make test    run the tests          make check   lint and types"
-	@echo "make test-oldest   the engine's tests with the oldest transformers that is supported"
+	@echo "make test-oldest, make test-newest   the engine's tests with the oldest and the newest transformers in the range"
+	@echo "make test-install  what a plain 'pip install .' without our constraints gives"
 	@echo "make bench   the offline benchmark on a few scenes"
 	@echo "make docs    the pages as a site; make tables, make pictures, make notebooks renew what is in them"
 
-$(VENV)/torch.stamp: constraints.txt
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
+%/torch.stamp: constraints.txt
+	$(PYTHON) -m venv $*
+	$*/bin/python -m pip install --quiet --upgrade pip
 	@# The CPU build where there is no GPU and an index offers one; else the ordinary build.
-	if command -v nvidia-smi >/dev/null 2>&1; then $(BIN)/pip install --quiet "$(TORCH)"; \
-	else $(BIN)/pip install --quiet "$(TORCH)+cpu" 2>/dev/null || $(BIN)/pip install --quiet "$(TORCH)"; fi
+	if command -v nvidia-smi >/dev/null 2>&1; then $*/bin/pip install --quiet "$(TORCH)"; \
+	else $*/bin/pip install --quiet "$(TORCH)+cpu" 2>/dev/null || $*/bin/pip install --quiet "$(TORCH)"; fi
 	touch $@
 
 $(VENV)/run.stamp: $(VENV)/torch.stamp pyproject.toml
@@ -89,14 +93,22 @@ test: $(VENV)/vision.stamp
 	$(BIN)/pytest -n auto
 	PYTHONPATH=$(abspath $(VENV)/vision) $(BIN)/pytest -n auto -m torchvision
 
-$(OLDEST)/dev.stamp: constraints.txt pyproject.toml Makefile
-	$(MAKE) --no-print-directory VENV=$(OLDEST) $(OLDEST)/torch.stamp
-	grep -v '^transformers' constraints.txt > $(OLDEST)/constraints.txt
-	$(OLDEST)/bin/pip install --quiet -c $(OLDEST)/constraints.txt "$(OLDEST_PINS)" -e ".[dev]"
+$(OLDEST)/dev.stamp: PIN := transformers==5.19.0
+$(OLDEST)/dev.stamp $(NEWEST)/dev.stamp: %/dev.stamp: %/torch.stamp pyproject.toml Makefile
+	grep -v '^transformers' constraints.txt > $*/constraints.txt
+	$*/bin/pip install --quiet -c $*/constraints.txt $(PIN) -e ".[dev]"
 	touch $@
 
-test-oldest: $(OLDEST)/dev.stamp
-	$(OLDEST)/bin/pytest -n auto $(wildcard $(OLDEST_RUNS))
+test-oldest test-newest: test-%: .venv-%/dev.stamp
+	.venv-$*/bin/pip list 2>/dev/null | grep '^transformers '
+	.venv-$*/bin/pytest -n auto $(ENGINE_TESTS)
+
+# Anew every time: the newest of everything that the package's own ranges allow.
+test-install:
+	rm -rf $(PLAIN)
+	$(MAKE) --no-print-directory $(PLAIN)/torch.stamp
+	$(PLAIN)/bin/pip install --quiet .
+	.ci/plain_install $(PLAIN)/bin
 
 # The pages in a headless Chromium of the system; pictures of them lie in out/screenshots afterwards.
 test-browser: $(VENV)/browser.stamp
@@ -107,4 +119,4 @@ format: $(VENV)/dev.stamp
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) $(OLDEST) out build dist site
+	rm -rf $(VENV) $(OLDEST) $(NEWEST) $(PLAIN) out build dist site

@@ -13,6 +13,7 @@ import torch
 from benchmarks.common import Report, arguments, prepare
 
 from vlm_pruner.engine import prune
+from vlm_pruner.engine.release import cache_in, cache_name
 from vlm_pruner.profiling.run import cache_bytes
 from vlm_pruner.profiling.shapes import model_shape
 from vlm_pruner.profiling.timing import Probe, interleave, median
@@ -23,12 +24,12 @@ def steps(model: Any, inputs: dict[str, Any], count: int, plan: dict[str, Any] |
     device = inputs["input_ids"].device
     with nullcontext() if plan is None else prune(model, **plan):
         out = model(**inputs, use_cache=True, logits_to_keep=1)
-        held, tokens = cache_bytes(out.past_key_values), []
+        held, tokens = cache_bytes(cache_in(out)), []
         with Probe({"model": model}, device) as probe:
             for _ in range(count):
                 token = out.logits[:, -1:].argmax(-1)
                 tokens.append(token)
-                out = model(input_ids=token, past_key_values=out.past_key_values, use_cache=True)
+                out = model(input_ids=token, **{cache_name(model): cache_in(out)}, use_cache=True)
     return {"ms": probe.times()["model"], "tokens": torch.cat(tokens, 1), "kv": held}
 
 

@@ -18,6 +18,7 @@ import torch
 from benchmarks.common import Report, arguments, prepare
 
 from vlm_pruner.engine import prune
+from vlm_pruner.engine.release import cache_in
 from vlm_pruner.methods import create
 from vlm_pruner.profiling.run import cache_bytes
 from vlm_pruner.profiling.shapes import model_shape
@@ -89,11 +90,11 @@ def cache_rows(report: Report, device: torch.device) -> None:
     """The cache's own tensors against what the session reports."""
     spec = model_shape("tiny" if report.options.quick else "wide-8")
     model, inputs = spec.build(device, torch.float32), spec.inputs(device, torch.float32)
-    full = cache_bytes(model(**inputs, use_cache=True, logits_to_keep=1).past_key_values)
+    full = cache_bytes(cache_in(model(**inputs, use_cache=True, logits_to_keep=1)))
     report.row("KV cache, unpruned", held_MiB=full / MIB)
     for layer in (0, 2):
         with prune(model, "random", keep=64, layer=layer) as session:
-            held = cache_bytes(model(**inputs, use_cache=True, logits_to_keep=1).past_key_values)
+            held = cache_bytes(cache_in(model(**inputs, use_cache=True, logits_to_keep=1)))
         said: Any = session.report
         report.check(
             held == said.kv_bytes_pruned, f"the cache holds {held} bytes, the report says {said.kv_bytes_pruned}"

@@ -16,6 +16,7 @@ import torch
 from benchmarks.common import Report, arguments, prepare
 
 from vlm_pruner.engine import prune
+from vlm_pruner.engine.release import cache_in, cache_name
 from vlm_pruner.profiling.shapes import model_shape
 from vlm_pruner.profiling.timing import Probe, interleave, median
 
@@ -34,14 +35,14 @@ def decode_ms(
     seen = inputs["attention_mask"]
     extra: dict[str, Any] = {}
     with nullcontext() if plan is None else prune(model, **plan):
-        cache = model(**inputs, use_cache=True, logits_to_keep=1).past_key_values
+        cache = cache_in(model(**inputs, use_cache=True, logits_to_keep=1))
         with Probe({"model": model}, ids.device) as probe:
             started = time.process_time()
             for _ in range(count):
                 if mask:
                     seen = torch.cat([seen, seen.new_ones(len(seen), 1)], 1)
                     extra = {"attention_mask": seen}
-                model(input_ids=token, past_key_values=cache, use_cache=True, **extra)
+                model(input_ids=token, **{cache_name(model): cache}, use_cache=True, **extra)
             worked = time.process_time() - started
     return median(probe.times()["model"]), 1000 * worked / count
 

@@ -16,6 +16,7 @@ import torch
 from benchmarks.common import Report, arguments, prepare
 
 from vlm_pruner.engine import prune
+from vlm_pruner.engine.release import cache_in
 from vlm_pruner.flops import DecoderShape, kv_bytes, prefill_flops, stage_lengths
 from vlm_pruner.profiling.run import cache_bytes
 from vlm_pruner.profiling.shapes import model_shape
@@ -48,7 +49,7 @@ def measure(model: Any, inputs: dict[str, Any], device: torch.device, plan: dict
         decoder=times["decoder"][0],
         selection=0.0 if report is None else report.selection_ms or 0.0,
         kept=0 if report is None else report.kept,
-        kv=cache_bytes(out.past_key_values),
+        kv=cache_bytes(cache_in(out)),
         logits=out.logits,
     )
 

@@ -15,6 +15,7 @@ from benchmarks.common import RESULTS
 from benchmarks.offline_tables import PRESET as OWN
 from benchmarks.offline_tables import SOURCES as OFFLINE
 from benchmarks.offline_tables import load, where_run
+from benchmarks.page_tables import SOURCES as PAGES
 from benchmarks.preset_tables import SOURCES as PRESET
 from benchmarks.training import stages_table
 
@@ -131,10 +132,10 @@ def accuracy() -> str:
     for name in [*own, *names]:
         shares = {b: bootstrap.retention(rows[name, b].correct, full) for b in budgets if (name, b) in rows}
         cells = [percent(shares[b]) if b in shares else "" for b in budgets]
-        cost = rows[name, 64].mean("layer_average") if (name, 64) in rows else None
-        lines.append([f"`{name}`", *cells, _cell(cost, ".0f")])
+        left, cost = (rows[name, 64].mean(n) if (name, 64) in rows else None for n in ("kept", "layer_average"))
+        lines.append([f"`{name}`", *cells, _cell(left, ".0f"), _cell(cost, ".0f")])
     share = bootstrap.accuracy(full)
-    head = ["tokens kept of 576:", *map(str, budgets), "tokens per layer at 64"]
+    head = ["tokens asked for, of 576:", *map(str, budgets), "left at the end, of 64", "per layer at 64"]
     return (
         f"Per cent of the unpruned model's accuracy, which is {percent(share)} %; brackets are 95 % intervals.\n\n"
         f"{markdown(head, lines)}\n\n*{len(results.types):,} questions: `python -m benchmarks.offline`*"
@@ -149,34 +150,6 @@ def picture(path: str, words: str, command: str) -> Callable[[], str]:
         return f"![{words}]({path})" if there else f"*Not drawn yet: `{command}`.*"
 
     return make
-
-
-def commands() -> str:
-    """Every command of the command line with its arguments and options, as `--help` has them."""
-    import typer
-
-    from vlm_pruner.cli import app
-
-    group: Any = typer.main.get_command(app)
-    parts = []
-    for name, command in group.commands.items():
-        rows = []
-        for parameter in command.params:
-            if "--help" in parameter.opts:
-                continue
-            default = "" if parameter.required or parameter.default in (None, "") else f"`{parameter.default}`"
-            if parameter.param_type_name == "argument":
-                label = f"`{parameter.name.upper()}`"
-            else:
-                label = ", ".join(f"`{option}`" for option in sorted(parameter.opts, key=len))
-                default = "" if parameter.default is False else default
-            rows.append([label, parameter.help or "", default])
-        arguments = [p for p in command.params if p.param_type_name == "argument"]
-        usage = " ".join(p.name.upper() if p.required else f"[{p.name.upper()}]" for p in arguments)
-        parts.append(f"## `{f'vlm-pruner {name} {usage}'.strip()}`")
-        parts.append((command.help or "").split("\n\n")[0])
-        parts.append(markdown(["", "what it is", "default"], rows) if rows else "")
-    return "\n\n".join(part for part in parts if part)
 
 
 def aims(folder: Path = RESULTS) -> str:
@@ -194,7 +167,7 @@ def aims(folder: Path = RESULTS) -> str:
 
 SOURCES: dict[str, Callable[[], str]] = {
     "accuracy": where_run(accuracy, "python -m benchmarks.offline"),
-    "commands": commands,
+    **PAGES,
     "models": models,
     "refused": refused,
     "offline-curves": picture(

@@ -18,7 +18,7 @@ import pytest
 CLASSES = ("LlavaForConditionalGeneration", "Qwen2_5_VLForConditionalGeneration")
 
 outcomes: dict[str, dict[str, Any]] = {}
-handles: list[Any] = []
+sessions: list[Any] = []
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -41,7 +41,7 @@ def _attached(init: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(init)
     def build(self: Any, *args: Any, **kwargs: Any) -> None:
         init(self, *args, **kwargs)
-        handles.append(attach(self, plan))
+        sessions.append(attach(self, plan))
 
     return build
 
@@ -67,12 +67,12 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     """Note the outcome of a test, or of a set-up that skipped or failed."""
     name = report.nodeid.split("::")[-1]
     if report.when == "call" or report.outcome != "passed":
-        models, seen = len(handles), sum(bool(handle.session.images) for handle in handles)
+        models, seen = len(sessions), sum(bool(session.images) for session in sessions)
         outcomes[name] = {"outcome": report.outcome, "seconds": report.duration, "models": models, "prefills": seen}
         if report.outcome != "passed":
             outcomes[name]["said"] = _reason(report.longrepr)
     if report.when == "teardown":
-        handles.clear()
+        sessions.clear()
 
 
 def _reason(said: Any) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from vlm_pruner.budget import keep_count, layer_average
 from vlm_pruner.methods import PruningMethod, create, registry
+from vlm_pruner.plan import PrunePlan
 
 __all__ = ["page"]
 
@@ -25,12 +26,14 @@ end-to-end tests, the command line, the benchmark and this page take it from the
 Ask for a method by its name: `vp.prune(model, "divprune", keep=64)`. *Stages* are what that means on a model of
 {LAYERS} layers with {TOKENS} visual tokens: tokens left @ layer, where LM is before the language model. *Average*
 is the number of visual tokens that enter a layer, averaged over the layers: what equal budgets really cost. `keep`
-of a method with several stages is the nominal budget of its paper. Any method can be put anywhere with `layer=` or
-a `PrunePlan`, if what it reads is there. *Reads*: in brackets what is used only if it is there; a model that cannot
-give the rest raises `MissingSignalError` with the name of the method and of the signal. All methods are
-deterministic, keep exactly the number asked for, and keep original positions; `positions="repacked"` renumbers them
-where the first stage is before the language model. Costs are of one choice: n tokens of width d (c in the vision
-tower), t words of the question.
+of a method with several stages is the nominal budget of its paper: *left* is what {KEEP} asked for leave at the
+end. Any method can be put anywhere with `layer=` or a `PrunePlan`, if what it reads is there. *Reads*: in brackets
+what is used only if it is there; a model that cannot give the rest raises `MissingSignalError` with the name of the
+method and of the signal. All methods are deterministic, keep exactly as many tokens as each of their stages says,
+and keep original positions; `positions="repacked"` renumbers them where the first stage is before the language
+model. Costs are of one choice: n tokens of width d (c in the vision tower), t words of the question.
+
+Which family can run which method: [methods by family](methods_by_family.md).
 
 Shrinking the picture itself before the vision tower is no choice of tokens; the benchmark has it as `downsample`.
 """
@@ -38,7 +41,7 @@ Shrinking the picture itself before the vision tower is no choice of tokens; the
 
 def page() -> str:
     """The whole page."""
-    rows = ["| name | method | paper | year | stages | average | reads | sees the question |", "|" + "---|" * 8]
+    rows = ["| name | method | paper | year | stages | left | average | reads | sees the question |", "|" + "---|" * 9]
     rows += [_row(cls) for cls in registry().values()]
     return "\n".join([INTRO, *rows, "", *(_section(cls) for cls in registry().values())]).rstrip() + "\n"
 
@@ -55,15 +58,12 @@ def year(cls: type[PruningMethod]) -> str:
 def _row(cls: type[PruningMethod]) -> str:
     method = create(cls.name)
     stages = method.stages(KEEP, LAYERS)
-    counts, lengths = [TOKENS], []
-    for layer in range(LAYERS):
-        counts += [keep_count(TOKENS, keep) for _, keep, site in stages if (site or 0) == layer]
-        lengths.append(counts[-1])
+    lengths = PrunePlan.of(method, KEEP, num_layers=LAYERS).lengths(TOKENS, LAYERS)
     places = ", ".join(f"{keep_count(TOKENS, keep)} @ {site or 'LM'}" for _, keep, site in stages)
     reads, wants = sorted(method.needs), sorted(method.wants - method.needs)  # as the fields of VisualTokens
     signals = ", ".join(reads + ([f"[{', '.join(wants)}]"] if wants else [])) or "–"
     cells = [f"[`{cls.name}`](#{cls.name})", cls.title, _linked(cls.source), year(cls), places]
-    cells += [f"{layer_average(lengths):.0f}", signals, "yes" if cls.question_aware else ""]
+    cells += [str(lengths[-1]), f"{layer_average(lengths):.0f}", signals, "yes" if cls.question_aware else ""]
     return "| " + " | ".join(cells) + " |"
 
 

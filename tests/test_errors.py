@@ -11,7 +11,7 @@ def test_all_errors_have_one_root():
     classes = [c for _, c in inspect.getmembers(errors, inspect.isclass) if issubclass(c, Exception)]
     assert len(classes) == 8
     assert all(issubclass(c, errors.VlmPrunerError) for c in classes)
-    assert {c.__name__ for c in classes} == set(errors.__all__) - {"unknown_name"}
+    assert {c.__name__ for c in classes} == set(errors.__all__) - {"first_line", "missing_package", "unknown_name"}
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.support.versions import CACHE, cache_in
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import (
@@ -99,15 +100,15 @@ def test_prefill_equals_the_counter_of_torch(name: str, tokens: int) -> None:
 def test_decode_equals_the_counter_of_torch(name: str) -> None:
     model, shape = decoder(CONFIGS[name]), DecoderShape.from_config(CONFIGS[name])
     with torch.no_grad():
-        cache = model(torch.randint(0, 128, (1, 9))).past_key_values
-    measured = counted(lambda: model(torch.tensor([[5]]), past_key_values=cache))
+        cache = cache_in(model(torch.randint(0, 128, (1, 9))))
+    measured = counted(lambda: model(torch.tensor([[5]]), **{CACHE: cache}))
     assert measured == decode_flops(shape, [10] * 3)
 
 
 def test_kv_bytes_equal_the_cache() -> None:
     config = CONFIGS["mistral, wide heads"]
     with torch.no_grad():
-        cache = decoder(config)(torch.randint(0, 128, (1, 9))).past_key_values
+        cache = cache_in(decoder(config)(torch.randint(0, 128, (1, 9))))
     held = sum(t.nbytes for layer in cache.layers for t in (layer.keys, layer.values))
     assert kv_bytes(DecoderShape.from_config(config), [9, 9, 9], 4) == held
 

@@ -57,7 +57,6 @@ LONG_FUNCTIONS: dict[str, str] = {}  # "path:function" -> why
 
 PUBLIC = {  # beside these, only method classes are exported
     "BackendUnavailableError",
-    "Handle",
     "ImageRecord",
     "ImageReport",
     "InputError",
@@ -70,6 +69,7 @@ PUBLIC = {  # beside these, only method classes are exported
     "PruningMethod",
     "Selection",
     "Session",
+    "SessionTotal",
     "Signal",
     "Stage",
     "UnsupportedModelError",
@@ -77,6 +77,7 @@ PUBLIC = {  # beside these, only method classes are exported
     "VisualTokens",
     "VlmPrunerError",
     "attach",
+    "detach",
     "keep_count",
     "load_embedded",
     "prune",

@@ -125,3 +125,21 @@ def test_of_a_finished_plan() -> None:
 
 def test_no_pruning_needs_no_budget() -> None:
     assert PrunePlan.of("none", num_layers=4).stages[0].keep == 1.0
+
+
+def test_who_made_a_plan_is_told_and_is_no_part_of_what_it_does() -> None:
+    made = PrunePlan.of("v2drop", 64, num_layers=8)
+    assert (made.asked, made.made_by) == (64, "v2drop")
+    again = PrunePlan.from_json(made.to_json())
+    assert (again.asked, again.made_by, again) == (64, "v2drop", made)
+    written = PrunePlan(made.stages)
+    assert (written, written.fingerprint()) == (made, made.fingerprint())
+    assert "asked" not in written.to_dict()
+    assert (made.asked_of(576), written.asked_of(576), made.asked_of(32)) == (64, made.stages[-1].keep, 32)
+    assert PrunePlan.of("none", 64, num_layers=8).asked_of(576) == 576
+
+
+def test_tokens_that_enter_each_layer() -> None:
+    plan = PrunePlan((Stage("random", 300, 1), Stage("random", 0.1, 3)))
+    assert plan.lengths(576, 5) == [576, 300, 300, 58, 58]
+    assert plan.lengths(100, 5) == [100, 100, 100, 10, 10]

@@ -56,7 +56,7 @@ def test_a_proper_selection_is_returned():
         (selection([[0, 1, 2]]), "int64"),
         (selection([0, 1, 2], order=torch.zeros(2)), r"order must have shape \(3,\)"),
         (selection([0, 1, 2], source=torch.zeros(3)), r"source must have shape \(10,\)"),
-        (selection([0, 1, 2], features=torch.zeros(2, 4)), "features must have 3 rows"),
+        (selection([0, 1, 2], features=torch.zeros(2, 4)), r"features must have shape \(3, width\), got \(2, 4\)"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

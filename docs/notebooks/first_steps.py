@@ -80,9 +80,9 @@ with vp.prune(model, plan) as session:
     print(answer(inputs), "·", session.report)
 
 # %% [markdown]
-# In a server a block is impractical; `attach` installs the same hooks until they are removed.
+# In a server a block is impractical; `attach` installs the same hooks until they are detached.
 
 # %%
-handle = vp.attach(model, "vlm-pruner", keep=0.25)
-print(answer(inputs_for("What color is the ring?")), "·", handle.session.report)
-handle.remove()
+session = vp.attach(model, "vlm-pruner", keep=0.25)
+print(answer(inputs_for("What color is the ring?")), "·", session.report)
+session.detach()

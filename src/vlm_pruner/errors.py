@@ -86,9 +86,10 @@ def missing_package(what: str, error: BaseException) -> BackendUnavailableError 
     Args:
         what: the subject of the sentence: "the processor of this model".
     """
-    said, cause = "", error
+    said = ""
+    cause: BaseException | None = error
     while cause is not None:
-        said, cause = f"{said} {cause}", cause.__cause__ or cause.__context__  # type: ignore[assignment]
+        said, cause = f"{said} {cause}", cause.__cause__ or cause.__context__
     if "torchvision::" in said:
         return BackendUnavailableError(
             f"{what} needs torchvision, and the one that is installed was built for another torch: install the release "

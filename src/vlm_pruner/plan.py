@@ -20,6 +20,8 @@ PLAN_VERSION = 1
 Positions = Literal["kept", "repacked"]
 """`kept`: a survivor keeps its place in the unpruned sequence. `repacked`: renumbered without the dropped tokens."""
 
+_STORY = ("asked", "made_by")  # of a plan: told, but no part of what it does
+
 Per = Literal["image", "frame"]
 """Whose budget it is: one per image or video, or one per frame of a video."""
 
@@ -80,8 +82,9 @@ class PrunePlan:
     """The stages of one pruning, in the order of their layers.
 
     Images of fewer than `min_visual_tokens` tokens are left alone, and the report says so. With `per="frame"` every
-    frame of a video is pruned, and reported, as an image of its own. `asked` is the budget that a schedule was made
-    for, where a method made it: its stages may leave fewer at the end. Plans with the same stages are equal.
+    frame of a video is pruned, and reported, as an image of its own. `asked` is the budget that
+    a method called `made_by` made the stages for: they may leave fewer at the end. Plans with the same stages are
+    equal, whoever made them.
 
     Raises:
         PlanError: no stage, stages out of order, a budget that grows, or repacked positions without a stage before the
@@ -93,6 +96,7 @@ class PrunePlan:
     positions: Positions = "kept"
     per: Per = "image"
     asked: Keep | None = field(default=None, compare=False)
+    made_by: str | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "stages", tuple(self.stages))
@@ -146,6 +150,7 @@ class PrunePlan:
         chosen = create(method, **params)
         if keep is None and chosen.name != "none":
             raise PlanError(f"how many tokens should {chosen.name} keep? keep=64 (per image) or keep=0.111 (a share)")
+        asked, maker = (None, None) if chosen.name == "none" else (keep, chosen.name)
         stages = [Stage(*s) for s in chosen.stages(1.0 if keep is None else check_keep(keep), num_layers)]
         if layer is not None:
             if len(stages) != 1:
@@ -155,12 +160,21 @@ class PrunePlan:
                     "layer you want"
                 )
             stages = [Stage(stages[0].method, stages[0].keep, layer)]
-        return cls(tuple(stages), positions=positions, per=per, asked=keep).check(num_layers)
+        return cls(tuple(stages), positions=positions, per=per, asked=asked, made_by=maker).check(num_layers)
 
     def asked_of(self, total: int) -> int:
         """Tokens that were asked for of an image of `total`: what a schedule was made for, else what its end keeps."""
         keep = self.stages[-1].keep if self.asked is None else self.asked
         return min(keep, total) if isinstance(keep, int) else keep_count(total, keep)
+
+    def lengths(self, total: int, num_layers: int) -> list[int]:
+        """Tokens of one image of `total` that enter each of `num_layers` decoder layers."""
+        lengths = [total] * num_layers
+        for stage in self.stages:
+            keep = min(stage.keep, total) if isinstance(stage.keep, int) else stage.keep
+            left = min(lengths[-1], keep_count(total, keep))
+            lengths[stage.site :] = [left] * (num_layers - stage.site)
+        return lengths
 
     def check(self, num_layers: int) -> PrunePlan:
         """Itself, if a model of `num_layers` decoder layers can carry it out.
@@ -182,8 +196,12 @@ class PrunePlan:
             "min_visual_tokens": self.min_visual_tokens,
             "positions": self.positions,
             "per": self.per,
-            **({} if self.asked is None else {"asked": self.asked}),
+            **{key: getattr(self, key) for key in _STORY if getattr(self, key) is not None},
         }
+
+    def canonical(self) -> dict[str, Any]:
+        """`to_dict` without who made the plan: what it does, and what its fingerprint is of."""
+        return {key: value for key, value in self.to_dict().items() if key not in _STORY}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> PrunePlan:
@@ -213,8 +231,7 @@ class PrunePlan:
 
     def fingerprint(self) -> str:
         """Twelve hex digits that name this plan in results: equal plans, equal names."""
-        record = {key: value for key, value in self.to_dict().items() if key != "asked"}
-        canonical = json.dumps(record, sort_keys=True, separators=(",", ":"))
+        canonical = json.dumps(self.canonical(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 
 

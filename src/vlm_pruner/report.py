@@ -14,7 +14,7 @@ from vlm_pruner import __version__
 from vlm_pruner.plan import PrunePlan
 from vlm_pruner.types import Selection
 
-__all__ = ["ImageReport", "PruneReport", "provenance"]
+__all__ = ["ImageReport", "PruneReport", "SessionTotal", "provenance"]
 
 
 def provenance() -> dict[str, Any]:
@@ -69,7 +69,7 @@ class PruneReport:
     notes: tuple[str, ...] = ()
     reused_tokens: int = 0  # of a prefix that was run before; prefill_ms is then that of the rest alone
     saved_ms: float | None = None  # what the prefix took when it was run, vision tower included
-    date: str = field(default_factory=_now, compare=False)
+    date: str = field(default_factory=_now, compare=False, init=False)
 
     @property
     def asked(self) -> int:
@@ -154,6 +154,41 @@ class PruneReport:
 
     def to_json(self) -> str:
         return json.dumps(self.to_dict(), indent=2)
+
+
+@dataclass(frozen=True)
+class SessionTotal:
+    """All calls of a session added up. Costs that the formulas cannot tell of a model count as nothing."""
+
+    calls: int = 0  # prefills, each with the decode steps after it
+    images: int = 0
+    tokens: int = 0  # visual ones, before pruning
+    kept: int = 0  # after the last stage
+    decoded_tokens: int = 0
+    selection_ms: float = 0.0
+    prefill_ms: float = 0.0
+    decode_ms: float = 0.0
+    flops_full: int = 0
+    flops_pruned: int = 0
+    kv_bytes_full: int = 0
+    kv_bytes_pruned: int = 0
+
+    def __add__(self, report: PruneReport) -> SessionTotal:
+        """With one more call."""
+        return SessionTotal(
+            self.calls + 1,
+            self.images + len(report.images),
+            self.tokens + report.total,
+            self.kept + report.kept,
+            self.decoded_tokens + report.decoded_tokens,
+            self.selection_ms + (report.selection_ms or 0.0),
+            self.prefill_ms + (report.prefill_ms or 0.0),
+            self.decode_ms + (report.decode_ms_per_token or 0.0) * report.decoded_tokens,
+            self.flops_full + (report.flops_full or 0),
+            self.flops_pruned + (report.flops_pruned or 0),
+            self.kv_bytes_full + (report.kv_bytes_full or 0),
+            self.kv_bytes_pruned + (report.kv_bytes_pruned or 0),
+        )
 
 
 def _megabytes(count: int) -> str:

@@ -109,13 +109,18 @@ class Selection:
         # A notebook asked: the drawing room is above this one, and is looked up by name only now.
         return str(importlib.import_module("vlm_pruner.viz.notebook").selection_html(self))
 
-    def validate(self, total: int, keep: int | None = None) -> Selection:
-        """Itself, if it is a proper selection out of `total` tokens.
+    def validate(self, total: int, keep: int | None = None, width: int | None = None) -> Selection:
+        """Itself, if it is a proper selection of `keep` out of `total` tokens of `width` channels.
 
         Raises:
-            InvalidSelectionError: wrong dtype or shape, duplicates, not ascending, out of range, wrong count.
+            InvalidSelectionError: wrong type, dtype or shape, duplicates, not ascending, out of range, wrong count.
         """
         index = self.index
+        for name in ("index", "order", "features", "source"):
+            value = getattr(self, name)
+            if not isinstance(value, Tensor) and (value is not None or name == "index"):
+                wanted = "an int64 tensor [k]" if name == "index" else "a tensor"
+                raise InvalidSelectionError(f"{name} must be {wanted}, got a {type(value).__name__}")
         if index.dim() != 1 or index.dtype != torch.int64:
             raise InvalidSelectionError(f"index must be int64 [k], got {index.dtype} {tuple(index.shape)}")
         if keep is not None and len(self) != keep:
@@ -130,6 +135,9 @@ class Selection:
         for name, value, shape in (("order", self.order, len(self)), ("source", self.source, total)):
             if value is not None and tuple(value.shape) != (shape,):
                 raise InvalidSelectionError(f"{name} must have shape ({shape},), got {tuple(value.shape)}")
-        if self.features is not None and self.features.shape[0] != len(self):
-            raise InvalidSelectionError(f"features must have {len(self)} rows, got {tuple(self.features.shape)}")
+        if self.features is not None:
+            got = tuple(self.features.shape)
+            if len(got) != 2 or got[0] != len(self) or width not in (None, got[1]):
+                wanted = f"({len(self)}, {width or 'width'})"
+                raise InvalidSelectionError(f"features must have shape {wanted}, got {got}")
         return self

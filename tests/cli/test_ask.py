@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from tests.support.commands import complaint, run
 from tests.support.tiny import checkpoint
 from typer.testing import CliRunner
 
@@ -27,22 +28,8 @@ def picture(tmp_path_factory):
     return str(path)
 
 
-def run(*words: object):
-    return CliRunner().invoke(app, [str(w) for w in words])
-
-
 def ask(picture, *words: object, question: str = "what is this ?"):
     return run("ask", picture, question, "--model", checkpoint(), "--max-new-tokens", 3, "--method", "random", *words)
-
-
-def complaint(result) -> str:
-    """The error line, after checking that it is one line, without a trace, with exit code 2 and nothing on stdout."""
-    assert result.exit_code == 2, (result.exit_code, result.output, result.exception)
-    assert result.stdout == ""
-    assert result.stderr.startswith("error: ")
-    assert result.stderr.count("\n") == 1
-    assert "Traceback" not in result.stderr
-    return result.stderr.removeprefix("error: ").strip()
 
 
 def test_both_answers_the_report_and_the_overlay(picture, tmp_path):
@@ -55,7 +42,8 @@ def test_both_answers_the_report_and_the_overlay(picture, tmp_path):
         "576/576",
         "64/576",
         "prefill, ms",
-        "64/576 tokens kept",
+        "visual tokens asked for",
+        "per layer, mean",
         str(overlay.name),
     ):
         assert expected in result.stdout.replace("\n", ""), expected
@@ -174,7 +162,7 @@ def test_a_picture_of_unknown_kind_is_refused_before_the_work(picture, tmp_path,
 
 def test_a_model_that_takes_no_images(picture, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
-    assert "unknown model family 'llama'" in complaint(ask(picture, "--model", tmp_path))
+    assert complaint(ask(picture, "--model", tmp_path)).startswith("llama takes no images")
 
 
 def test_devices_and_dtypes_that_are_not_there(picture):
@@ -203,7 +191,8 @@ def test_the_list_of_methods_fits_80_columns_without_breaking_words():
     result = CliRunner().invoke(app, ["methods"], env={"COLUMNS": "80"})
     lines = [line.rstrip() for line in result.stdout.splitlines()]
     assert max(map(len, lines)) <= 80
-    assert any(line.split()[:4] == ["fastv", "layer", "2", "yes"] for line in lines)
+    assert any(line.split()[:6] == ["fastv", "layer", "2", "64,", "96", "yes"] for line in lines)
+    assert any(line.split()[:5] == ["v2drop", "layer", "3", "1,", "104"] for line in lines)
     words = {word.rstrip(",") for line in lines for word in line.split()}
     assert {"vision.attention", "text_attention", "arXiv:2512.02700"} <= words
 

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 from click.testing import Result
 from PIL import Image
-from typer.testing import CliRunner
+from tests.support.commands import complaint, run
 
-from vlm_pruner.cli import app
 from vlm_pruner.evaluation.results import BenchResults
 
 FEW = ("--methods", "vlm-pruner,random", "--tiny", "--split", "validation", "--jobs", "1")
 
 
 def bench(*words: object) -> Result:
-    return CliRunner().invoke(app, ["bench", *map(str, words)])
+    return run("bench", *words)
 
 
 def test_results_table_curves_and_times_and_the_same_answers_again(tmp_path: Path) -> None:
@@ -34,7 +39,10 @@ def test_results_table_curves_and_times_and_the_same_answers_again(tmp_path: Pat
         assert drawn.width > 500
     second = bench(*FEW, "--repeats", 0, "-o", tmp_path / "b" / "r.json")
     assert second.exit_code == 0, second.output
-    for name in ("r.json", "r.answers.jsonl"):
+    both = [json.loads((tmp_path / name / "r.json").read_text()) for name in ("a", "b")]
+    assert all(one.pop("about").keys() == {"date", "versions"} for one in both)
+    assert both[0] == both[1]
+    for name in ("r.answers.jsonl",):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
     assert not (tmp_path / "b" / "r.timing.json").exists()
 
@@ -43,7 +51,7 @@ def test_results_table_curves_and_times_and_the_same_answers_again(tmp_path: Pat
     ("words", "message"),
     [
         (("--equal", "cost"), "--equal is nominal or layer-average"),
-        (("--keep", "64,many"), "whole numbers"),
+        (("--keep", "64,many"), "keep='many' is not a number"),
         (("--keep", "600"), "not between 1 and the 576"),
         (("--split", "exam"), "unknown split 'exam'"),
         (("--methods", "vlm-prunr", "--limit", "1"), "did you mean"),
@@ -52,8 +60,39 @@ def test_results_table_curves_and_times_and_the_same_answers_again(tmp_path: Pat
 )
 def test_what_cannot_be_measured_is_one_line(words: tuple[str, ...], message: str, tmp_path: Path) -> None:
     result = bench(*words, "-o", tmp_path / "r.json")
-    assert result.exit_code == 2, result.output
-    assert result.stderr.startswith("error: ")
-    assert result.stderr.count("\n") == 1
-    assert message in result.stderr
+    assert message in complaint(result)
     assert not list(tmp_path.iterdir())
+
+
+def test_ctrl_c_is_one_line_and_keeps_what_was_answered(tmp_path: Path) -> None:
+    """From outside, with two processes: Ctrl-C goes to all of them, and each one told of it with a traceback."""
+    words = [
+        "bench",
+        "--methods",
+        "random,grid,divprune",
+        "--limit",
+        "2",
+        "--jobs",
+        "2",
+        "-o",
+        str(tmp_path / "r.json"),
+    ]
+    code = "from vlm_pruner.cli import main; main()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", f"if __name__ == '__main__':\n    {code}", *words],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    answers, deadline = tmp_path / "r.answers.jsonl", time.monotonic() + 240
+    while not (answers.exists() and answers.read_text().count("\n") > 2):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    os.killpg(process.pid, signal.SIGINT)  # as the terminal does
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    (line,) = (line for line in err.splitlines() if line.startswith("error: "))
+    assert line.startswith("error: stopped; what was answered is in")
+    assert "Traceback" not in err
+    assert "KeyboardInterrupt" not in err
+    assert out == ""
+    assert answers.read_text().count("\n") > 2

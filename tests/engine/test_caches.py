@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,11 +12,12 @@ import torch
 from tests.support.families import FAMILIES, IMAGE, Prompt, tiny
 from tests.support.pruning import close, dropped, forward, generate, plan
 from tests.support.reference import masked
-from tests.support.versions import OLD, newer_only
+from tests.support.versions import CACHE, OLD, cache_in, newer_only
 from torch import Tensor
 from transformers import DynamicCache, StaticCache, cache_utils
 
 from vlm_pruner import PrunedCacheError, PrunePlan, UnsupportedModelError, prune
+from vlm_pruner.engine.cache import state_of
 
 FEW = ["llava", "llava_onevision", "qwen2_vl", "qwen3_vl", "internvl", "gemma3", "llava-mistral"]
 CHUNKED = [n for n in FAMILIES if not n.startswith(("paligemma", "video_llava"))]
@@ -47,7 +49,7 @@ def compare(name: str, layer: int = 2, rows: slice = slice(None), mask: bool = T
 @pytest.mark.parametrize("name", [n for n in FAMILIES if n not in OTHERWISE_WHEN_STATIC])
 def test_static(name: str, batch: int) -> None:
     answer = compare(name, rows=slice(2 - batch, 2), cache_implementation="static")
-    assert all("PrunedStatic" in type(layer).__name__ for layer in answer.past_key_values.layers[2:])
+    assert all("PrunedStatic" in type(layer).__name__ for layer in cache_in(answer).layers[2:])
 
 
 @few_families
@@ -57,15 +59,13 @@ def test_static_before_the_language_model(name: str) -> None:
 
 @pytest.mark.parametrize(("spare", "layer"), [(-8, 0), (2, 0), (2, 2)])
 def test_a_static_cache_is_as_long_as_the_unpruned_sequence(spare: int, layer: int) -> None:
-    """Survivors alone would fit, but masks have a column for every place. A layer that holds them all overflows."""
+    """Survivors alone would fit, but masks have a column for every place."""
     family, model = tiny("llava")
     prompt = family.prompt(3, 2)
     cache = StaticCache(config=model.config.get_text_config(), max_cache_len=len(prompt.ids) + spare)
-    message = (
-        r"a static cache of \d+ places is too short: pruned tokens keep theirs" if layer == 0 else r"out of bounds"
-    )
-    with prune(model, plan((0.4, layer))), pytest.raises((RuntimeError, IndexError), match=message):
-        generate(model, family.inputs([prompt]), past_key_values=cache, max_new_tokens=8)
+    message = r"a static cache of \d+ places is too short: pruned tokens keep theirs"
+    with prune(model, plan((0.4, layer))), pytest.raises(PrunedCacheError, match=message):
+        generate(model, family.inputs([prompt]), cache=cache, max_new_tokens=8)
 
 
 @few_families
@@ -74,7 +74,7 @@ def test_dynamic_without_a_configuration(name: str) -> None:
     family, _, _ = two(name)
     if family.sliding:
         pytest.skip("a cache without configuration knows no windows: masks of this model need one")
-    compare(name, past_key_values=DynamicCache())
+    compare(name, cache=DynamicCache())
 
 
 @pytest.mark.parametrize("kind", ["dynamic", "static"])
@@ -122,7 +122,7 @@ def test_quantized_bookkeeping(name: str, way: dict[str, Any]) -> None:
     with prune(model, plan((0.4, 2))):
         want = generate(model, inputs, **way)
         cache = cache_utils.Cache(layers=[Lossless(residual_length=3) for _ in range(5)])
-        got = generate(model, inputs, past_key_values=cache, **way)
+        got = generate(model, inputs, cache=cache, **way)
     assert torch.equal(got.sequences, want.sequences)
     close(got.logits, want.logits, model)
 
@@ -135,8 +135,8 @@ def test_eight_bit_floating_point_cache() -> None:
     with prune(model, plan((0.4, 2))):
         answer = generate(model, inputs, **options)
         exact = generate(model, inputs)
-    assert [layer.get_seq_length() for layer in answer.past_key_values.layers] == [inputs["input_ids"].shape[1] + 3] * 5
-    assert answer.past_key_values.layers[4].cumulative_length < answer.past_key_values.layers[0].cumulative_length
+    assert [layer.get_seq_length() for layer in cache_in(answer).layers] == [inputs["input_ids"].shape[1] + 3] * 5
+    assert cache_in(answer).layers[4].cumulative_length < cache_in(answer).layers[0].cumulative_length
     assert 0 < float((answer.logits[1] - exact.logits[1]).abs().max()) < 1.0
 
 
@@ -150,7 +150,7 @@ def test_a_cache_layer_of_unknown_kind_is_refused() -> None:
         prune(model, plan((0.4, 2))),
         pytest.raises(UnsupportedModelError, match=r"cache layers of type Strange cannot be pruned; known are Dynamic"),
     ):
-        forward(model, family.inputs(prompts), past_key_values=cache)
+        forward(model, family.inputs(prompts), cache=cache)
 
 
 # Several turns
@@ -171,7 +171,7 @@ def talk(model: Any, cache: Any, turns: list[dict[str, Any]], done: int = 0) -> 
             first = mask.shape[1] - own.shape[1]
             given["position_ids"] = torch.arange(first, mask.shape[1]).expand(planes, len(mask), -1)
         with torch.no_grad():
-            out.append(model(**given, past_key_values=cache, use_cache=True).logits[:, -1])
+            out.append(model(**given, **{CACHE: cache}, use_cache=True).logits[:, -1])
     return out
 
 
@@ -212,7 +212,7 @@ def test_a_second_turn_through_generate(name: str, second: str) -> None:
         gone = dropped(session, [one], len(first.sequences[0]))
         ids = torch.cat([first.sequences[0], other.ids])[None]
         again = {**family.inputs([other], model.dtype), "input_ids": ids, "attention_mask": torch.ones_like(ids)}
-        second_answer = generate(model, again, past_key_values=first.past_key_values)
+        second_answer = generate(model, again, cache=cache_in(first))
         new = dropped(session, [other]) if second == "picture" else None
     whole = Prompt(ids[0], one.tokens + other.tokens, one.payload + other.payload)
     for layer in gone:
@@ -226,16 +226,33 @@ def test_a_second_turn_through_generate(name: str, second: str) -> None:
 
 def prefilled(model: Any, inputs: dict[str, Any]) -> DynamicCache:
     cache = DynamicCache(config=model.config.get_text_config())
-    forward(model, inputs, past_key_values=cache, use_cache=True)
+    forward(model, inputs, cache=cache, use_cache=True)
     return cache
 
 
 def step(model: Any, cache: Any, mask: Tensor, token: Tensor) -> Tensor:
     positions = mask.cumsum(-1)[:, -1:] - 1
     with torch.no_grad():
-        return model(
-            input_ids=token, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
-        ).logits
+        given = {"attention_mask": mask, "position_ids": positions, CACHE: cache}
+        return model(input_ids=token, use_cache=True, **given).logits
+
+
+@pytest.mark.parametrize("kind", [DynamicCache, StaticCache])
+@pytest.mark.parametrize("name", ["llava", "gemma3"])
+def test_a_pruned_cache_can_be_written_and_read(name: str, kind: Any, tmp_path: Any) -> None:
+    family, model, prompts = two(name)
+    inputs = family.inputs(prompts)
+    options = {"max_cache_len": inputs["input_ids"].shape[1] + 4} if kind is StaticCache else {}
+    cache = kind(config=model.config.get_text_config(), **options)
+    mask = torch.nn.functional.pad(inputs["attention_mask"], (0, 1), value=1)
+    with prune(model, plan((0.4, 2))):
+        forward(model, inputs, cache=cache, use_cache=True)
+        torch.save(cache, tmp_path / "cache.pt")
+        others = [pickle.loads(pickle.dumps(cache)), torch.load(tmp_path / "cache.pt", weights_only=False)]
+        want = step(model, cache, mask, torch.tensor([[7], [8]]))
+        for other in others:
+            assert torch.equal(step(model, other, mask, torch.tensor([[7], [8]])), want)
+            assert state_of(other) is not state_of(cache)
 
 
 def test_copies_and_interleaved_talks() -> None:
@@ -278,7 +295,7 @@ def test_rows_change_places(kind: str, operation: str, numbered: PrunePlan) -> N
         if kind == "dynamic":
             return prefilled(model, inputs)
         cache = StaticCache(config=model.config, max_cache_len=80)
-        forward(model, inputs, past_key_values=cache, use_cache=True)
+        forward(model, inputs, cache=cache, use_cache=True)
         return cache
 
     with prune(model, numbered):
@@ -308,9 +325,9 @@ def test_reset_and_use_again() -> None:
     cache = StaticCache(config=model.config, max_cache_len=120)
     with prune(model, plan((0.4, 2))):
         want = generate(model, inputs)
-        generate(model, other, past_key_values=cache)
+        generate(model, other, cache=cache)
         cache.reset()
-        got = generate(model, inputs, past_key_values=cache)
+        got = generate(model, inputs, cache=cache)
     assert torch.equal(got.sequences, want.sequences)
     close(got.logits, want.logits, model)
 
@@ -324,14 +341,14 @@ def test_reset_and_use_otherwise(name: str) -> None:
     stock = [type(layer) for layer in cache.layers]
     unpruned = generate(model, inputs)
     with prune(model, plan((0.6, 0), (0.4, 3))) as session:
-        generate(model, inputs, past_key_values=cache)
+        generate(model, inputs, cache=cache)
     cache.reset()
-    got = generate(model, inputs, past_key_values=cache)
+    got = generate(model, inputs, cache=cache)
     assert torch.equal(got.sequences, unpruned.sequences)
     close(got.logits, unpruned.logits, model)
     cache.reset()
     with prune(model, plan((0.4, 2))) as session:
-        got = generate(model, inputs, past_key_values=cache)
+        got = generate(model, inputs, cache=cache)
         assert [type(layer) for layer in cache.layers[:2]] == stock[:2]
     with masked(model, dropped(session, prompts)):
         want = generate(model, inputs)
@@ -391,7 +408,7 @@ def test_places_of_steps_without_a_mask_are_made_up_for(between: str) -> None:
         gone, rows = dropped(session, [prompt]), 1
         assert gone[2][0, -3]  # next to the words: a survivor that took its place would be hidden
         for token in tokens.split(1, 1):
-            forward(model, {"input_ids": token}, past_key_values=cache, use_cache=True)
+            forward(model, {"input_ids": token}, cache=cache, use_cache=True)
         assert cache.layers[2].pruned_shadow.get_seq_length() < cache.layers[2].keys.shape[-2]  # it does lag behind
         if between == "copy":
             cache = copy.deepcopy(cache)
@@ -416,7 +433,7 @@ def test_places_of_steps_without_a_mask_are_made_up_for(between: str) -> None:
         hidden[:, :length] = gone[2]  # the caller hides what was dropped from the second turn,
         hidden[:, length] = 1  # and an answered token
         mask = 1 - hidden
-        got = forward(model, {**later, "attention_mask": mask}, past_key_values=cache, use_cache=True).logits[:, -1]
+        got = forward(model, {**later, "attention_mask": mask}, cache=cache, use_cache=True).logits[:, -1]
         new = dropped(session, [more] * rows) if between == "picture" else None
     for layer in gone:
         tail = torch.zeros(rows, len(more.ids), dtype=torch.bool) if new is None else new[layer]
@@ -426,8 +443,8 @@ def test_places_of_steps_without_a_mask_are_made_up_for(between: str) -> None:
     both = {**inputs, "input_ids": ids, "attention_mask": torch.ones_like(ids)}
     both["pixel_values"] = inputs["pixel_values"].repeat(rows, *[1] * (inputs["pixel_values"].dim() - 1))
     with masked(model, gone):
-        forward(model, both, past_key_values=stock, use_cache=True)
-        want = forward(model, {**later, "attention_mask": mask}, past_key_values=stock, use_cache=True).logits[:, -1]
+        forward(model, both, cache=stock, use_cache=True)
+        want = forward(model, {**later, "attention_mask": mask}, cache=stock, use_cache=True).logits[:, -1]
     close([got], [want], model)
 
 
@@ -438,7 +455,7 @@ def test_a_pruned_cache_outside_the_block_is_refused() -> None:
         cache = prefilled(model, inputs)
     length = cache.get_seq_length()
     with pytest.raises(PrunedCacheError, match=r"pruned at decoder layers \[2\]: .* inside vp.prune"):
-        forward(model, {"input_ids": torch.tensor([[7], [7]])}, past_key_values=cache, use_cache=True)
+        forward(model, {"input_ids": torch.tensor([[7], [7]])}, cache=cache, use_cache=True)
     with prune(model, plan((0.4, 2))):  # nothing is lost in the layers that hold survivors
         assert cache.layers[4].get_seq_length() == length
 
@@ -451,7 +468,7 @@ def test_a_cache_of_another_plan_is_refused() -> None:
         prune(model, plan((0.4, 3))),
         pytest.raises(PrunedCacheError, match=r"pruned at decoder layers \[2\] .* the plan prunes at layers \[3\]"),
     ):
-        forward(model, {"input_ids": torch.tensor([[7], [7]])}, past_key_values=cache, use_cache=True)
+        forward(model, {"input_ids": torch.tensor([[7], [7]])}, cache=cache, use_cache=True)
 
 
 def test_integer_quantized_cache(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -469,7 +486,7 @@ def test_integer_quantized_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     config = {"backend": "quanto", "nbits": 4, "q_group_size": 16}
     with prune(model, plan((0.4, 2))) as session:
         answer = generate(model, inputs, cache_implementation="quantized", cache_config=config)
-    cache, length = answer.past_key_values, len(prompt.ids)
+    cache, length = cache_in(answer), len(prompt.ids)
     left = length - session.report.total + session.report.kept
     assert left < length
     assert cache.get_seq_length() == length + 3

@@ -13,9 +13,10 @@ from tests.support import tiny as embedded
 from tests.support.families import FAMILIES, FOUNDATION, LAYERS, Prompt, tiny
 from tests.support.pruning import close, dropped, forward, generate, plan
 from tests.support.reference import masked
-from tests.support.versions import OLD
+from tests.support.versions import OLD, RELEASE
+from transformers import StaticCache
 
-from vlm_pruner import attach, prune
+from vlm_pruner import PrunedCacheError, attach, prune
 from vlm_pruner.flops import DecoderShape, kv_bytes
 
 each_family = pytest.mark.parametrize("name", FAMILIES)
@@ -132,15 +133,21 @@ def test_prompt_lookup_crops_and_goes_on(name: str) -> None:
     assert torch.equal(plain.sequences, guessed.sequences)
 
 
+def assistant_of(model: Any) -> Any:
+    """One that is often wrong."""
+    assistant = copy.deepcopy(model)
+    assistant.generation_config.num_assistant_tokens = 3
+    with torch.no_grad():
+        for weight in assistant.base_model.get_decoder().layers[4].parameters():
+            weight.add_(0.05)
+    return assistant
+
+
 @pytest.mark.parametrize("layer", [0, 2])
 def test_assisted_decoding(layer: int) -> None:
     family, model = tiny("llava")
     inputs = family.inputs([family.prompt(9, 2)])
-    assistant = copy.deepcopy(model)
-    assistant.generation_config.num_assistant_tokens = 3
-    with torch.no_grad():  # an assistant that is often wrong
-        for weight in assistant.base_model.get_decoder().layers[4].parameters():
-            weight.add_(0.05)
+    assistant = assistant_of(model)
     with prune(model, plan((0.4, layer))):
         plain = generate(model, inputs, max_new_tokens=12)
         assisted = generate(model, inputs, max_new_tokens=12, assistant_model=assistant)
@@ -150,11 +157,37 @@ def test_assisted_decoding(layer: int) -> None:
     assert torch.equal(plain.sequences, both_pruned.sequences)
 
 
-def test_assisted_decoding_on_a_static_cache_is_refused_by_the_model_itself() -> None:
-    family, model = tiny("llava")
+@pytest.mark.parametrize("layer", [0, 2])
+@pytest.mark.parametrize("name", ["llava", "qwen2_5_vl"])
+def test_assisted_decoding_on_a_static_cache(name: str, layer: int) -> None:
+    """Since 5.24, with room for the last guesses; releases before refuse it themselves."""
+    family, model = tiny(name)
     inputs = family.inputs([family.prompt(9, 1)])
-    with prune(model, plan((0.4, 2))), pytest.raises(ValueError, match=r"[Ss]tatic|assisted"):
-        generate(model, inputs, prompt_lookup_num_tokens=3, cache_implementation="static")
+    ways: list[dict[str, Any]] = [{"prompt_lookup_num_tokens": 3}, {"assistant_model": assistant_of(model)}]
+    for way in ways:
+        with prune(model, plan((0.4, layer))):
+            if RELEASE < (5, 24):
+                with pytest.raises(ValueError, match=r"[Ss]tatic|assisted"):
+                    generate(model, inputs, cache_implementation="static", **way)
+                continue
+            plain = generate(model, inputs, max_new_tokens=12)
+            room = StaticCache(config=model.config.get_text_config(), max_cache_len=inputs["input_ids"].shape[1] + 16)
+            static = generate(model, inputs, max_new_tokens=12, cache=room, **way)
+            assert torch.equal(plain.sequences, static.sequences)
+            close(static.logits, plain.logits, model)
+
+
+@pytest.mark.skipif(RELEASE < (5, 24), reason="static layers cannot be cropped before 5.24")
+@pytest.mark.parametrize("layer", [0, 2])
+def test_cropping_a_static_cache_to_the_text_behind_the_picture_and_no_further(layer: int) -> None:
+    family, model = tiny("llava")
+    prompt = family.prompt(3, 1, tail=6)
+    cache = StaticCache(config=model.config.get_text_config(), max_cache_len=len(prompt.ids) + 4)
+    with prune(model, plan((0.4, layer))):
+        forward(model, family.inputs([prompt]), cache=cache, use_cache=True)
+        cache.crop(-6)
+        with pytest.raises(PrunedCacheError, match=r"cannot crop a pruned cache to \d+ tokens: up to token"):
+            cache.crop(-6)
 
 
 @few_families
@@ -267,12 +300,12 @@ def test_pipeline_with_a_chat_template(small: tuple[Any, Any], picture: Any) -> 
     ]
     options = {"max_new_tokens": 4, "do_sample": False, "suppress_tokens": [0, 1, 2, 3, 4]}
     processor.chat_template = template
-    handle = attach(model, "random", keep=64, layer=2)
+    session = attach(model, "random", keep=64, layer=2)
     try:
         answer = pipe(text=talk, generate_kwargs=options)
     finally:
-        handle.remove()
+        session.detach()
         processor.chat_template = None
     assert answer[0]["generated_text"][-1]["role"] == "assistant"
-    assert handle.session.report.kept == 64
-    assert handle.session.report.total == 576
+    assert session.report.kept == 64
+    assert session.report.total == 576

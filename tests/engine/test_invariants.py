@@ -9,6 +9,7 @@ import torch
 from tests.support.families import FAMILIES, LAYERS, tiny
 from tests.support.pruning import close, dropped, forward, generate, largest_difference, plan
 from tests.support.reference import masked
+from tests.support.versions import cache_in
 
 from vlm_pruner import prune
 
@@ -48,7 +49,7 @@ def test_equals_the_full_model_with_the_dropped_tokens_hidden(name: str, attenti
     close([prefill[0]], [full[0, kept]], model)  # every surviving place of the prefill
     close([answer.logits[0]], [prefill[:, -1]], model)  # generate and forward are one
     assert largest_difference(answer.logits, generate(model, inputs).logits) > 1e-3  # the test has teeth
-    _check_lengths(answer.past_key_values, len(prompt.ids) + 3, int(kept.sum()) + 3, layer, family.sliding)
+    _check_lengths(cache_in(answer), len(prompt.ids) + 3, int(kept.sum()) + 3, layer, family.sliding)
 
 
 def _check_lengths(cache, full: int, pruned: int, layer: int, sliding: bool) -> None:

@@ -13,7 +13,7 @@ from tests.support.defaults import default
 from tests.support.families import FAMILIES, IMAGE, LAYERS, VIDEO, Family, Prompt, tiny
 from tests.support.pruning import GENERATE, close, dropped, forward, generate, plan
 from tests.support.reference import masked
-from tests.support.versions import OLD
+from tests.support.versions import CACHE, OLD, cache_in
 from torch import Tensor, nn
 from transformers import DynamicCache, StaticCache
 
@@ -241,11 +241,11 @@ def test_a_second_picture_on_a_static_cache_that_two_stages_pruned(name: str) ->
     one, other = family.prompt(3, 1), family.prompt(4, 1)
     cache = StaticCache(config=model.config.get_text_config(), max_cache_len=260)
     with prune(model, plan((0.6, 0), (0.4, 2))) as session:
-        first = generate(model, family.inputs([one]), past_key_values=cache)
+        first = generate(model, family.inputs([one]), cache=cache)
         gone = dropped(session, [one], len(first.sequences[0]))
         ids = torch.cat([first.sequences[0], other.ids])[None]
         again = {**family.inputs([other]), "input_ids": ids, "attention_mask": torch.ones_like(ids)}
-        answer = generate(model, again, past_key_values=cache)
+        answer = generate(model, again, cache=cache)
         new = dropped(session, [other])
     whole = Prompt(ids[0], one.tokens + other.tokens, one.payload + other.payload)
     with masked(model, {layer: torch.cat([gone[layer], new[layer]], 1) for layer in gone}):
@@ -262,7 +262,7 @@ def test_a_text_turn_behind_three_positions_per_token(name: str) -> None:
     def turns() -> tuple[Any, Any]:
         first = generate(model, family.inputs([one]))
         ids = torch.cat([first.sequences[0], other.ids])[None]
-        again = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "past_key_values": first.past_key_values}
+        again = {"input_ids": ids, "attention_mask": torch.ones_like(ids), CACHE: cache_in(first)}
         return first, model.generate(**again, **GENERATE)
 
     with prune(model, plan((0.4, 2))) as session:
@@ -284,11 +284,11 @@ def test_cropping_windows_that_remember(name: str) -> None:
 
     def said(store: Any, *tokens: int) -> Tensor:
         for token in tokens:
-            out = forward(model, {"input_ids": torch.tensor([[token]])}, past_key_values=store, use_cache=True).logits
+            out = forward(model, {"input_ids": torch.tensor([[token]])}, cache=store, use_cache=True).logits
         return out
 
     with prune(model, plan((0.4, 2))):
-        forward(model, inputs, past_key_values=cache, use_cache=True)
+        forward(model, inputs, cache=cache, use_cache=True)
         want = said(copy.deepcopy(cache), 9)
         said(cache, 50, 51)
         cache.crop(-2)
@@ -306,10 +306,10 @@ def test_a_reused_prefix_answered_cropped_and_answered_again(name: str) -> None:
         whole = generate(model, family.inputs([asked]))
         answer = model.generate(**prefix.inputs(**family.inputs([asked])), **GENERATE)
         same(answer, whole, model)
-        cache = answer.past_key_values
+        cache = cache_in(answer)
         cache.crop(len(asked.ids) - 1 - cache.get_seq_length())
         ids = asked.ids[None]
-        again = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "past_key_values": cache}
+        again = {"input_ids": ids, "attention_mask": torch.ones_like(ids), CACHE: cache}
         same(model.generate(**again, **GENERATE), whole, model)
 
 

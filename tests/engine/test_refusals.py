@@ -182,26 +182,26 @@ def test_a_second_pruner(llava: Any) -> None:
             attach(model, plan((0.4, 2)))
         forward(model, inputs)  # the first one goes on
         assert session.report.kept
-    attach(model, plan((0.4, 2))).remove()
+    attach(model, plan((0.4, 2))).detach()
 
 
 def test_a_pruner_that_was_removed_does_not_unlock_the_next(llava: Any) -> None:
     _, model, _ = llava
     first = attach(model, plan((0.4, 2)))
-    first.remove()
+    first.detach()
     second = attach(model, plan((0.4, 2)))
-    first.remove()
+    first.detach()
     with pytest.raises(UnsupportedModelError, match=r"a pruner is already active on this llava model"):
         attach(model, plan((0.4, 2)))
     with pytest.raises(PlanError, match=r"this session is not active"):
-        first.session.reuse()
-    second.remove()
+        first.reuse()
+    second.detach()
 
 
 def test_a_copy_of_a_model_that_is_being_pruned(llava: Any) -> None:
     """Its hooks would be those of the copy, and nobody could remove them."""
     _, model, inputs = llava
-    message = r"a pruner and the model it is active on can be neither copied nor pickled: leave its block or remove"
+    message = r"a pruner and the model it is active on can be neither copied nor pickled: leave its block or detach"
     with prune(model, plan((0.4, 2))), pytest.raises(UnsupportedModelError, match=message):
         copy.deepcopy(model)
     assert torch.equal(forward(copy.deepcopy(model), inputs).logits, forward(model, inputs).logits)
@@ -264,7 +264,7 @@ def test_a_cache_without_layers(llava: Any) -> None:
         prune(model, plan((0.4, 2))),
         pytest.raises(UnsupportedModelError, match=r"a cache of type EncoderDecoderCache has no layers that can be"),
     ):
-        generate(model, inputs, past_key_values=cache)
+        generate(model, inputs, cache=cache)
 
 
 def test_a_place_that_cannot_be_known() -> None:

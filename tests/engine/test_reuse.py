@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from typing import Any
 
 import pytest
 import torch
 from tests.support.families import FAMILIES, Prompt, tiny
 from tests.support.pruning import GENERATE, close, forward, generate, plan
-from tests.support.versions import OLD
+from tests.support.versions import CACHE, OLD
 
 from vlm_pruner import InputError, PlanError, PrunePlan, Stage, UnsupportedModelError, prune
+from vlm_pruner.engine.reuse import waiting
 from vlm_pruner.methods.base import create
 
 CAUSAL = [n for n in FAMILIES if not n.startswith("paligemma")]
@@ -145,6 +148,64 @@ def test_repacked_positions_are_reused_too() -> None:
         want = generate(model, asked[1])
         got = go_on(model, session.reuse(**asked[0]).inputs(**asked[1]))
     close(got.logits, want.logits, model)
+
+
+@pytest.mark.parametrize("name", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl", "glm4v", "llava"])
+def test_two_prefixes_prepared_before_either_is_answered(name: str) -> None:
+    """Pictures of other sizes move what follows by other distances, which stand in the inputs and not on the model."""
+    family, model = tiny(name)
+    prompts = [family.prompt(3, 1), family.prompt(4, 2)]
+    asked = [family.inputs([p], model.dtype) for p in prompts]
+    with prune(model, plan((0.4, 2))) as session:
+        whole = [generate(model, inputs) for inputs in asked]
+        prefixes = [session.reuse(**inputs) for inputs in asked]
+        noted = getattr(model.base_model, "rope_deltas", None)
+        prepared = [prefix.inputs(**inputs) for prefix, inputs in zip(prefixes, asked, strict=True)]
+        assert getattr(model.base_model, "rope_deltas", None) is noted
+        for want, inputs in zip(whole, prepared, strict=True):
+            got = go_on(model, inputs)
+            assert torch.equal(got.sequences, want.sequences)
+            close(got.logits, want.logits, model)
+
+
+def test_a_generation_that_is_going_on_keeps_its_positions() -> None:
+    """Another thread runs a prefix between two steps of it."""
+    family, model = tiny("qwen2_5_vl")
+    first, second = (family.inputs([family.prompt(n, n - 2)], model.dtype) for n in (3, 4))
+    with prune(model, plan((0.4, 2))) as session:
+        forward(model, first)
+        noted = model.base_model.rope_deltas
+        assert noted is not None
+        session.reuse(**second)
+        assert model.base_model.rope_deltas is noted
+
+
+@pytest.mark.parametrize("name", ["llava", "qwen2_5_vl"])
+def test_another_picture_is_refused(name: str) -> None:
+    family, model = tiny(name)
+    inputs = family.inputs([family.prompt(3, 1)])
+    other = {k: v + 1 if k == "pixel_values" else v for k, v in inputs.items()}
+    with prune(model, plan((0.4, 2))) as session:
+        prefix = session.reuse(**inputs)
+        prefix.inputs(**inputs)
+        prefix.inputs(inputs["input_ids"])  # not said again: the same
+        with pytest.raises(InputError, match=r"pixel_values differs from that of the prompt that was run: this prefix"):
+            prefix.inputs(**other)
+
+
+def test_a_prefix_leaves_nothing_behind() -> None:
+    family, model = tiny("llava")
+    inputs = family.inputs([family.prompt(3, 1)])
+    with prune(model, plan((0.4, 2))) as session:
+        prefix = session.reuse(**inputs)
+        asked = prefix.inputs(**inputs)
+        copied = copy.deepcopy(asked[CACHE])
+        read = pickle.loads(pickle.dumps(asked[CACHE]))
+        assert waiting(asked[CACHE]) is not None
+        assert waiting(copied) is waiting(asked[CACHE])  # its first forward answers the same question
+        assert waiting(read) is None
+        go_on(model, asked)
+        assert waiting(asked[CACHE]) is None
 
 
 def test_a_method_that_reads_the_question() -> None:

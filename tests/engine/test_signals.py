@@ -11,9 +11,10 @@ import transformers
 from tests.support.families import FAMILIES, Prompt, tiny
 from tests.support.flash import STAND_IN, attending
 from tests.support.pruning import Reader, forward
+from tests.support.versions import cache_in
 from torch import Tensor
 
-from vlm_pruner import ImageRecord, MissingSignalError, PrunePlan, Stage, VisualTokens, prune
+from vlm_pruner import ImageRecord, MissingSignalError, PrunePlan, Stage, VisualTokens, VlmPrunerError, prune
 from vlm_pruner.methods.base import create
 
 FEW = ("llava", "llava-mistral", "llava_next", "llava_onevision", "qwen2_vl", "qwen2_5_vl")
@@ -80,10 +81,23 @@ def test_rows_and_keys_are_those_of_the_layer_before(name: str, cache: bool) -> 
         assert torch.equal(tokens.text, entered[2][row, text])
         assert torch.equal(tokens.words, entered[0][row, text])
         if not family.sliding:  # whose cache has forgotten most keys
-            keys = full.past_key_values.layers[1].keys
+            keys = cache_in(full).layers[1].keys
             assert torch.equal(tokens.keys, keys[row][:, places])
             assert torch.equal(tokens.text_keys, keys[row][:, text])
         assert torch.equal(tokens.coordinates(), record.position)
+
+
+def test_a_broken_prompt_does_not_disable_a_method_for_good() -> None:
+    """Its rows say nothing about how the layer makes its queries."""
+    family, model = tiny("llava")
+    good, bad = family.inputs([family.prompt(2, 1)]), family.inputs([family.prompt(2, 1)])
+    bad["pixel_values"] = bad["pixel_values"] * float("nan")
+    stages = (Stage(create("fastv"), 4, 2),)
+    with prune(model, PrunePlan(stages, min_visual_tokens=1)) as session:
+        with pytest.raises(VlmPrunerError):
+            forward(model, bad)
+        forward(model, good)
+        assert session.report.kept == 4
 
 
 @pytest.mark.parametrize("name", FEW)
@@ -192,9 +206,9 @@ def test_attention_of_a_second_turn_sees_the_first(kind: str) -> None:
     cache = transformers.DynamicCache(config=model.config)
     if kind == "static":
         cache = transformers.StaticCache(config=model.config, max_cache_len=100)
-    forward(model, first, past_key_values=cache)
+    forward(model, first, cache=cache)
     second["attention_mask"] = torch.ones_like(whole["input_ids"])
-    ((tokens, _),) = read(model, second, 2, past_key_values=cache)
+    ((tokens, _),) = read(model, second, 2, cache=cache)
     places = prompts[1].places[0] + len(prompts[0].ids)
     torch.testing.assert_close(tokens.attention, maps[:, -1][:, places], atol=1e-5, rtol=0)
 

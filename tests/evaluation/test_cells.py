@@ -10,7 +10,6 @@ import torch
 from vlm_pruner.budget import Keep, layer_average
 from vlm_pruner.errors import PlanError
 from vlm_pruner.evaluation.cells import BLIND, DOWNSAMPLE, Cell, build_grid, default_methods, equal_cost
-from vlm_pruner.evaluation.measures import visual_lengths
 from vlm_pruner.methods import PruningMethod, create, registry
 from vlm_pruner.types import Selection, Signal, VisualTokens
 
@@ -33,7 +32,7 @@ class First(PruningMethod):
 
 
 def average(cell: Cell) -> float:
-    return layer_average(visual_lengths(cell.plan, TOKENS, LAYERS))
+    return layer_average(cell.plan.lengths(TOKENS, LAYERS))
 
 
 def test_every_registered_method_is_there_by_default() -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from vlm_pruner.evaluation.measures import coverage, redundancy, visual_lengths
+from vlm_pruner.evaluation.measures import coverage, redundancy
 from vlm_pruner.methods import create
 from vlm_pruner.plan import PrunePlan, Stage
 
@@ -37,5 +37,5 @@ def test_coverage() -> None:
 def test_lengths_follow_the_stages_and_shares_mean_original_tokens() -> None:
     method = create("random")
     plan = PrunePlan((Stage(method, 0.5, None), Stage(method, 30, 2), Stage(method, 0.1, 3)))
-    assert visual_lengths(plan, 100, 5) == [50, 50, 30, 10, 10]
-    assert visual_lengths(PrunePlan.of("none", num_layers=3), 100, 3) == [100] * 3
+    assert plan.lengths(100, 5) == [50, 50, 30, 10, 10]
+    assert PrunePlan.of("none", num_layers=3).lengths(100, 3) == [100] * 3

@@ -44,8 +44,8 @@ def test_timing_is_shown_where_it_was_measured() -> None:
 
 def test_the_report_has_every_budget_every_type_and_what_could_not_run() -> None:
     text = markdown(RESULTS)
-    assert "## 64 visual tokens kept" in text
-    assert "## 32 visual tokens kept" in text
+    assert "## 64 visual tokens asked for" in text
+    assert "## 32 visual tokens asked for" in text
     assert "## 576" not in text
     assert "- **needs-clip** at 64, 32: no CLIP space" in text
     types = rows(text.split("per question type")[1])

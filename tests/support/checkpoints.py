@@ -23,7 +23,8 @@ LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 .,?!:;
 MARKS = ("<row>", "<fake>", "<global>", "<turn>", "<spare>")
 TEMPLATE = (
     "{{% for message in messages %}}{{{{ message['role'] }}}}: {{% for part in message['content'] %}}"
-    "{{% if part['type'] == 'image' %}}{image}{{% else %}}{{{{ part['text'] }}}}{{% endif %}}{{% endfor %}}\n{{% endfor %}}"
+    "{{% if part['type'] == 'image' %}}{image}{{% else %}}{{{{ part['text'] }}}}{{% endif %}}{{% endfor %}}\n"
+    "{{% endfor %}}"
     "{{% if add_generation_prompt %}}assistant: {{% endif %}}"
 )
 NATIVE = {"size": {"shortest_edge": 64, "longest_edge": 4096}, "temporal_patch_size": 2, "merge_size": 2}

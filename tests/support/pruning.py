@@ -8,6 +8,7 @@ from typing import Any, ClassVar, final
 
 import torch
 from tests.support.families import END, IMAGE, LAYERS, START, VIDEO, Prompt
+from tests.support.versions import CACHE
 from torch import Tensor
 
 from vlm_pruner.engine import Session
@@ -105,7 +106,7 @@ def generate(model: Any, inputs: dict[str, Any], **changes: Any) -> Any:
     if hasattr(model.base_model, "rope_deltas"):
         model.base_model.rope_deltas = None
     with torch.no_grad():
-        return model.generate(**inputs, **{**GENERATE, **changes})
+        return model.generate(**inputs, **{**GENERATE, **_renamed(changes)})
 
 
 def forward(model: Any, inputs: dict[str, Any], **changes: Any) -> Any:
@@ -113,4 +114,9 @@ def forward(model: Any, inputs: dict[str, Any], **changes: Any) -> Any:
     if hasattr(model.base_model, "rope_deltas"):
         model.base_model.rope_deltas = None
     with torch.no_grad():
-        return model(**inputs, **changes)
+        return model(**inputs, **_renamed(changes))
+
+
+def _renamed(changes: dict[str, Any]) -> dict[str, Any]:
+    """`cache=` under the name that the installed transformers give it."""
+    return {CACHE if name == "cache" else name: value for name, value in changes.items()}

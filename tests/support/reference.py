@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from tests.support.versions import CACHE
 from torch import Tensor
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import eager_mask
@@ -71,7 +72,7 @@ def masked(model: Any, dropped: dict[int, Tensor]) -> Iterator[None]:
 
     def count(module: Any, args: Any, kwargs: Any) -> None:
         hidden = args[0] if args else kwargs["hidden_states"]
-        cache = kwargs.get("past_key_values")
+        cache = kwargs.get(CACHE)
         _hidden.total = hidden.shape[1] + (int(cache.get_seq_length()) if cache is not None else 0)
 
     handle = text.layers[0].register_forward_pre_hook(count, with_kwargs=True)

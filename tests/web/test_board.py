@@ -62,7 +62,7 @@ def test_only_methods_that_say_the_same_agree(board, events):
 def test_a_bar_is_the_share_of_what_all_tokens_cost(board, events):
     for event in events:
         board.apply(event)
-    tokens = re.compile(r'<dt>visual tokens</dt><dd>(\d+)</dd><i style="width:([\d.]+)%')
+    tokens = re.compile(r'<dt>left at the end</dt><dd>(\d+)</dd><i style="width:([\d.]+)%')
     bars = [tokens.findall(board.card(number)) for number in range(3)]
     assert bars == [[("576", "100.0")], [("64", "11.1")], [("144", "25.0")]]
 

@@ -45,3 +45,11 @@ def test_only_the_embedded_model_is_said_to_be_small(tiny):
     assert "trained from scratch" not in about(tiny)
     assert "4 decoder layers" in about(tiny)
     assert "trained from scratch" in about(Loaded("embedded", tiny.model, tiny.processor))
+
+
+def test_a_method_that_no_layer_suits_is_offered_as_such(tiny):
+    one = Loaded("one layer", model(layers=1), tiny.processor)
+    labels = {name: label for label, name in method_options(one)}
+    assert labels.keys() == registry().keys() - {"none"}
+    assert labels["fastv"].endswith(" (not on this model)")
+    assert not labels["divprune"].endswith(" (not on this model)")

@@ -146,3 +146,30 @@ def test_warming_up_leaves_the_model_unpruned(tiny):
     before = hooks()
     Service(tiny).warm_up(IMAGE)
     assert hooks() == before
+
+
+def test_a_cold_start_is_no_cost_of_a_plan(tiny, monkeypatch):
+    """Every plan runs once, untimed, on inputs of new shapes: what the first run pays for is sold as saving else."""
+    calls = []
+    generate = tiny.model.generate
+
+    def counted(**inputs):
+        calls.append(inputs["max_new_tokens"])
+        return generate(**inputs)
+
+    monkeypatch.setattr(tiny.model, "generate", counted)
+    service = Service(tiny)
+    choices = [Choice("grid", 11), Choice("random", 25)]
+    list(service.compare(IMAGE, QUESTION, choices, max_new_tokens=3))
+    assert calls == [2, 3] * 3
+    calls.clear()
+    list(service.compare(IMAGE, QUESTION, choices, max_new_tokens=3))
+    assert calls == [3] * 3, "these plans and shapes are warm"
+    calls.clear()
+    list(service.compare(IMAGE, QUESTION + " what ?", choices[:1], max_new_tokens=3))
+    assert calls == [2, 3] * 2
+
+
+def test_a_question_that_leaves_no_room_for_its_answer_is_refused_at_once(tiny):
+    with pytest.raises(InputError, match="this model has places for 2048"):
+        list(Service(tiny).compare(IMAGE, QUESTION, [], max_new_tokens=4000))

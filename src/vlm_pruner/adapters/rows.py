@@ -64,6 +64,7 @@ class Gemma4(Adapter):
 
     model_types = ("gemma4", "gemma4_unified")
     per_token = frozenset({"per_layer_input"})
+    handed_on = frozenset({"shared_kv_states"})
 
     def image_layouts(self, config: Any, encoded: Encoded) -> list[Layout]:
         return [raster(1, *size) for size in self._sizes(config, encoded, "image_position_ids")]

@@ -82,8 +82,8 @@ def name_of(plan: PrunePlan) -> str:
     stages = plan.stages
     if all(stage.method.name == "none" for stage in stages):
         return "all tokens"
-    if plan.asked is not None and len({stage.method for stage in stages}) == 1:
-        return f"{stages[0].method.name} {plan.asked}"
+    if plan.made_by is not None:
+        return f"{plan.made_by} {plan.asked}"
     return " + ".join(f"{stage.method.name} {stage.keep}" for stage in stages)
 
 
@@ -152,10 +152,13 @@ def _answers(
     patient: bool,
 ) -> list[Answer | Refused]:
     """Warm-up, timed rounds, forced run. The first of `every` is the untouched model."""
-    plans, found, spent = {}, dict(enumerate(every)), 0.0
+    plans: dict[int, PrunePlan] = {}
+    found: dict[int, Answer | Refused] = {}
+    spent = 0.0
     for number, plan in enumerate(every):
         progress(f"warming up, {number + 1} of {len(every)}", 0.3 * number / len(every))
         if isinstance(plan, Refused):
+            found[number] = plan
             continue
         try:
             spent += sum(_run(loaded, inputs, plan, max_new_tokens).milliseconds)
@@ -176,7 +179,7 @@ def _answers(
         progress(f"probabilities, {step + 1} of {len(plans)}", 0.8 + 0.2 * step / len(plans))
         forced = _run(loaded, inputs, plan, len(reference), force=reference)
         found[number] = _answer(loaded, plan, timed[number], forced.probability)
-    return [found[number] for number in range(len(every))]  # type: ignore[misc]  # plans have become answers
+    return [found[number] for number in range(len(every))]
 
 
 @dataclass(frozen=True)
@@ -260,7 +263,9 @@ def _answer(loaded: Loaded, plan: PrunePlan, trials: list[_Trial], full_probabil
         tokens=len(last.ids),
         times=times,
         report=replace(
-            last.report, prefill_ms=times.prefill_ms, selection_ms=times.selection_ms,
+            last.report,
+            prefill_ms=times.prefill_ms,
+            selection_ms=times.selection_ms,
             decode_ms_per_token=times.decode_ms_per_token,
         ),
         images=last.images,

@@ -7,6 +7,7 @@ from itertools import groupby
 
 from vlm_pruner.asking.answers import Run
 from vlm_pruner.budget import Keep
+from vlm_pruner.methods.base import method_class
 from vlm_pruner.plan import PrunePlan, Stage
 
 __all__ = ["describe", "facts", "one_token", "title_of"]
@@ -54,7 +55,9 @@ def title_of(plan: PrunePlan) -> str:
     parts = [(title, list(stages)) for title, stages in groupby(plan.stages, key=lambda stage: stage.method.title)]
     if len(plan.stages) == 1:
         return f"{parts[0][0]}, {_budget([plan.stages[0].keep])}"
-    return " + ".join(f"{title}: {_budget([s.keep for s in stages])} {_places(stages)}" for title, stages in parts)
+    told = " + ".join(f"{title}: {_budget([s.keep for s in stages])} {_places(stages)}" for title, stages in parts)
+    maker = None if plan.made_by is None else method_class(plan.made_by).title
+    return told if maker is None or maker == parts[0][0] else f"{maker} = {told}"
 
 
 def _budget(keeps: Sequence[Keep]) -> str:

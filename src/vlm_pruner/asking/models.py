@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -18,7 +18,7 @@ from vlm_pruner.asking.prompts import prompt_inputs
 from vlm_pruner.engine.support import obstacle
 from vlm_pruner.errors import InputError, UnsupportedModelError, VlmPrunerError, first_line, missing_package
 
-__all__ = ["EMBEDDED", "Loaded", "open_device", "open_model"]
+__all__ = ["EMBEDDED", "Loaded", "moved", "open_device", "open_model"]
 
 EMBEDDED = "embedded"
 """The name of the small model inside the package."""
@@ -57,12 +57,18 @@ class Loaded:
         if places is not None and length + answer > places:
             behind = f", and an answer of up to {answer} has no room behind it" if length <= places else ""
             raise InputError(f"the prompt has {length} tokens; this model has places for {places}{behind}")
-        return {name: self._moved(value) for name, value in ready.items()}
+        return moved(self.model, ready)
 
-    def _moved(self, value: Any) -> Any:
+
+def moved(model: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """What a processor gave, on the model's device, and whatever is no whole number in its dtype."""
+
+    def one(value: Any) -> Any:
         if not isinstance(value, Tensor):
             return value
-        return value.to(self.model.device, self.model.dtype if value.is_floating_point() else None)
+        return value.to(model.device, model.dtype if value.is_floating_point() else None)
+
+    return {name: one(value) for name, value in inputs.items()}
 
 
 def open_model(name: str = EMBEDDED, *, device: str = "auto", dtype: str = "auto") -> Loaded:

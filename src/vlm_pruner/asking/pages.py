@@ -48,7 +48,7 @@ def answers_page(
         model=f"{loaded.name}, {device}, {dtype}",
         notes=(
             f"Times are medians of {full.times.runs} runs, taken in turn after a warm-up, on {device}.",
-            "Asked for, and left at the end: methods with a schedule may end with fewer tokens than they were asked for. "
+            "Left at the end: methods with a schedule may end with fewer tokens than they were asked for. "
             "Per layer: visual tokens that enter a decoder layer, mean over the layers; that is what a budget costs.",
             "First token: vision tower, prefill and selection. FLOPs and KV bytes are counted for the language model.",
             "Probabilities are products over the tokens of an answer, end mark included; decoding is greedy.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ from vlm_pruner.asking.colours import as_shown
 from vlm_pruner.asking.shapes import check_shape, refusal
 from vlm_pruner.errors import InputError, first_line
 
-__all__ = ["prompt_inputs"]
+__all__ = ["Form", "prompt_inputs", "prompt_text", "read_prompt"]
 
 Form = Callable[[str, int, str], str | None]
 """`Adapter.prompt`: (placeholder, number of images, question) -> prompt."""
@@ -36,15 +37,26 @@ def prompt_inputs(
         raise InputError("the question is empty")
     _check_text(question)
     _check_tokens(processor, question)
-    shown = [as_shown(one) for one in ([image] if isinstance(image, Image.Image) else image or ())]
+    shown = [image] if isinstance(image, Image.Image) else list(image or ())
+    return read_prompt(processor, prompt_text(processor, question, len(shown), form), shown)
+
+
+def read_prompt(processor: Any, text: str, shown: Sequence[Image.Image]) -> dict[str, Any]:
+    """What `generate` takes for a whole prompt, placeholders of the images included.
+
+    Raises:
+        InputError: a picture, or the lack of one, that the processor refuses.
+    """
+    shown = [as_shown(one) for one in shown]
     for one in shown:
         check_shape(processor, one)
-    text = _prompt(processor, question, len(shown), form)
     start = getattr(processor.tokenizer, "bos_token", None)
     options = {"add_special_tokens": False} if start and text.startswith(start) else {}
     pictures = {"images": shown} if shown else {}
     try:
-        made = dict(processor(text=[text], return_tensors="pt", **pictures, **options))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of the processor's own code, whoever calls it
+            made = dict(processor(text=[text], return_tensors="pt", **pictures, **options))
     except Exception as error:  # processors raise whatever they stumble over
         raise refusal(processor, shown, error) from error
     return {name: value for name, value in made.items() if name not in _UNREAD}
@@ -76,7 +88,12 @@ def _check_tokens(processor: Any, question: str) -> None:
             )
 
 
-def _prompt(processor: Any, question: str, images: int, form: Form | None) -> str:
+def prompt_text(processor: Any, question: str, images: int, form: Form | None) -> str:
+    """The whole prompt of a question about so many images.
+
+    Raises:
+        InputError: a model without a prompt form.
+    """
     own = getattr(processor, "chat_template", None)
     template = own or getattr(processor.tokenizer, "chat_template", None)
     if template:

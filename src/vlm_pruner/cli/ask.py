@@ -60,9 +60,7 @@ def ask(
     else:
         _print(question, answers)
         if overlay is not None and problem is None:
-            console().print(
-                f"overlay: {drawn or 'not drawn, nothing was pruned'}", markup=False, soft_wrap=True
-            )
+            console().print(f"overlay: {drawn or 'not drawn, nothing was pruned'}", markup=False, soft_wrap=True)
     if problem is not None:  # the answers are told all the same
         raise problem
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vlm_pruner.budget import Keep
 from vlm_pruner.cli.console import complain, console, note, progress, quiet
 from vlm_pruner.cli.files import RESULTS, saving, writable
-from vlm_pruner.cli.options import Device, Dtype, Model, parse_counts, parse_list
+from vlm_pruner.cli.options import Device, Dtype, Model, parse_keep, parse_list
 from vlm_pruner.errors import BackendUnavailableError, InputError
 
 if TYPE_CHECKING:
@@ -25,7 +28,14 @@ def bench(
     methods: Annotated[
         str, typer.Option("--methods", help="Names with commas between, or 'all'; 'none' is always measured.")
     ] = "all",
-    keep: Annotated[str, typer.Option("--keep", help="Tokens kept, with commas between.")] = "192,128,64,32",
+    keep: Annotated[
+        str | None,
+        typer.Option(
+            "--keep",
+            help="Tokens kept, with commas between; shares for pictures of any size.",
+            show_default="192,128,64,32; 0.333,0.222,0.111,0.056 where pictures have no fixed number of tokens",
+        ),
+    ] = None,
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="Runs of methods that draw lots.")] = 5,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="The first so many questions a type.")] = None,
     split: Annotated[str, typer.Option("--split", help="test or validation.")] = "test",
@@ -35,7 +45,7 @@ def bench(
     ] = "nominal",
     tiny: Annotated[bool, typer.Option("--tiny", help="One question a type at 64 tokens: a smoke test.")] = False,
     output: Annotated[
-        Path, typer.Option("-o", "--output", help="The JSON to write; tables, curves, times, answers lie beside it.")
+        Path, typer.Option("-o", "--output", help="The .json to write; tables, curves, times, answers lie beside it.")
     ] = Path("bench.json"),
     jobs: Annotated[int, typer.Option("--jobs", min=0, help="Processes; 0 = one a core, one on a GPU.")] = 0,
     repeats: Annotated[int, typer.Option("--repeats", min=0, help="Timed prefills per method; 0 times none.")] = 5,
@@ -44,37 +54,68 @@ def bench(
     dtype: Dtype = "auto",
 ) -> None:
     """Measure what methods answer right, what they keep and what it costs. Killed, it goes on where it was."""
+    from vlm_pruner.asking import one_token
     from vlm_pruner.evaluation.bench import describe, run_bench
     from vlm_pruner.evaluation.cells import build_grid, default_methods
     from vlm_pruner.evaluation.timing import measure_cells
+    from vlm_pruner.report import provenance
 
     if equal not in ("nominal", "layer-average"):
         raise InputError(f"--equal is nominal or layer-average, not {equal!r}")
-    if tiny:
-        limit, keep, seeds, repeats = 1, "64", 2, min(repeats, 1)
-    writable(output)
-    quiet()
-    names, budgets = default_methods() if methods == "all" else parse_list(methods), parse_counts(keep)
+    budgets = None if keep is None else [parse_keep(text) for text in parse_list(keep)]
+    names = default_methods() if methods == "all" else parse_list(methods)
     names = names if "none" in names else ["none", *names]  # all that is told is a share of its accuracy
+    for path in (output, *_beside(output).values()):
+        writable(path, RESULTS if path == output else ())
+    limit, seeds, repeats = (1, 2, min(repeats, 1)) if tiny else (limit, seeds, repeats)
+    quiet()
     load = partial(load_setup, model, device, dtype, split, limit)
-    setup = load()
-    about = describe(setup, model)
+    with progress(f"loading {model}"):
+        setup = load()
+        about = describe(setup, model)
+    budgets = budgets or _budgets(about["tokens"], tiny)
+    note(one_token(budgets, about["tokens"] or 0))
     grid = build_grid(
         names, budgets, seeds=seeds, layers=about["layers"], tokens=about["tokens"], equal=equal == "layer-average"
     )
     workers = jobs or (1 if setup.model.device.type == "cuda" else os.cpu_count() or 1)
-    with progress("answers") as say:
+    with progress("answers") as say, _told_where(output):
         results = run_bench(
             load, grid, output, name=model, split=about_split(split, limit), setup=setup, workers=workers,
-            progress=lambda done, total: say(f"{done} of {total} answers", done / max(1, total)),
+            about=provenance(), progress=lambda done, total: say(f"{done} of {total} answers", done / max(1, total)),
         )  # fmt: skip
         timing = {}
         if repeats:
-            timing = measure_cells(
+            timing = provenance() | measure_cells(
                 setup, grid.cells, setup.questions[:1], repeats=repeats,
                 progress=lambda done, total: say(f"timed {done} of {total} times", done / total),
             )  # fmt: skip
     _write(results, timing, output)
+
+
+def _beside(output: Path) -> dict[str, Path]:
+    """What is written beside the results, by what it is."""
+    endings = {"answers": ".answers.jsonl", "times": ".timing.json", "tables": ".md", "curves": ".png"}
+    return {name: output.with_suffix(ending) for name, ending in endings.items()}
+
+
+def _budgets(tokens: int | None, tiny: bool) -> list[Keep]:
+    """The usual budgets: counts, or about the same shares where pictures have no fixed number of tokens."""
+    if tokens is None:
+        return [0.111] if tiny else [0.333, 0.222, 0.111, 0.056]
+    return [64] if tiny else [192, 128, 64, 32]
+
+
+@contextmanager
+def _told_where(output: Path) -> Iterator[None]:
+    """Ctrl-C within the block is told in one line: every answer is on the disk as soon as it is there."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        complain(
+            f"stopped; what was answered is in {_beside(output)['answers']}, and the same command goes on from there"
+        )
+        raise typer.Exit(130) from None
 
 
 def load_setup(name: str, device: str, dtype: str, split: str, limit: int | None) -> Setup:
@@ -100,22 +141,24 @@ def about_split(split: str, limit: int | None) -> dict[str, Any]:
 
 
 def _write(results: BenchResults, timing: dict[str, Any], output: Path) -> None:
-    """Times, tables and curves beside the results; the tables on the screen too."""
+    """The tables on the screen; times, tables and curves beside the results."""
     from vlm_pruner.evaluation.plots import plot_curves
     from vlm_pruner.evaluation.results import write_json
     from vlm_pruner.evaluation.table import markdown
 
-    written = [output]
-    if timing:
-        write_json(output.with_suffix(".timing.json"), timing)
-        written.append(output.with_suffix(".timing.json"))
+    beside, written, out = _beside(output), [output], console()
     text = markdown(results, timing.get("methods"))
-    output.with_suffix(".md").write_text(text, encoding="utf-8")
-    written.append(output.with_suffix(".md"))
+    out.print(text, markup=False, soft_wrap=True)
+    if timing:
+        with saving(beside["times"]):
+            write_json(beside["times"], timing)
+        written.append(beside["times"])
+    with saving(beside["tables"]):
+        beside["tables"].write_text(text, encoding="utf-8")
+    written.append(beside["tables"])
     try:
-        written.append(plot_curves(results, output.with_suffix(".png")))
+        with saving(beside["curves"]):
+            written.append(plot_curves(results, beside["curves"]))
     except BackendUnavailableError as error:
         complain(str(error))
-    out = console()
-    out.print(text, markup=False, soft_wrap=True)
     out.print("written: " + ", ".join(map(str, written)), markup=False, soft_wrap=True)

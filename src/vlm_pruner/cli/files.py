@@ -33,8 +33,9 @@ def writable(path: Path, endings: Sequence[str] = (), *, read: str = "") -> Path
     Raises:
         InputError: it is a folder, or the file that is read; it cannot be written; it has none of the endings.
     """
-    if path.is_dir():
-        raise InputError(f"{str(path)!r} is a folder; name a file in it")
+    with saving(path):
+        if path.is_dir():
+            raise InputError(f"{str(path)!r} is a folder; name a file in it")
     if endings and path.suffix.lower() not in endings:
         raise InputError(f"cannot tell from {str(path)!r} what to write: end it with {', '.join(endings)}")
     with saving(path):

@@ -3,45 +3,99 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+import typer
 from rich.table import Table
 
-from vlm_pruner.cli.console import console, print_json, quiet
-from vlm_pruner.cli.options import Json
+from vlm_pruner.cli.console import console, print_json, progress, quiet
+from vlm_pruner.cli.options import Device, Dtype, Json
+
+if TYPE_CHECKING:
+    from vlm_pruner.methods import PruningMethod
 
 __all__ = ["first_sentence", "methods", "models"]
 
+LAYERS, TOKENS, KEEP = 32, 576, 64  # of the model and the budget that the list counts for
 
-def methods(json: Json = False) -> None:
-    """List the pruning methods: names, papers, where they prune and what they need."""
+
+def methods(
+    model: Annotated[
+        str | None, typer.Option("--model", help="Try every method on this model, and say which cannot run and why.")
+    ] = None,
+    json: Json = False,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+) -> None:
+    """List the pruning methods: names, papers, where they prune, what they leave and what they need."""
     from vlm_pruner.methods import registry
 
+    reasons = None if model is None else _tried(model, device, dtype)
     known = list(registry().values())
     if json:
-        print_json(
-            [
-                {
-                    "name": cls.name,
-                    "title": cls.title,
-                    "source": cls.source,
-                    "layer": cls.default_layer,
-                    "question_aware": cls.question_aware,
-                    "needs": sorted(signal.value for signal in cls.needs),
-                    "summary": first_sentence(cls),
-                }
-                for cls in known
-            ]
-        )
+        print_json([_as_json(cls) | _fitting(reasons, cls.name) for cls in known])
         return
-    table = _table("name", "prunes\nbefore", "reads the\nquestion", "needs", "method and source")
-    table.columns[3].min_width = 16  # the longest signal in one piece, also on 80 columns
+    if reasons is not None:
+        table = _table("name", "runs on\nthis model", "why not")
+        for cls in known:
+            table.add_row(cls.name, "no" if reasons[cls.name] else "yes", reasons[cls.name])
+        console().print(table)
+        return
+    table = _table("name", "prunes\nbefore", "left,\na layer", "asks", "needs", "method and source")
+    table.columns[4].min_width = 16  # the longest signal in one piece, also on 80 columns
     for cls in known:
         layer = "LLM" if cls.default_layer is None else f"layer {cls.default_layer}"
         needs = ", ".join(sorted(signal.value for signal in cls.needs)) or "-"
+        left, average = _left(cls)
         about = f"{cls.title}: {cls.source}"
-        table.add_row(cls.name, layer, "yes" if cls.question_aware else "no", needs, about)
+        counts = f"{left}, {average:.0f}"
+        table.add_row(cls.name, layer, counts, "yes" if cls.question_aware else "no", needs, about)
     console().print(table)
+    console().print(
+        f"Left, a layer: of {TOKENS} tokens in {LAYERS} layers, what {KEEP} asked for leave at the end, and the mean "
+        "over the layers. Asks: it reads the question.",
+        style="dim",
+    )
+
+
+def _tried(name: str, device: str, dtype: str) -> dict[str, str]:
+    """Every method with the reason why the model of that name cannot run it."""
+    from vlm_pruner import asking
+
+    with progress(f"loading {name}") as say:
+        quiet()
+        loaded = asking.open_model(name, device=device, dtype=dtype)
+        inputs = loaded.inputs("What is this?", asking.open_image(asking.DEMO_IMAGE))
+        return asking.fits(loaded.model, inputs, progress=say)
+
+
+def _fitting(reasons: dict[str, str] | None, name: str) -> dict[str, Any]:
+    return {} if reasons is None else {"runs": not reasons[name], "why_not": reasons[name]}
+
+
+def _as_json(cls: type[PruningMethod]) -> dict[str, Any]:
+    left, average = _left(cls)
+    return {
+        "name": cls.name,
+        "title": cls.title,
+        "source": cls.source,
+        "layer": cls.default_layer,
+        "asked": KEEP,
+        "left": left,
+        "layer_average": average,
+        "question_aware": cls.question_aware,
+        "needs": sorted(signal.value for signal in cls.needs),
+        "summary": first_sentence(cls),
+    }
+
+
+def _left(cls: type[PruningMethod]) -> tuple[int, float]:
+    """Tokens at the end and, mean over the layers, in a layer, where `KEEP` are asked for."""
+    from vlm_pruner.budget import layer_average
+    from vlm_pruner.plan import PrunePlan
+
+    lengths = PrunePlan.of(cls.name, KEEP, num_layers=LAYERS).lengths(TOKENS, LAYERS)
+    return lengths[-1], layer_average(lengths)
 
 
 def models(json: Json = False) -> None:

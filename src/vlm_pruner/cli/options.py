@@ -18,7 +18,6 @@ __all__ = [
     "Model",
     "Question",
     "Tokens",
-    "parse_counts",
     "parse_keep",
     "parse_list",
 ]
@@ -51,18 +50,6 @@ def parse_keep(text: str) -> Keep:
             if not str(error).startswith(("invalid literal", "could not convert")):
                 raise
     return check_keep(text)
-
-
-def parse_counts(text: str) -> list[int]:
-    """Token counts from "192,128,64".
-
-    Raises:
-        InputError: not whole numbers.
-    """
-    try:
-        return [int(part) for part in parse_list(text)]
-    except ValueError:
-        raise InputError(f"expected whole numbers with commas between, got {text!r}") from None
 
 
 def parse_list(text: str) -> list[str]:

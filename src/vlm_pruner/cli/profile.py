@@ -38,6 +38,7 @@ def profile(
     """Measure encoder, selection, prefill, decode and memory, beside the FLOP model and the limit."""
     import torch
 
+    from vlm_pruner.asking import one_token
     from vlm_pruner.methods import method_class
     from vlm_pruner.profiling import profile as measure
     from vlm_pruner.profiling import subject_named
@@ -47,23 +48,26 @@ def profile(
     method_class(method)
     if plot is not None:
         figure_class()
-        writable(plot, PLOTS)
+        writable(plot, PLOTS, read=image or "")
     before = torch.get_num_threads()
     torch.set_num_threads(threads or before)
     try:
         with progress(f"loading {model}") as say:
             quiet()
-            subject = subject_named(model, tokens=tokens, image=image, device=device, dtype=dtype)
-            result = measure(subject.model, subject.inputs, method, name=subject.name, keep=budgets, layer=layer,
-                             new_tokens=new_tokens, repeats=repeats, progress=say)  # fmt: skip
+            subject = subject_named(model, tokens=tokens, image=image, device=device, dtype=dtype, tell=note)
+            result = measure(
+                subject.model, subject.inputs, method, name=subject.name, image=subject.image, keep=budgets,
+                layer=layer, new_tokens=new_tokens, repeats=repeats, progress=say,
+            )  # fmt: skip
     finally:
         torch.set_num_threads(before)
-    if plot is not None:
-        result.plot(plot)
+    note(one_token(budgets, sum(result.image_tokens)))
     if json:
         print_json(result.to_dict())
-        return
-    out = console()
-    out.print(result.table(), markup=False, soft_wrap=True)
+    else:
+        console().print(result.table(), markup=False, soft_wrap=True)
     if plot is not None:
-        out.print(f"plot: {plot}", markup=False)
+        with saving(plot):
+            result.plot(plot)
+        if not json:
+            console().print(f"plot: {plot}", markup=False, soft_wrap=True)

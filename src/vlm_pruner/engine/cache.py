@@ -50,7 +50,12 @@ class PrunedLayer:
     pruned_dropped: int = 0  # unpruned length minus stored length
     # Unpruned length up to the last pruned token, below which nothing may be cropped. Constant while decoding: a
     # counter that changed every step would make a compiled decode step recompile every step.
-    pruned_floor: int = 0
+    pruned_floor: int | Tensor = 0
+
+    def __reduce__(self) -> Any:
+        """Copied and pickled by the classes that it is mixed of: the mixture itself has no name in a module."""
+        mixin, stock = type(self).__bases__
+        return _restore, (mixin, stock), vars(self)
 
     def get_seq_length(self) -> Any:
         return super().get_seq_length() + self.pruned_dropped  # type: ignore[misc]
@@ -109,8 +114,8 @@ class PrunedLayer:
         if left < self.pruned_floor:
             self.pruned_state.spoiled |= self.pruned_state.sites[0] > 0
             raise PrunedCacheError(
-                f"cannot crop a pruned cache to {left} tokens: up to token {self.pruned_floor} it holds a pruned "
-                "image, and no longer what was dropped there"
+                f"cannot crop a pruned cache to {int(left)} tokens: up to token {int(self.pruned_floor)} it holds a "
+                "pruned image, and no longer what was dropped there"
             )
         self.pruned_catch_up()
         super().crop(tokens_to_remove)  # type: ignore[misc]
@@ -157,6 +162,11 @@ def _pruned_class(mixin: type[PrunedLayer], stock: type) -> type[Any]:
             )
         _CLASSES[mixin, stock] = type(f"Pruned{stock.__name__}", (mixin, stock), {})
     return _CLASSES[mixin, stock]
+
+
+def _restore(mixin: type[PrunedLayer], stock: type) -> Any:
+    """An empty layer of the pruned form of a stock class, to be filled with its contents."""
+    return object.__new__(_pruned_class(mixin, stock))
 
 
 def signature(layer: Any, level: int) -> Signature:

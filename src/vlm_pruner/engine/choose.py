@@ -23,14 +23,23 @@ def prune_stage(
     kept: Kept | None,
     hidden: Tensor,
     tokens_of: Callable[[ImageState], VisualTokens],
+    earlier: dict[int, list[Selection]],
 ) -> tuple[Kept | None, Tensor]:
     """The survivors after `stage` and the hidden states [b, k, d] that are left; unchanged if nothing is to be dropped.
+
+    Args:
+        earlier: choices by site of a prompt that is sent again, which are made once; this one is noted there.
 
     Raises:
         MissingSignalError: the model does not have what the method needs.
         InvalidSelectionError: the method returned no proper choice.
     """
-    chosen = _select(stage, [i for i in prompt.images if i.budget(stage) < i.count], tokens_of)
+    cut = [i for i in prompt.images if i.budget(stage) < i.count]
+    if stage.site in earlier:
+        chosen = list(zip(cut, earlier[stage.site], strict=True))
+    else:
+        chosen = _select(stage, cut, tokens_of, hidden.shape[-1])
+        earlier[stage.site] = [selection for _, selection in chosen]
     for image, selection in chosen:
         _record(stage, image, selection)
     for image in prompt.images:
@@ -52,7 +61,7 @@ def prune_stage(
 
 @torch.no_grad()
 def _select(
-    stage: Stage, images: list[ImageState], tokens_of: Callable[[ImageState], VisualTokens]
+    stage: Stage, images: list[ImageState], tokens_of: Callable[[ImageState], VisualTokens], width: int
 ) -> list[tuple[ImageState, Selection]]:
     """Images of equal size and budget share one call of the method."""
     groups: dict[tuple[int, int], list[ImageState]] = {}
@@ -70,8 +79,14 @@ def _select(
             )
         chosen += zip(group, selections, strict=True)
     for image, selection in chosen:
-        selection.validate(image.count, image.budget(stage))
-    return chosen
+        if not isinstance(selection, Selection):
+            raise InvalidSelectionError(
+                f"{stage.method.name}: select returns a Selection(index=...) of int64 [keep], got a "
+                f"{type(selection).__name__}"
+            )
+        selection.validate(image.count, image.budget(stage), width)
+    of = {id(image): selection for image, selection in chosen}
+    return [(image, of[id(image)]) for image in images]  # in the order of the prompt, not of the groups
 
 
 def _record(stage: Stage, image: ImageState, selection: Selection) -> None:

@@ -69,7 +69,7 @@ def follow(
         PrunedCacheError: a cache that was filled in another order.
         UnsupportedModelError: an argument that follows the sequence, and has no rule.
     """
-    cache = kwargs.get("past_key_values")
+    cache = kwargs.get(parts.layer_cache)
     layer, places, ragged = None, None, fwd.kept is not None and fwd.kept.valid is not None
     if cache is not None:
         layers = cache.layers
@@ -108,18 +108,13 @@ def _enter_cache(fwd: Forward, cache: Any, index: int, level: int, hidden: Tenso
     if kind not in fwd.places:
         offset = layer.get_mask_sizes(fwd.length)[1]
         query = _query_places(fwd, past, hidden)
-        if fwd.state.sites[0] == 0 and getattr(layer, "max_cache_len", None) and not layer.is_sliding:
-            # No layer holds the whole sequence, so that none overflows: places beyond the mask would not be seen.
-            message = f"a static cache of {layer.max_cache_len} places is too short: pruned tokens keep theirs"
-            torch._assert_async((query <= layer.max_cache_len).all(), message)
         fwd.places[kind] = Places(query, _key_places(fwd, cache, index, kind, query), offset)
         if fwd.kept is not None and fwd.kept.valid is not None:
             fwd.state.ragged = True
     if fwd.kept is not None:
         layer.pruned_dropped += fwd.length - hidden.shape[1]
-        if not isinstance(past, Tensor):  # preallocated layers cannot be cropped anyway
-            assert fwd.prompt is not None
-            layer.pruned_floor = past + fwd.length - fwd.prompt.tail
+        assert fwd.prompt is not None
+        layer.pruned_floor = past + fwd.length - fwd.prompt.tail
     return layer, fwd.places[kind]
 
 
@@ -153,7 +148,7 @@ def _follow_queries(fwd: Forward, parts: Parts, level: int, kwargs: dict[str, An
     """Cut the arguments that have one entry per query down to the surviving ones."""
     assert fwd.kept is not None
     for name, value in list(kwargs.items()):
-        if name in ("attention_mask", "past_key_values", "hidden_states") or value is None:
+        if name in ("attention_mask", "hidden_states", parts.layer_cache) or value is None:
             continue
         if name == "position_embeddings":
             kwargs[name] = _once(fwd, value, ("rotary", level), _cut_rotary)
@@ -165,10 +160,18 @@ def _follow_queries(fwd: Forward, parts: Parts, level: int, kwargs: dict[str, An
                 kwargs[name] = _once(fwd, value, ("positions", level), _cut_positions)
         elif name in parts.adapter.per_token:
             kwargs[name] = gather_rows(value, fwd.kept.index)
-        elif isinstance(value, Tensor) and value.dim() > 0 and fwd.length in value.shape:
+        elif name not in parts.adapter.handed_on and (shape := _follows(value, fwd.length)) is not None:
             raise UnsupportedModelError(
-                f"{parts.name}: decoder layer argument {name!r} of shape {tuple(value.shape)} has no rule for pruning"
+                f"{parts.name}: decoder layer argument {name!r} of shape {shape} has no rule for pruning"
             )
+
+
+def _follows(value: Any, length: int) -> tuple[int, ...] | None:
+    """The shape of a tensor in `value` that has one entry per query, None if there is none."""
+    if isinstance(value, Tensor):
+        return tuple(value.shape) if length in value.shape else None
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    return next((shape for each in inner if (shape := _follows(each, length)) is not None), None)
 
 
 def _once(fwd: Forward, value: Any, tag: Any, make: Callable[[Forward, Any], Any]) -> Any:

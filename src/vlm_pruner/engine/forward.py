@@ -11,9 +11,11 @@ from torch import Tensor
 from vlm_pruner.adapters.base import Encoded, Modality
 from vlm_pruner.engine.cache import CacheState, Signature
 from vlm_pruner.engine.clock import Mark
+from vlm_pruner.engine.generation import Generation
 from vlm_pruner.engine.masks import Places
 from vlm_pruner.engine.prompt import Prompt
 from vlm_pruner.engine.rows import Kept
+from vlm_pruner.types import Selection
 
 if TYPE_CHECKING:
     from vlm_pruner.engine.signals import LayerTap
@@ -26,10 +28,14 @@ class Forward:
     """One call of the model between its base pre-hook and post-hook."""
 
     arguments: dict[str, Any]
+    cache: Any  # among the arguments, None if there is none
     prompt: Prompt | None  # set if this forward carries images
     state: CacheState | None  # of the cache it goes on from, or makes
     encoded: dict[Modality, Encoded] = field(default_factory=dict)
+    generation: Generation | None = None  # the call of generate that this is a part of
+    looked: bool = False  # pictures were found among the arguments
     first: bool = False  # nothing was in the cache
+    past: int | Tensor = 0  # places that were in the cache before, if this forward carries images
     length: int = 0  # q, places of the chunk
     kept: Kept | None = None  # None = all q places
     levels: list[Kept | None] = field(default_factory=list)  # the same after each stage
@@ -60,6 +66,16 @@ class Forward:
         """Note what was made of `thing`, and return it."""
         self.made.append((thing, tag, made))
         return made
+
+    @property
+    def earlier(self) -> dict[int, list[Selection]]:
+        """What was chosen by site when `generate` sent this prompt before; where choices are noted."""
+        return {} if self.generation is None or self.cache is not None else self.generation.chosen
+
+    @property
+    def rows(self) -> int:
+        """Rows of the chunk that are left, padding of ragged ones included."""
+        return self.length if self.kept is None else self.kept.index.shape[1]
 
     @property
     def input(self) -> Tensor:

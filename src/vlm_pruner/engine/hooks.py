@@ -15,13 +15,16 @@ import functools
 import inspect
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 
-from vlm_pruner.adapters.base import Encoded, Modality
+from vlm_pruner.adapters.base import Modality
+from vlm_pruner.engine.busy import Busy
 from vlm_pruner.engine.cache import CacheState, release, state_of
+from vlm_pruner.engine.calls import Calls, encoded_before
+from vlm_pruner.engine.checks import check_layers, check_logits, check_pruned, check_room
 from vlm_pruner.engine.clock import mark
 from vlm_pruner.engine.forward import Forward
 from vlm_pruner.engine.full_length import scatter_outputs
@@ -29,8 +32,8 @@ from vlm_pruner.engine.layers import LayerHooks, Local
 from vlm_pruner.engine.prompt import read_prompt
 from vlm_pruner.engine.queries import projections
 from vlm_pruner.engine.records import Recorder
+from vlm_pruner.engine.release import cache_in, given_cache, unseen
 from vlm_pruner.engine.support import Parts, check_backend, check_checkpointing
-from vlm_pruner.engine.vision import VisionTap
 from vlm_pruner.engine.wants import ATTENTION, ENTERED, FROM_LAYER_BEFORE, reads
 from vlm_pruner.errors import PrunedCacheError, UnsupportedModelError
 from vlm_pruner.plan import PrunePlan
@@ -38,10 +41,8 @@ from vlm_pruner.types import Signal
 
 __all__ = ["Hooks"]
 
-_MODALITIES: tuple[Modality, ...] = ("image", "video")
 _PIXELS = ("pixel_values", "pixel_values_videos", "pixel_values_images")
 _PACKED = ("cu_seq_lens_q", "cu_seq_lens_k", "cu_seqlens_q", "cu_seqlens_k")
-_NOTE = "_vlm_pruner_encoded"  # rides on the output that generate() hands from encoding to prefill
 
 
 class Hooks:
@@ -53,9 +54,13 @@ class Hooks:
         self.local = Local()
         self.inner = LayerHooks(parts, plan, self.local)
         self.read = frozenset[Signal]().union(*(reads(stage.method) for stage in plan.stages))
+        self.busy = Busy()
+        self.calls = Calls(parts, self.local, self.busy, self.read)
+        self.owner: Any = None
         self._undo = ExitStack()
 
     def install(self) -> None:
+        self.busy.open()
         try:
             self._install()
         except BaseException:
@@ -63,6 +68,14 @@ class Hooks:
             raise
 
     def remove(self) -> None:
+        """Take all hooks off, as soon as no other thread is inside the model.
+
+        Raises:
+            UnsupportedModelError: called from inside `generate` of this model.
+        """
+        if self.local.generation is not None:
+            raise UnsupportedModelError("a pruner cannot be removed from inside a generate call of its own model")
+        self.busy.close()
         self._undo.close()
         self.local.__dict__.clear()
 
@@ -73,6 +86,8 @@ class Hooks:
         self._hook(parts.text.register_forward_pre_hook(self._text_pre))
         self._hook(parts.text.register_forward_hook(self._text_post))  # before that of the base: it may be one module
         self._hook(parts.base.register_forward_hook(self._base_post, always_call=True))
+        if parts.model is not parts.base:
+            self._hook(parts.model.register_forward_hook(self._outer_post))
         if self.read & ENTERED:
             self._hook(parts.layers[0].register_forward_pre_hook(inner.entered_pre, with_kwargs=True))
         for index, layer in enumerate(parts.layers):
@@ -85,10 +100,13 @@ class Hooks:
                 self._install_tap(stage.site - 1, reads(stage.method))
         if self.plan.positions == "repacked":
             self._install_rotary()
-        for modality in _MODALITIES:
+        for modality in get_args(Modality):
             name = f"get_{modality}_features"
             if hasattr(parts.base, name):
-                self._wrap(parts.base, name, functools.partial(self._features, modality))
+                self._wrap(parts.base, name, functools.partial(self.calls.features, modality))
+        if hasattr(parts.model, "generate"):
+            self._wrap(parts.model, "generate", self.calls.generate)
+            self._wrap(parts.model, "prepare_inputs_for_generation", self.calls.prepare)
         if hasattr(parts.text, "_deepstack_process"):
             self._wrap(parts.text, "_deepstack_process", inner.deepstack)
 
@@ -124,34 +142,12 @@ class Hooks:
         else:
             self._undo.callback(object.__setattr__, owner, name, before)
 
-    def _features(self, modality: Modality, original: Any) -> Any:
-        """`get_*_features` with a note on its output: its arguments, how long each picture is, signals of the tower."""
-        signature = inspect.signature(original)
-
-        @functools.wraps(original)  # generate() reads the signature
-        def wrapper(*args: Any, **kwargs: Any) -> Any:
-            if self.local.encoding:  # videos that are encoded by the method for images: the outer call is noted
-                return original(*args, **kwargs)
-            bound = signature.bind(*args, **kwargs).arguments
-            given = {**bound, **bound.pop("kwargs", {})}
-            self.local.encoding = True
-            try:
-                with VisionTap(self.parts, self.read, given.get("vision_feature_layer")) as vision:
-                    output = original(*args, **kwargs)
-            finally:
-                self.local.encoding = False
-            pixels = next((v for k, v in given.items() if k.startswith("pixel_values") and v is not None), None)
-            shape = tuple(pixels.shape) if isinstance(pixels, Tensor) else ()
-            rest = {k: v for k, v in given.items() if not k.startswith("pixel_values")}
-            features = getattr(output, "pooler_output", output)
-            note = Encoded(rest, shape, _lengths(features), vision.signals())
-            if hasattr(output, "pooler_output"):
-                object.__setattr__(output, _NOTE, note)
-            if self.local.forward is not None:
-                self.local.forward.encoded[modality] = note
-            return output
-
-        return wrapper
+    def _end(self, cache: Any) -> int | None:
+        """Places of this chunk that `generate` was given; None = all."""
+        if self.local.generation is None:
+            return None
+        filled = cache is not None and bool(getattr(cache, "layers", None)) and cache.layers[0].is_initialized
+        return self.local.generation.end(int(cache.get_seq_length()) if filled else 0)
 
     def _outer_pre(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         arguments = _bind(module, args, kwargs)
@@ -159,29 +155,47 @@ class Hooks:
             raise UnsupportedModelError(
                 "labels: the pruned sequence is shorter than they are, so that no loss can be computed inside a pruner"
             )
+        self.local.left = None
         self.local.logits_to_keep = arguments.get("logits_to_keep", 0)
         # Read here: accelerate wraps the inner `forward` and rebuilds this output without our note.
-        self.local.encoded = _notes(arguments)
+        self.local.encoded = encoded_before(arguments)
 
     def _base_pre(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if not torch.compiler.is_compiling():
+            check_layers(self.parts)
+            if self.local.generation is None:
+                self.busy.enter()
         arguments = _bind(module, args, kwargs)
-        cache = arguments.get("past_key_values")
+        cache = given_cache(arguments, self.parts.base_cache)
         state = self._state_of(cache)
-        notes = {**_notes(arguments), **{k: v for k, v in (self.local.encoded or {}).items() if v is not None}}
+        notes = {**encoded_before(arguments), **{k: v for k, v in (self.local.encoded or {}).items() if v is not None}}
+        unused, self.local.unused = self.local.unused, None
+        looked = bool(notes) or any(arguments.get(name) is not None for name in _PIXELS)
         prompt = None
-        if notes or any(arguments.get(name) is not None for name in _PIXELS):
+        if looked or unused:
             if torch.compiler.is_compiling():
                 _refuse_compiled()
-            prompt = read_prompt(self.parts.adapter, self.parts.base, arguments)
+            prompt = read_prompt(self.parts.adapter, self.parts.base, arguments, self._end(cache))
+        if not looked and (prompt is not None or (unused and arguments.get("input_ids") is None)):
+            raise unseen(f"{unused}s were encoded, but this forward was not given what came of it")
         if prompt is not None:
+            if cache is not None and not hasattr(cache, "layers"):
+                raise UnsupportedModelError(f"a cache of type {type(cache).__name__} has no layers that can be pruned")
             check_backend(self.parts)
             check_checkpointing(self.parts)
             self._check_call(arguments, prompt.visual)
-        forward = Forward(arguments, prompt, state, {m: note for m, note in notes.items() if note is not None})
-        forward.first = state is None and (cache is None or not cache.layers or not cache.layers[0].is_initialized)
-        if state is not None:
-            if not torch.compiler.is_compiling():
+        forward = Forward(arguments, cache, prompt, state, {m: note for m, note in notes.items() if note is not None})
+        forward.generation, forward.looked = self.local.generation, looked
+        layers = getattr(cache, "layers", None)
+        if prompt is not None and layers:
+            forward.past = cache.get_seq_length()
+        forward.first = state is None and (not layers or not layers[0].is_initialized)
+        if not torch.compiler.is_compiling():
+            if state is not None:
                 self.recorder.check(forward)
+            if forward.generation is None and (prompt is not None or state is not None):  # else it counts on the host
+                check_room(cache, None, forward.input.shape[1])
+        if state is not None:
             state.open = True
         self.local.forward = forward
 
@@ -189,8 +203,6 @@ class Hooks:
         """The state of a cache that this plan can go on from, None if nothing of it is pruned."""
         state = state_of(cache)
         if state is None:
-            if cache is not None and not hasattr(cache, "layers"):
-                raise UnsupportedModelError(f"a cache of type {type(cache).__name__} has no layers that can be pruned")
             return None
         if state.emptied:
             release(cache)
@@ -228,14 +240,20 @@ class Hooks:
             )
 
     def _base_post(self, module: nn.Module, args: Any, output: Any) -> Any:
+        if not torch.compiler.is_compiling() and self.local.generation is None:
+            self.busy.leave()
         forward = self.local.forward
         self.local.forward = None
-        self.local.logits_to_keep = 0
         self.local.encoded = None
+        self.local.left = None
         if forward is not None and forward.state is not None:
             forward.state.open = False
-        if self.full_length and output is not None and forward is not None and forward.kept is not None:
+        if output is None or forward is None or forward.prompt is None:
+            return None
+        if self.full_length and forward.kept is not None:
+            self.local.left = forward.length
             return scatter_outputs(output, forward.levels, self.inner.sites)
+        self.local.left = forward.rows
         return None
 
     def _text_pre(self, module: nn.Module, args: Any) -> None:
@@ -246,7 +264,15 @@ class Hooks:
     def _text_post(self, module: nn.Module, args: Any, output: Any) -> None:
         forward = self.local.forward
         if forward is not None and not torch.compiler.is_compiling():
-            self.recorder.note(forward, mark(forward.device))
+            if forward.prompt is not None:
+                check_pruned(forward, self.inner.sites, output)
+            self.recorder.note(forward, mark(forward.device), cache_in(output))
+
+    def _outer_post(self, module: nn.Module, args: Any, output: Any) -> None:
+        """Behind the head: as many rows of logits as are left of a prompt with pictures, or were asked for."""
+        left, self.local.left = self.local.left, None
+        if left is not None:
+            check_logits(output, left, self.local.logits_to_keep)
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]
@@ -263,18 +289,3 @@ def _bind(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> d
     if not args:
         return kwargs
     return {**dict(zip(inspect.signature(module.forward).parameters, args, strict=False)), **kwargs}
-
-
-def _notes(arguments: dict[str, Any]) -> dict[Modality, Encoded | None]:
-    """The note on everything that was encoded before this forward; None where there is none."""
-    outputs = arguments.get("mm_encoder_outputs") or {}
-    return {m: getattr(outputs[m], _NOTE, None) for m in _MODALITIES if outputs.get(m) is not None}
-
-
-def _lengths(features: Any) -> list[int] | None:
-    """Tokens of each picture, where features come one by one or in a block [pictures, tokens, d]."""
-    if isinstance(features, list | tuple):
-        return [f.numel() // f.shape[-1] for f in features]
-    if isinstance(features, Tensor):
-        return [features.shape[-2]] * (features.shape[0] if features.dim() == 3 else 1)
-    return None

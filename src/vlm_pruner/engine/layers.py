@@ -14,6 +14,7 @@ from vlm_pruner.engine.choose import prune_stage
 from vlm_pruner.engine.clock import mark
 from vlm_pruner.engine.follow import Arguments, by_name, follow, hidden_of, with_hidden
 from vlm_pruner.engine.forward import Forward
+from vlm_pruner.engine.generation import Generation
 from vlm_pruner.engine.positions import repack
 from vlm_pruner.engine.prompt import Prompt
 from vlm_pruner.engine.queries import Way
@@ -32,13 +33,16 @@ class Local(threading.local):
     forward: Forward | None = None
     logits_to_keep: Any = 0
     encoded: dict[Any, Any] | None = None  # notes of generate's encoding step, between outer and base pre-hook
+    generation: Generation | None = None  # the call of generate that is going on
+    unused: str | None = None  # modality that was encoded outside of a forward, and that no forward was given yet
+    left: int | None = None  # rows of the base model's output, after a forward with pictures
     quiet: bool = False  # the engine itself calls rotary_emb
     encoding: bool = False  # inside get_image_features or get_video_features
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> Any:
         raise UnsupportedModelError(
-            "a pruner and the model it is active on can be neither copied nor pickled: leave its block or remove its "
-            "handle first"
+            "a pruner and the model it is active on can be neither copied nor pickled: leave its block or detach "
+            "it first"
         )
 
 
@@ -50,7 +54,7 @@ class LayerHooks:
         self.stage_at = {stage.site: stage for stage in plan.stages}
         self.sites = tuple(self.stage_at)
         self.names = _positional(parts.layers[0])
-        self.ways: dict[nn.Module, Way | None] = {}  # of tapped layers: how their queries are made
+        self.ways: dict[nn.Module, Way] = {}  # of tapped layers: how their queries are made
 
     def layer_pre(
         self, index: int, level: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -75,13 +79,14 @@ class LayerHooks:
             return None
         given = kwargs.get("attention_mask")
         kwargs = follow(fwd, self.parts, index, level, hidden, kwargs)
-        if fwd.kept is None and kwargs.get("past_key_values") is not None:
-            kind = getattr(kwargs["past_key_values"].layers[index], "pruned_kind", None)
+        cache = kwargs.get(self.parts.layer_cache)
+        if fwd.kept is None and cache is not None:
+            kind = getattr(cache.layers[index], "pruned_kind", None)
             if kind is not None:
                 assert fwd.state is not None
                 fwd.steps.update(dict.fromkeys(fwd.state.members[kind], (given, kwargs.get("attention_mask"))))
-        if index == 0 and fwd.shift is not None and kwargs.get("past_key_values") is not None:
-            kwargs["past_key_values"].layers[0].pruned_shift = fwd.shift
+        if index == 0 and fwd.shift is not None and cache is not None:
+            cache.layers[0].pruned_shift = fwd.shift
         return with_hidden(hidden, args, kwargs)
 
     def _prune(self, fwd: Forward, prompt: Prompt, stage: Stage, hidden: Tensor) -> Tensor:
@@ -90,7 +95,7 @@ class LayerHooks:
             prompt.locate(self.parts.adapter, self.parts.config, fwd.encoded, self.plan)
         reader = tokens_reader(reads(stage.method), stage.layer, fwd, hidden, fwd.tap)
         try:
-            fwd.kept, hidden = prune_stage(stage, prompt, fwd.kept, hidden, reader)
+            fwd.kept, hidden = prune_stage(stage, prompt, fwd.kept, hidden, reader, fwd.earlier)
         except MissingSignalError as error:
             raise MissingSignalError(f"{error} of this {self.parts.name} model") from error
         fwd.tap = None
@@ -113,7 +118,8 @@ class LayerHooks:
         rotary = kwargs.get("position_embeddings")
         mask = kwargs.get("attention_mask")
         fwd.tap = LayerTap(module, hidden_of(module, args, kwargs), mask, rotary, ways=self.ways)
-        return args, {**kwargs, "past_key_values": fwd.tap.recorder(kwargs.get("past_key_values"), index)}
+        name = self.parts.layer_cache
+        return args, {**kwargs, name: fwd.tap.recorder(kwargs.get(name), index)}
 
     def projection_post(self, layer: nn.Module, name: str, module: nn.Module, args: Any, output: Tensor) -> None:
         """Behind the projection of queries or keys of a tapped layer."""
@@ -134,7 +140,7 @@ class LayerHooks:
         fwd = self.local.forward
         if fwd is None or self.local.quiet or fwd.state is None:
             return None
-        first = fwd.arguments["past_key_values"].layers[0]
+        first = fwd.cache.layers[0]
         if not isinstance(first, PrunedLayer) or first.pruned_shift is None:
             return None
         return _with_positions(args, kwargs, _positions(args, kwargs) - first.pruned_shift)
@@ -157,8 +163,8 @@ class LayerHooks:
                 fwd.remember(output[0], "repacked", rotary(*args, **kwargs))
             finally:
                 self.local.quiet = False
-            cache = fwd.arguments.get("past_key_values")
-            before = getattr(cache.layers[0], "pruned_shift", None) if cache is not None and cache.layers else None
+            first = None if fwd.cache is None or not fwd.cache.layers else fwd.cache.layers[0]
+            before = getattr(first, "pruned_shift", None)
             fwd.shift = shift if before is None else shift + before
 
     # DeepStack

@@ -34,7 +34,9 @@ class ImageState:
 
     def budget(self, stage: Stage) -> int:
         """Tokens that `stage` leaves of this image."""
-        return self.count if self.note else min(self.count, keep_count(self.total, stage.keep))
+        if self.note or (isinstance(stage.keep, int) and stage.keep >= self.total):
+            return self.count
+        return min(self.count, keep_count(self.total, stage.keep))
 
 
 @dataclass
@@ -44,6 +46,7 @@ class Prompt:
     places: dict[Modality, Tensor]  # [b, q] bool on the host, placeholders by modality
     real: Tensor  # [b, q] bool on the host, False at padding
     repeats: Tensor  # [b] bool on the host, True where a row says the same as the one before
+    end: int  # places of the chunk that the caller passed; guesses of what comes next stand behind them
     images: list[ImageState] = field(default_factory=list)
 
     @property
@@ -67,8 +70,12 @@ class Prompt:
     def text_after(self, span: VisualSpan) -> Tensor:
         """[t] places of the text behind an image, on the host."""
         text = self.real[span.row] & ~self.visual[span.row]
-        text[: int(span.slots[-1]) + 1] = False
+        text[: int(span.slots[-1]) + 1] = text[self.end :] = False
         return text.nonzero().flatten()
+
+    def last(self, row: int) -> Tensor:
+        """[1] the last place of the prompt in a row, on the host."""
+        return self.real[row, : self.end].nonzero()[-1]
 
     def row_lengths(self) -> list[int]:
         """Tokens of every row that are still there."""
@@ -106,12 +113,16 @@ class Prompt:
 def _left_alone(total: int, plan: PrunePlan) -> str:
     if total < plan.min_visual_tokens:
         return f"left alone: {total} tokens are fewer than min_visual_tokens={plan.min_visual_tokens}"
-    largest = max((s.keep for s in plan.stages if isinstance(s.keep, int)), default=0)
-    return f"left alone: {total} tokens are fewer than keep={largest}" if total < largest else ""
+    least = min((s.keep if isinstance(s.keep, int) else 0 for s in plan.stages), default=0)
+    return f"left alone: {total} tokens are fewer than keep={least}" if total < least else ""
 
 
-def read_prompt(adapter: Adapter, base: Any, arguments: dict[str, Any]) -> Prompt | None:
-    """The prompt of a forward, None if no placeholder stands in it. The engine's one read of the device per prefill."""
+def read_prompt(adapter: Adapter, base: Any, arguments: dict[str, Any], end: int | None = None) -> Prompt | None:
+    """The prompt of a forward, None if no placeholder stands in it. The engine's one read of the device per prefill.
+
+    Args:
+        end: places of the chunk that the caller passed; None = all.
+    """
     ids = arguments.get("input_ids")
     tokens = adapter.placeholders(base.config)
     if ids is not None:
@@ -129,4 +140,4 @@ def read_prompt(adapter: Adapter, base: Any, arguments: dict[str, Any]) -> Promp
     host = torch.stack([*masks, real.to(masks[0].device), same]).cpu()
     if not bool(host[:-2].any()):
         return None
-    return Prompt(dict(zip(tokens, host, strict=False)), host[-2], host[-1].all(1))
+    return Prompt(dict(zip(tokens, host, strict=False)), host[-2], host[-1].all(1), end or host.shape[-1])

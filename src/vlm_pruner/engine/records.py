@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass, replace
+import weakref
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from torch import Tensor
 
@@ -17,10 +19,12 @@ from vlm_pruner.engine.support import Parts
 from vlm_pruner.errors import UnsupportedModelError
 from vlm_pruner.flops import DecoderShape, kv_bytes, prefill_flops
 from vlm_pruner.plan import PrunePlan
-from vlm_pruner.report import ImageReport, PruneReport
+from vlm_pruner.report import ImageReport, PruneReport, SessionTotal
 from vlm_pruner.types import Selection
 
-__all__ = ["ImageRecord", "Recorder"]
+__all__ = ["KEPT", "ImageRecord", "Recorder"]
+
+KEPT = 64  # calls whose report can still be read one by one
 
 
 @dataclass(frozen=True)
@@ -59,22 +63,48 @@ class _Prefill:
     saved_ms: float | None = None  # what they took when they were run
 
 
+@dataclass
+class _Call:
+    """A prefill and the decode steps after it."""
+
+    prefill: _Prefill
+    cache: weakref.ref[Any] | None  # that it filled
+    steps: list[tuple[Mark, Mark]] = field(default_factory=list)
+    decoded: int = 0
+    decode_ms: float = 0.0
+
+    def step(self, started: Mark, ended: Mark) -> None:
+        self.decoded += 1
+        self.steps.append((started, ended))
+        if len(self.steps) >= 64:  # the first of them are long done, so that reading them waits for little
+            self.drain()
+
+    def drain(self) -> None:
+        self.decode_ms += sum(elapsed_ms(*step) for step in self.steps)
+        self.steps.clear()
+
+
 class Recorder:
-    """Keeps the last prefill and the decode steps after it. Safe to be fed by several threads."""
+    """Keeps the last calls, and the sum of all. Safe to be fed by several threads."""
 
     def __init__(self, parts: Parts, plan: PrunePlan) -> None:
         self._parts, self._plan = parts, plan
         self._lock = threading.Lock()
-        self._prefill: _Prefill | None = None
-        self._steps: list[tuple[Mark, Mark]] = []
-        self._decoded, self._decode_ms = 0, 0.0
+        self._calls: list[_Call] = []  # the newest last
+        self._past = SessionTotal()  # of those that were forgotten
 
     def begin(self, prefix: Prefix) -> None:
         """The last prefill was that of `prefix`."""
         with self._lock:
-            assert self._prefill is not None
-            self._prefill = replace(self._prefill, notes=())  # it ends with a picture on purpose
-            begin(prefix, self._prefill)
+            call = self._of(prefix.cache)
+            assert call is not None
+            call.prefill = replace(call.prefill, notes=())  # it ends with a picture on purpose
+            begin(prefix, call.prefill)
+
+    def _of(self, cache: Any) -> _Call | None:
+        """The call that goes on with a cache: threads and talks may take turns."""
+        calls = reversed(self._calls)
+        return next((call for call in calls if call.cache is not None and call.cache() is cache), None)
 
     def check(self, fwd: Forward) -> None:
         """Raise where the question behind a prefix is sent in another way than it was prepared for.
@@ -82,7 +112,7 @@ class Recorder:
         Raises:
             UnsupportedModelError: the whole prompt once more, or in another number of rows.
         """
-        question = waiting(fwd.arguments.get("past_key_values"))
+        question = waiting(fwd.cache)
         if question is None or not question.whole:
             return
         rows, length = fwd.input.shape[:2]
@@ -97,17 +127,18 @@ class Recorder:
                 f"prefix ({length} tokens came, {question.whole - question.reused} were asked): pass the whole prompt"
             )
 
-    def note(self, fwd: Forward, ended: Mark) -> None:
-        """The language model has run once."""
+    def note(self, fwd: Forward, ended: Mark, filled: Any) -> None:
+        """The language model has run once, and filled a cache."""
         if fwd.started is None:
             return
-        begun = take(fwd.arguments.get("past_key_values"))
+        begun, generation = take(fwd.cache), fwd.generation
+        if begun is None and fwd.prompt is None and generation is not None and generation.aside(fwd.cache):
+            return
         if begun is None and fwd.prompt is None and not fwd.first:
             with self._lock:
-                self._decoded += 1
-                self._steps.append((fwd.started, ended))
-                if len(self._steps) >= 64:  # the first of them are long done, so that reading them waits for little
-                    self._drain()
+                call = self._of(fwd.cache) or (self._calls[-1] if self._calls else None)
+                if call is not None:
+                    call.step(fwd.started, ended)
             return
         if begun is not None:
             asked, run = fwd.input.shape[1], begun.run
@@ -118,12 +149,19 @@ class Recorder:
             )  # fmt: skip
         else:
             prefill = self._read(fwd, fwd.started, ended)
-        with self._lock:
-            self._prefill, self._steps, self._decoded, self._decode_ms = prefill, [], 0, 0.0
+        again = generation is not None and generation.noted
+        if generation is not None and prefill.images:
+            generation.noted, generation.cache, generation.copies = True, filled, prefill.copies
+        self._begin(_Call(prefill, None if filled is None else weakref.ref(filled)), again)
 
-    def _drain(self) -> None:
-        self._decode_ms += sum(elapsed_ms(*step) for step in self._steps)
-        self._steps.clear()
+    def _begin(self, call: _Call, again: bool) -> None:
+        """Put a call at the end; the same prompt, sent `again` for want of a cache, takes the place of itself."""
+        with self._lock:
+            if again and self._calls:
+                self._calls.pop()
+            self._calls.append(call)
+            if len(self._calls) > KEPT:
+                self._past += self._made(self._calls.pop(0))
 
     def _read(self, fwd: Forward, started: Mark, ended: Mark) -> _Prefill:
         itemsize = self._parts.dtype.itemsize
@@ -132,38 +170,46 @@ class Recorder:
             note = "no image in the prompt: nothing to prune"
             return _Prefill([], [length] * batch, [], started, ended, [], itemsize, (note,))
         rows = fwd.prompt.real.sum(1).tolist()
-        copies = self._copies(fwd, rows)
+        known = fwd.generation  # of a prompt that is sent again, whose rows have come to differ
+        copies = known.copies if known is not None and known.noted else fwd.prompt.copies
         images = [_record(i, i.span.row // copies) for i in fwd.prompt.images if i.span.row % copies == 0]
         notes = _notes(fwd.prompt, images, copies)
         return _Prefill(images, rows, fwd.lengths, started, ended, fwd.selecting, itemsize, notes, copies)
 
-    def _copies(self, fwd: Forward, rows: list[int]) -> int:
-        """How many rows beams or samples have made of each. Those that are sent again for want of a cache differ."""
-        assert fwd.prompt is not None
-        last, cached = self._prefill, fwd.arguments.get("past_key_values") is not None
-        again = last is not None and not cached and rows == [n + 1 for n in last.rows]
-        return last.copies if last is not None and again else fwd.prompt.copies
-
     @property
     def images(self) -> list[ImageRecord]:
         with self._lock:
-            return [] if self._prefill is None else list(self._prefill.images)
+            return list(self._calls[-1].prefill.images) if self._calls else []
+
+    def reports(self) -> tuple[PruneReport, ...]:
+        """Of the last calls, the newest last; waits for the device if it is still at work on one."""
+        with self._lock:
+            return tuple(self._made(call) for call in self._calls)
 
     def report(self) -> PruneReport:
-        """The report of the last prefill; waits for the device if it is still at work on it."""
+        """Of the newest call."""
         with self._lock:
-            self._drain()
-            prefill, decoded, decode_ms = self._prefill, self._decoded, self._decode_ms
-        if prefill is None:
-            return PruneReport((), self._plan)
+            return self._made(self._calls[-1]) if self._calls else PruneReport((), self._plan)
+
+    def total(self) -> SessionTotal:
+        """Of all calls."""
+        with self._lock:
+            total = self._past
+            for call in self._calls:
+                total += self._made(call)
+            return total
+
+    def _made(self, call: _Call) -> PruneReport:
+        call.drain()
+        prefill = call.prefill
         selecting = sum(elapsed_ms(*pair) for pair in prefill.selecting)
         return PruneReport(
             images=tuple(self._image(i) for i in prefill.images),
             plan=self._plan,
             selection_ms=selecting if prefill.images else None,
             prefill_ms=elapsed_ms(prefill.started, prefill.ended),
-            decode_ms_per_token=decode_ms / decoded if decoded else None,
-            decoded_tokens=decoded,
+            decode_ms_per_token=call.decode_ms / call.decoded if call.decoded else None,
+            decoded_tokens=call.decoded,
             notes=prefill.notes,
             reused_tokens=prefill.reused,
             saved_ms=prefill.saved_ms,
@@ -202,7 +248,7 @@ def _notes(prompt: Prompt, images: list[ImageRecord], copies: int) -> tuple[str,
     said = [f"rows without an image, left alone: {', '.join(map(str, alone))}"] if alone else []
     ends = set()
     for image in prompt.images:
-        behind = prompt.real[image.span.row, int(image.span.slots[-1]) + 1 :]
+        behind = prompt.real[image.span.row, int(image.span.slots[-1]) + 1 : prompt.end]
         if image.stages and not bool(behind.any()):
             ends.add(image.span.row // copies)
     if ends:

@@ -8,8 +8,7 @@ and the prefill of the prefix.
 from __future__ import annotations
 
 import copy
-import threading
-import weakref
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -32,7 +31,8 @@ class Prefix:
     ids: Tensor  # [1, p]
     cache: Any
     milliseconds: float  # what it took, vision tower included
-    rope_deltas: Tensor | None  # M-RoPE models keep the distance of position and place on themselves
+    rope_deltas: Tensor | None  # [1, 1] distance of position and place behind the pictures, of M-RoPE models
+    pictures: Mapping[str, Tensor]  # pixels and what else was passed about them
     parts: Parts
 
     def __len__(self) -> int:
@@ -50,10 +50,10 @@ class Prefix:
             input_ids: [1, s] the whole prompt, which begins like the one that was run.
             attention_mask: [1, s]; nothing may be padded.
             copies: rows that `generate` makes of the prompt: its `num_beams`, or `num_return_sequences` of samples.
-            others: what else the processor gave; tensors about the pictures are left out.
+            others: what else the processor gave; tensors about the pictures are compared and left out.
 
         Raises:
-            InputError: the prompt does not begin like this prefix, ends with it, or is padded.
+            InputError: the prompt does not begin like this prefix, ends with it, is padded, or shows other pictures.
         """
         ids = input_ids.to(self.ids.device)
         if ids.shape[0] != 1 or ids.shape[1] <= len(self) or not torch.equal(ids[:, : len(self)], self.ids):
@@ -63,15 +63,24 @@ class Prefix:
             )
         if attention_mask is not None and not bool(attention_mask.bool().all()):
             raise InputError("a prompt that goes on from a prefix cannot be padded: pass one row without padding")
+        for name, given in others.items():
+            if isinstance(given, Tensor) and not _is_row(name, given, ids.shape[1]):
+                own = self.pictures.get(name)
+                if own is None or own.shape != given.shape or not torch.equal(own, given.to(own.device)):
+                    raise InputError(
+                        f"{name} differs from that of the prompt that was run: this prefix answers about its own "
+                        "pictures; run session.reuse for the others"
+                    )
         cache = copy.deepcopy(self.cache)
         if copies > 1:
             cache.batch_repeat_interleave(copies)
+        question: Question = getattr(self.cache, _QUESTION)
+        setattr(cache, _QUESTION, replace(question, rows=copies, whole=ids.shape[1]))
+        made = {"input_ids": ids, "attention_mask": torch.ones_like(ids), self.parts.base_cache: cache}
+        made |= {k: v for k, v in others.items() if k.endswith("token_type_ids")}
         if self.rope_deltas is not None:
-            self.parts.base.rope_deltas = self.rope_deltas
-        with _lock:
-            _questions[cache] = replace(_questions[self.cache], rows=copies, whole=ids.shape[1])
-        kinds = {k: v for k, v in others.items() if k.endswith("token_type_ids")}
-        return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "past_key_values": cache, **kinds}
+            made["position_ids"] = _positions(self.parts, made, self.rope_deltas)
+        return made
 
 
 @dataclass(frozen=True)
@@ -84,29 +93,34 @@ class Question:
     rows: int = 1
     whole: int = 0  # tokens of the prompt, those of the prefix included; 0 = none was asked yet
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Question:
+        return self
 
-_questions: weakref.WeakKeyDictionary[Any, Question] = weakref.WeakKeyDictionary()
-"""By cache; of all sessions, since one of the same plan may go on where another has begun."""
-_lock = threading.Lock()
+    def __reduce__(self) -> Any:
+        return type(
+            None
+        ), ()  # what was measured stays with the session: a cache that is read from a file waits for none
+
+
+_QUESTION = "vlm_pruner_question"  # attribute of a cache that waits for one
 
 
 def begin(prefix: Prefix, run: Any) -> None:
     """`prefix` was run just now, which is noted as `run`."""
-    with _lock:
-        _questions[prefix.cache] = Question(run, len(prefix), prefix.milliseconds)
+    setattr(prefix.cache, _QUESTION, Question(run, len(prefix), prefix.milliseconds))
 
 
 def waiting(cache: Any) -> Question | None:
     """The question that a cache waits for."""
-    return _questions.get(cache) if _questions and cache is not None else None
+    return getattr(cache, _QUESTION, None)
 
 
 def take(cache: Any) -> Question | None:
     """The question that a cache waited for until now."""
-    if not _questions or cache is None:
-        return None
-    with _lock:
-        return _questions.pop(cache, None)
+    question = waiting(cache)
+    if question is not None:
+        delattr(cache, _QUESTION)
+    return question
 
 
 def check_reusable(plan: PrunePlan, parts: Parts) -> None:
@@ -149,14 +163,36 @@ def run_prefix(parts: Parts, inputs: dict[str, Any]) -> Prefix:
     end, length = int(places[-1]) + 1 + parts.adapter.closing, ids.shape[1]
     cut = {k: v[:, :end] if _is_row(k, v, length) else v for k, v in inputs.items()}
     cache = DynamicCache(config=parts.config.get_text_config())
-    base: Any = parts.base
-    if hasattr(base, "rope_deltas"):
-        base.rope_deltas = None
+    model, base = _apart(parts)
     start = mark(ids.device)
     with torch.no_grad():
-        parts.model(**cut, past_key_values=cache, use_cache=True)
+        model(**cut, **{parts.base_cache: cache}, use_cache=True)
     took = elapsed_ms(start, mark(ids.device))
-    return Prefix(ids[:, :end], cache, took, getattr(base, "rope_deltas", None), parts)
+    pictures = {k: v for k, v in inputs.items() if isinstance(v, Tensor) and not _is_row(k, v, length)}
+    return Prefix(ids[:, :end], cache, took, getattr(base, "rope_deltas", None), pictures, parts)
+
+
+def _apart(parts: Parts) -> tuple[Any, Any]:
+    """The model and its base with attributes of their own: the same weights and hooks, but what M-RoPE models note on
+    themselves (`rope_deltas`) is not seen by a generation that is going on in another thread."""
+    model: Any = copy.copy(parts.model)
+    if parts.model is parts.base:
+        base = model
+    else:
+        base = copy.copy(parts.base)
+        modules = {name: base if module is parts.base else module for name, module in model._modules.items()}
+        model.__dict__["_modules"] = modules
+    if hasattr(base, "rope_deltas"):
+        base.rope_deltas = None
+    return model, base
+
+
+def _positions(parts: Parts, inputs: dict[str, Any], rope_deltas: Tensor) -> Tensor:
+    """Positions of the whole prompt in the form that the model's `generate` goes on from, made by its own rule."""
+    model, base = _apart(parts)
+    base.rope_deltas = rope_deltas
+    made: Tensor = model._prepare_position_ids_for_generation(inputs["input_ids"], inputs)
+    return made
 
 
 def _is_row(name: str, value: Any, length: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import threading
 import weakref
@@ -18,11 +19,11 @@ from vlm_pruner.engine.support import Parts, check_backend, check_stages, take_a
 from vlm_pruner.errors import PlanError, UnsupportedModelError
 from vlm_pruner.methods.base import PruningMethod
 from vlm_pruner.plan import Per, Positions, PrunePlan
-from vlm_pruner.report import PruneReport
+from vlm_pruner.report import PruneReport, SessionTotal
 
-__all__ = ["Handle", "Session", "attach", "prune"]
+__all__ = ["Session", "attach", "detach", "prune"]
 
-_active: weakref.WeakSet[nn.Module] = weakref.WeakSet()
+_active: weakref.WeakKeyDictionary[nn.Module, weakref.ref[Session]] = weakref.WeakKeyDictionary()
 _active_lock = threading.Lock()
 
 
@@ -34,17 +35,55 @@ class Session:
         self._parts = parts
         self._recorder = Recorder(parts, plan)
         self._hooks = Hooks(parts, plan, self._recorder, full_length)
-        self._active = False
+        self._active = self._entered = False
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Session:
+        """The same plan on a copy of the model. What was recorded stays behind.
+
+        Raises:
+            UnsupportedModelError: the session is active: hooks cannot be copied.
+        """
+        model = copy.deepcopy(self.model, memo)
+        return Session(model, self.plan, take_apart(model), self._hooks.full_length)
 
     @property
     def report(self) -> PruneReport:
-        """What the last prefill kept and saved, and the decode steps since."""
+        """What the newest prefill kept and saved, and the decode steps since.
+
+        Raises:
+            PlanError: the session was never active, so that the model ran unpruned.
+        """
+        self._check_entered()
         return self._recorder.report()
 
     @property
     def images(self) -> list[ImageRecord]:
-        """The images of the last prefill with the choices made among their tokens."""
+        """The images of the last prefill with the choices made among their tokens.
+
+        Raises:
+            PlanError: as for `report`.
+        """
+        self._check_entered()
         return self._recorder.images
+
+    @property
+    def reports(self) -> tuple[PruneReport, ...]:
+        """One for each of the last 64 calls, the newest last, whatever thread made them. Errors as for `report`."""
+        self._check_entered()
+        return self._recorder.reports()
+
+    @property
+    def total(self) -> SessionTotal:
+        """All calls of this session added up. Errors as for `report`."""
+        self._check_entered()
+        return self._recorder.total()
+
+    def _check_entered(self) -> None:
+        if not self._entered:
+            raise PlanError(
+                "this session was never active, and the model ran unpruned: `prune` prunes inside its block alone, "
+                "`with vp.prune(model, ...) as session:`; `session = vp.attach(model, ...)` prunes until it is detached"
+            )
 
     def reuse(self, **inputs: Any) -> Prefix:
         """Run and prune a prompt up to its last picture once, for any number of questions about it.
@@ -66,7 +105,7 @@ class Session:
             InputError: a prompt without pictures, of several rows, or padded.
         """
         if not self._active:
-            raise PlanError("this session is not active: reuse works inside its block, or until its handle is removed")
+            raise PlanError("this session is not active: reuse works inside its block, or until it is detached")
         check_reusable(self.plan, self._parts)
         prefix = run_prefix(self._parts, inputs)
         self._recorder.begin(prefix)
@@ -74,6 +113,8 @@ class Session:
 
     def _repr_html_(self) -> str:
         # A notebook asked: the drawing room is above this one, and is looked up by name only now.
+        if not self._entered:
+            return "<p>A session that was not entered yet.</p>"
         return str(importlib.import_module("vlm_pruner.viz.notebook").session_html(str(self.report), self.images))
 
     def start(self) -> None:
@@ -85,23 +126,31 @@ class Session:
         with _active_lock:
             if self._parts.base in _active:
                 raise UnsupportedModelError(
-                    f"a pruner is already active on this {self._parts.name} model: leave its block or remove its handle"
+                    f"a pruner is already active on this {self._parts.name} model: leave its block or detach it"
                 )
-            _active.add(self._parts.base)
+            _active[self._parts.base] = weakref.ref(self)
         try:
             self._hooks.install()
         except BaseException:
-            _active.discard(self._parts.base)
+            _active.pop(self._parts.base, None)
             raise
-        self._active = True
+        self._hooks.owner = self  # as long as the hooks are there: `detach(model)` finds it although nobody kept it
+        self._active = self._entered = True
 
-    def stop(self) -> None:
-        """Remove the hooks, if they are there. The report stays readable."""
+    def detach(self) -> None:
+        """Leave the model as it was; harmless when done twice. The report stays readable.
+
+        Waits until no other thread is inside the model.
+
+        Raises:
+            UnsupportedModelError: called from inside `generate` of this model.
+        """
         if not self._active:
             return  # the pruner that is active by now may be another one
-        self._active = False
         self._hooks.remove()
-        _active.discard(self._parts.base)
+        self._hooks.owner = None
+        self._active = False
+        _active.pop(self._parts.base, None)
 
     def __enter__(self) -> Session:
         self.start()
@@ -110,18 +159,7 @@ class Session:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.stop()
-
-
-class Handle:
-    """A pruner that stays until `remove()`: for servers and notebooks."""
-
-    def __init__(self, session: Session) -> None:
-        self.session = session
-
-    def remove(self) -> None:
-        """Leave the model as it was; harmless when done twice."""
-        self.session.stop()
+        self.detach()
 
 
 def prune(
@@ -172,10 +210,17 @@ def attach(
     per: Per = "image",
     full_length: bool = False,
     **params: Any,
-) -> Handle:
-    """Prune from now on, until `remove()` of the handle. Arguments and errors as of `prune`."""
+) -> Session:
+    """Prune until the session is detached: for servers and notebooks. Arguments and errors as of `prune`."""
     session = prune(
         model, method, keep=keep, layer=layer, positions=positions, per=per, full_length=full_length, **params
     )
     session.start()
-    return Handle(session)
+    return session
+
+
+def detach(model: nn.Module) -> None:
+    """Take off whatever pruner is on `model`; harmless if there is none. Errors as of `Session.detach`."""
+    session = _active.get(take_apart(model).base, lambda: None)()
+    if session is not None:
+        session.detach()

@@ -55,7 +55,7 @@ class LayerTap:
     all_keys: Tensor | None = None  # [b, kv_heads, k, head_dim] with those from the cache
     queries: Tensor | None = None  # [b, q, heads * head_dim] as projected
     raw_keys: Tensor | None = None  # [b, q, kv_heads * head_dim] as projected
-    ways: dict[nn.Module, Way | None] = field(default_factory=dict)  # of layers that were looked at before
+    ways: dict[nn.Module, Way] = field(default_factory=dict)  # of layers that were looked at before
 
     def recorder(self, cache: Any, index: int) -> Any:
         """What the layer is to use in place of its cache."""
@@ -89,12 +89,15 @@ class LayerTap:
         """How the layer makes queries of their projection, None if that is not known."""
         if self.raw_keys is None or self.keys is None:
             return None
-        if self.layer not in self.ways:
+        way = self.ways.get(self.layer)
+        if way is None:  # also after a prompt where none was found: its rows may have been broken
             n = self.keys.shape[2]
             last = torch.arange(max(0, n - 2), n, device=self.keys.device)  # far from where nothing is turned
             rows, keys = self.raw_keys[0][last.to(self.raw_keys.device)], self.keys[0][:, last]
-            self.ways[self.layer] = find_way(self.layer.self_attn, rows, keys, self._tables(0, last))
-        return self.ways[self.layer]
+            way = find_way(self.layer.self_attn, rows, keys, self._tables(0, last))
+            if way is not None:
+                self.ways[self.layer] = way
+        return way
 
     def _tables(self, row: int, queries: Tensor) -> tuple[Tensor, Tensor] | None:
         """(cos, sin), each [t, width], of the queries at columns [t]; None where nothing is turned."""
@@ -137,7 +140,7 @@ def tokens_reader(
             places = prompt.text_after(span)
             filled |= _text(needs, row, own, column(row, places), places, fwd, hidden, tap)
         if tap is not None:
-            filled |= _layer_before(needs, row, own, column(row, _last(prompt.real[row])), tap)
+            filled |= _layer_before(needs, row, own, column(row, prompt.last(row)), tap)
         if Signal.EMBEDDINGS in needs and fwd.entered is not None:
             places = slots if image.index is None else slots[image.index]
             filled["embeddings"] = fwd.entered[row].index_select(0, places)
@@ -153,11 +156,6 @@ def tokens_reader(
         )
 
     return read
-
-
-def _last(real: Tensor) -> Tensor:
-    """[1] the last place of a row that is not padding."""
-    return real.nonzero()[-1]
 
 
 def _text(

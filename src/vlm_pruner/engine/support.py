@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from vlm_pruner.adapters import Adapter, adapter_for
+from vlm_pruner.engine.release import cache_name, check_release, warn_if_newer
 from vlm_pruner.engine.wants import FROM_LAYER_BEFORE
 from vlm_pruner.errors import PlanError, UnsupportedModelError
 from vlm_pruner.plan import PrunePlan
@@ -27,6 +28,9 @@ class Parts:
     text: nn.Module  # the decoder
     layers: nn.ModuleList
     adapter: Adapter
+    layer_cache: str  # the argument by which a decoder layer takes the cache
+    base_cache: str  # the same of the model without its head
+    hooked: tuple[nn.Module, ...]  # the layers as they were found
 
     @property
     def config(self) -> Any:
@@ -56,9 +60,12 @@ def take_apart(model: nn.Module) -> Parts:
         UnsupportedModelError: visual tokens do not stand in the decoder's sequence, no adapter, or attention whose
             cache cannot hold a shorter sequence.
     """
+    warn_if_newer()
     config = getattr(model, "config", None)
     if not isinstance(model, nn.Module) or config is None or not hasattr(model, "base_model"):
-        raise UnsupportedModelError(f"expected a transformers model, got {type(model).__name__}")
+        held = getattr(model, "model", None)
+        hint = ": pass its model, as in prune(pipe.model, ...)" if isinstance(held, nn.Module) else ""
+        raise UnsupportedModelError(f"expected a transformers model, got {type(model).__name__}{hint}")
     inner: Any = model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]  # PEFT
     config, base = inner.config, inner.base_model
     found = obstacle(config)
@@ -71,7 +78,10 @@ def take_apart(model: nn.Module) -> Parts:
     text = base.get_decoder()
     if not isinstance(getattr(text, "layers", None), nn.ModuleList):
         raise UnsupportedModelError(f"{kind}: the decoder {type(text).__name__} has no list of layers")
-    return Parts(inner, base, text, text.layers, adapter)
+    check_release(inner, base, text, text.layers, adapter.placeholders(config))
+    return Parts(
+        inner, base, text, text.layers, adapter, cache_name(text.layers[0]), cache_name(base), tuple(text.layers)
+    )
 
 
 def obstacle(config: Any) -> str | None:
@@ -81,9 +91,9 @@ def obstacle(config: Any) -> str | None:
         return f"{kind} reads its image through cross-attention: the decoder's sequence has no visual tokens to prune"
     if getattr(config, "is_encoder_decoder", False):
         return f"{kind} is an encoder-decoder model: only decoder-only models can be pruned"
-    modes: list[str | None] = getattr(text, "kv_sharing_modes", None) or []  # of every layer; None = keys of its own
+    modes: list[str | None] = getattr(text, "kv_sharing_modes", None) or []  # of every layer; "store" has its own keys
     shared = getattr(text, "num_kv_shared_layers", 0)
-    if any(modes) or shared:
+    if shared or any(mode not in (None, "store") for mode in modes):
         return f"{kind}: decoder layers that share keys and values cannot be pruned"
     types = set(getattr(text, "layer_types", None) or ["full_attention"]) - _ATTENTION
     if types:

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,14 @@ from vlm_pruner.evaluation.pool import in_processes
 from vlm_pruner.evaluation.questions import Asked, picture_tokens
 from vlm_pruner.evaluation.results import BenchResults, CellResult
 from vlm_pruner.evaluation.runner import Runner
+from vlm_pruner.evaluation.single import Single, encoded_apart
 from vlm_pruner.evaluation.sources import code_hash
 from vlm_pruner.evaluation.store import Answer, AnswerStore
 
 __all__ = ["Loaded", "Outcome", "Setup", "answer_batches", "batches_of", "describe", "run_bench"]
 
 BATCH = 16  # questions; part of what answers depend on, since sums of floats do
+SINGLE = 1  # of models that answer one at a time, so that each answer is on the disk as soon as it is there
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,20 @@ class Setup:
     model: Any
     processor: Any
     questions: Sequence[Asked]
+
+    @cached_property
+    def single(self) -> bool:
+        """Is every question asked by itself? See `evaluation.single`."""
+        return picture_tokens(self.model) is None or not encoded_apart(self.processor, self.questions[0])
+
+    @property
+    def batch(self) -> int:
+        """Most questions of a batch."""
+        return SINGLE if self.single else BATCH
+
+    def runner(self) -> Any:
+        """What answers the questions: a `Runner`, or a `Single`."""
+        return (Single if self.single else Runner)(self.model, self.processor)
 
 
 Loaded = Callable[[], Setup]
@@ -66,15 +82,17 @@ def describe(setup: Setup, name: str) -> dict[str, Any]:
     }
 
 
-def batches_of(questions: Sequence[Asked]) -> list[list[list[Asked]]]:
+def batches_of(questions: Sequence[Asked], most: int = BATCH) -> list[list[list[Asked]]]:
     """Batches of scenes that have equally many pictures and questions: a fixed partition of the split."""
+    if most == SINGLE:
+        return [[[asked]] for asked in questions]
     alike: dict[tuple[int, int], list[list[Asked]]] = {}
     for _, group in groupby(questions, key=lambda asked: asked.scene):
         scene = list(group)
         alike.setdefault((scene[0].pictures, len(scene)), []).append(scene)
     batches = []
     for (_, width), scenes in sorted(alike.items()):
-        size = max(1, BATCH // width)
+        size = max(1, most // width)
         batches += [scenes[i : i + size] for i in range(0, len(scenes), size)]
     return batches
 
@@ -83,8 +101,8 @@ def answer_batches(
     setup: Setup, cells: Sequence[Cell], todo: Mapping[int, Sequence[int]], numbers: Iterator[int]
 ) -> Iterator[Outcome]:
     """Run the cells `todo[number]` on each of the batches `numbers`."""
-    runner = Runner(setup.model, setup.processor)
-    batches = batches_of(setup.questions)
+    runner = setup.runner()
+    batches = batches_of(setup.questions, setup.batch)
     broken: set[int] = set()
     for number in numbers:
         task = runner.task(batches[number])
@@ -108,13 +126,14 @@ def run_bench(
     answers: str | Path | None = None,
     setup: Setup | None = None,
     workers: int = 1,
+    about: Mapping[str, Any] | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> BenchResults:
     """Answer every question in every cell, and sum up.
 
     The file `answers` holds the single answers: what is there already is not computed again. `out` is written at the
-    end. Both depend on nothing but the model, the code, the grid and the split: killed and resumed runs, and runs with
-    more workers, give the same bytes.
+    end. Both depend on nothing but the model, the code, the grid and the split, and `about`: killed and resumed runs,
+    and runs with more workers, give the same bytes.
 
     Args:
         load: makes the model and the questions, here (unless `setup` is given) and in every worker process.
@@ -122,13 +141,14 @@ def run_bench(
         split: name, version and whatever else decides what is asked.
         answers: None = a file beside `out`; runs on the same questions can share one.
         workers: processes; 1 runs in this one.
+        about: date and versions for the results, see `report.provenance`; None leaves them out.
         progress: called with (answers so far, answers in all).
     """
     setup = setup or load()
     model = describe(setup, name)
     store = AnswerStore(answers or Path(out).with_suffix(".answers.jsonl"))
-    keys = [_key(cell, model, split) for cell in grid.cells]
-    names = [[a.key for scene in batch for a in scene] for batch in batches_of(setup.questions)]
+    keys = [_key(cell, model, split, setup.batch) for cell in grid.cells]
+    names = [[a.key for scene in batch for a in scene] for batch in batches_of(setup.questions, setup.batch)]
     todo = _missing(store, keys, names)
     total = len(setup.questions) * len(keys)
     done = total - sum(len(names[batch]) * len(cells) for batch, cells in todo.items())
@@ -148,15 +168,16 @@ def run_bench(
         for c, (cell, key) in enumerate(zip(grid.cells, keys, strict=True))
         if c not in broken
     ]
-    results = _results(setup.questions, model, dict(split), cells, _left_out(grid, broken), grid.equal)
+    results = _results(setup.questions, model, dict(split), cells, _left_out(grid, broken), grid.equal, about)
     results.save(out)
     return results
 
 
-def _key(cell: Cell, model: Mapping[str, Any], split: Mapping[str, Any]) -> str:
+def _key(cell: Cell, model: Mapping[str, Any], split: Mapping[str, Any], batch: int) -> str:
     methods = {type(stage.method).__module__ for stage in cell.plan.stages}
-    code = [code_hash("vlm_pruner.evaluation.runner"), *(code_hash(name) for name in sorted(methods))]
-    return cell.key({"model": dict(model), "split": dict(split), "code": code, "batch": BATCH})
+    runner = "vlm_pruner.evaluation.single" if batch == SINGLE else "vlm_pruner.evaluation.runner"
+    code = [code_hash(runner), *(code_hash(name) for name in sorted(methods))]
+    return cell.key({"model": dict(model), "split": dict(split), "code": code, "batch": batch})
 
 
 def _outcomes(
@@ -207,6 +228,7 @@ def _results(
     cells: list[CellResult],
     left_out: list[dict[str, Any]],
     equal: str | None,
+    about: Mapping[str, Any] | None,
 ) -> BenchResults:
     chance: dict[str, list[float]] = {}
     for asked in questions:
@@ -220,4 +242,5 @@ def _results(
         cells=cells,
         left_out=left_out,
         equal=equal,
+        about=None if about is None else dict(about),
     )

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vlm_pruner.engine.release import cache_name
 from vlm_pruner.errors import PlanError
 
 __all__ = ["blinded"]
@@ -28,10 +29,11 @@ def blinded(model: Any, layer: int, visual: Tensor) -> Iterator[None]:
         PlanError: a chunk without a mask of its own has more than one query.
     """
     decoder = model.base_model.get_decoder()
+    name = cache_name(decoder.layers[layer])
 
     def hide(module: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         hidden = args[0] if args else kwargs["hidden_states"]
-        keys = kwargs["past_key_values"].get_seq_length(module.self_attn.layer_idx) + hidden.shape[1]
+        keys = kwargs[name].get_seq_length(module.self_attn.layer_idx) + hidden.shape[1]
         return args, kwargs | {"attention_mask": _without(kwargs.get("attention_mask"), visual, hidden, keys)}
 
     handles = [block.register_forward_pre_hook(hide, with_kwargs=True) for block in decoder.layers[layer:]]

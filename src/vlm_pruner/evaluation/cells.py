@@ -9,9 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vlm_pruner.budget import layer_average
+from vlm_pruner.budget import Keep, keep_count, layer_average
 from vlm_pruner.errors import PlanError, VlmPrunerError
-from vlm_pruner.evaluation.measures import visual_lengths
 from vlm_pruner.methods.base import PruningMethod, create, registry
 from vlm_pruner.plan import PrunePlan
 from vlm_pruner.types import Signal
@@ -41,7 +40,7 @@ class Cell:
     """One method at one budget with one seed."""
 
     label: str
-    budget: int  # tokens kept; at equal cost: tokens that the measure of cost keeps
+    budget: Keep  # tokens kept, or their share; at equal cost: tokens that the measure of cost keeps
     plan: PrunePlan
     seed: int = 0
     small_picture: int | None = None  # the picture holds about this many patches' worth of detail
@@ -60,7 +59,7 @@ class Cell:
         """
         record = {
             "context": dict(context),
-            "plan": {key: value for key, value in self.plan.to_dict().items() if key != "asked"},
+            "plan": self.plan.canonical(),
             "small_picture": self.small_picture,
             "blind_from": self.blind_from,
         }
@@ -84,24 +83,29 @@ def default_methods() -> list[str]:
 
 def build_grid(
     methods: Iterable[str] | Mapping[str, str | PruningMethod],
-    budgets: Sequence[int],
+    budgets: Sequence[Keep],
     *,
     seeds: int = 5,
     layers: int,
-    tokens: int,
+    tokens: int | None,
     equal: bool = False,
 ) -> Grid:
     """All cells for pictures of `tokens` visual tokens and a decoder of `layers` layers.
+
+    Where pictures have no fixed number of tokens (None), budgets are shares, and what needs a number is left out.
 
     A mapping gives labels to method instances (ablations). Methods with a `seed` are run with 0 .. seeds-1. With
     `equal`, a budget is the cost that `MEASURE` has at it: every method keeps as many tokens as come to the same mean
     over the layers, or just fewer.
 
     Raises:
-        PlanError: unknown method, or a budget that no picture has.
+        PlanError: unknown method, or a budget that no picture has, or that is a number where pictures have none.
     """
+    if tokens is None:
+        return _shares(methods, budgets, seeds, layers, equal)
+    counts = [keep_count(tokens, b) if isinstance(b, float) else b for b in budgets]
     named = methods if isinstance(methods, Mapping) else {name: name for name in methods}
-    if bad := [b for b in budgets if not 0 < b <= tokens]:
+    if bad := [b for b in counts if not 0 < b <= tokens]:
         raise PlanError(f"budgets {bad} are not between 1 and the {tokens} visual tokens of a picture")
     cells: list[Cell] = []
     left_out: list[dict[str, Any]] = []
@@ -112,7 +116,7 @@ def build_grid(
             cells.append(Cell(label, tokens, everything, **blind))
             continue
         small = method == DOWNSAMPLE
-        for budget in budgets:
+        for budget in counts:
             for seed, variant in enumerate(_seeded(create("pooling" if small else method), seeds)):
                 try:
                     keep = equal_cost(variant, _price(budget, layers, tokens), layers, tokens) if equal else budget
@@ -124,9 +128,34 @@ def build_grid(
     return Grid(tuple(cells), tuple(left_out), "layer-average" if equal else None)
 
 
+def _shares(
+    methods: Iterable[str] | Mapping[str, str | PruningMethod],
+    budgets: Sequence[Keep],
+    seeds: int,
+    layers: int,
+    equal: bool,
+) -> Grid:
+    """The cells of a model whose pictures are of any size."""
+    if equal:
+        raise PlanError("equal cost is counted in tokens, and pictures of this model have no fixed number of them")
+    if bad := [b for b in budgets if not isinstance(b, float)]:
+        raise PlanError(f"pictures of this model have no fixed number of tokens: give shares (0.111), not {bad}")
+    named = methods if isinstance(methods, Mapping) else {name: name for name in methods}
+    cells, left_out = [Cell("none", 1.0, PrunePlan.of("none", num_layers=layers))] if "none" in named else [], []
+    for label, method in named.items():
+        if method in (BLIND, DOWNSAMPLE):
+            reason = "it is measured where pictures have a fixed number of tokens"
+            left_out += [{"label": label, "budget": budget, "reason": reason} for budget in budgets]
+        elif method != "none":
+            for budget in budgets:
+                for seed, variant in enumerate(_seeded(create(method), seeds)):
+                    cells.append(Cell(label, budget, PrunePlan.of(variant, keep=budget, num_layers=layers), seed))
+    return Grid(tuple(cells), tuple(left_out))
+
+
 def _price(budget: int, layers: int, tokens: int) -> float:
     """Visual tokens per layer, averaged over the layers, that `MEASURE` sees at a nominal budget."""
-    return layer_average(visual_lengths(_plan(create(MEASURE), budget, layers, tokens), tokens, layers))
+    return layer_average(_plan(create(MEASURE), budget, layers, tokens).lengths(tokens, layers))
 
 
 def _plan(method: PruningMethod, keep: int, layers: int, tokens: int) -> PrunePlan:
@@ -152,7 +181,7 @@ def equal_cost(method: PruningMethod, target: float, layers: int, tokens: int) -
     """
 
     def cost(keep: int) -> float:
-        return layer_average(visual_lengths(_plan(method, keep, layers, tokens), tokens, layers))
+        return layer_average(_plan(method, keep, layers, tokens).lengths(tokens, layers))
 
     if (least := cost(1)) > target:
         raise PlanError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from vlm_pruner.budget import Keep
 from vlm_pruner.evaluation.results import BenchResults, Row
 from vlm_pruner.evaluation.statistics import Bootstrap, Interval
 from vlm_pruner.evaluation.table import is_frame, percent, table
@@ -78,7 +79,7 @@ def retention_table(
     """
     bootstrap = bootstrap or results.bootstrap()
     full = results.row("none").correct
-    found: dict[str, dict[int, Interval]] = {}
+    found: dict[str, dict[Keep, Interval]] = {}
     for row in results.rows():
         if not is_frame(row) and row.budget in budgets and (labels is None or row.label in labels):
             found.setdefault(row.label, {})[row.budget] = bootstrap.retention(row.correct, full)

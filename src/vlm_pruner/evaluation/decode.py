@@ -18,6 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vlm_pruner.asking.models import moved
+from vlm_pruner.engine.release import cache_in, cache_name
 from vlm_pruner.errors import UnsupportedModelError
 
 __all__ = ["Prompts", "decode_each", "decode_shared", "encode_pictures", "prepare_prompts"]
@@ -70,7 +72,7 @@ def encode_pictures(model: Any, pixels: Mapping[str, Any]) -> Any:
     """Vision tower and projector: what the model accepts as `mm_encoder_outputs["image"]`."""
     encode = model.base_model.get_image_features
     known = inspect.signature(encode).parameters
-    return encode(**{k: v for k, v in pixels.items() if k in known}, return_dict=True)
+    return encode(**{k: v for k, v in moved(model, pixels).items() if k in known}, return_dict=True)
 
 
 def _for_each_question(encoded: Any, prompts: Prompts) -> Any:
@@ -99,7 +101,7 @@ def decode_shared(
             input_ids=first, attention_mask=torch.ones_like(first), mm_encoder_outputs={"image": encoded},
             use_cache=True, logits_to_keep=1,
         )  # fmt: skip
-        cache = out.past_key_values
+        cache = cache_in(out)
         if prompts.per_scene > 1:
             cache.batch_repeat_interleave(prompts.per_scene)
         rest, real = _left_pad([i[prompts.shared :] for i in prompts.ids])
@@ -107,8 +109,8 @@ def decode_shared(
         place = (mask.cumsum(1) - 1)[:, prompts.shared :]
         with during_questions or nullcontext():
             out = model(
-                input_ids=rest, attention_mask=mask, position_ids=place, past_key_values=cache, use_cache=True,
-                logits_to_keep=1,
+                input_ids=rest, attention_mask=mask, position_ids=place, **{cache_name(model): cache},
+                use_cache=True, logits_to_keep=1,
             )  # fmt: skip
             return _greedy(model, out, mask, max_new_tokens)
 
@@ -148,7 +150,7 @@ def _greedy(model: Any, out: Any, mask: Tensor, max_new_tokens: int) -> list[lis
             break
         mask = torch.cat([mask, mask.new_ones(mask.shape[0], 1)], 1)
         out = model(
-            input_ids=token[:, None], attention_mask=mask, position_ids=place, past_key_values=out.past_key_values,
+            input_ids=token[:, None], attention_mask=mask, position_ids=place, **{cache_name(model): cache_in(out)},
             use_cache=True, logits_to_keep=1,
         )  # fmt: skip
         place = place + 1

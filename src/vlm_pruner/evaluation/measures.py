@@ -1,14 +1,11 @@
-"""What a kept set looks like without asking the model: evidence covered, redundancy, cost."""
+"""What a kept set looks like without asking the model: evidence covered, redundancy."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from vlm_pruner.budget import keep_count
-from vlm_pruner.plan import PrunePlan
-
-__all__ = ["coverage", "redundancy", "visual_lengths"]
+__all__ = ["coverage", "redundancy"]
 
 
 def coverage(kept: Tensor, evidence: Tensor) -> float | None:
@@ -33,12 +30,3 @@ def redundancy(features: Tensor) -> float | None:
     rows = torch.nn.functional.normalize(features.double(), dim=-1)  # [k, d]
     total = rows.sum(0).square().sum() - rows.square().sum()
     return float(total) / (k * (k - 1))
-
-
-def visual_lengths(plan: PrunePlan, total: int, layers: int) -> list[int]:
-    """Visual tokens of one image of `total` tokens that enter each of the decoder's layers under `plan`."""
-    lengths = [total] * layers
-    for stage in plan.stages:
-        left = min(lengths[-1], keep_count(total, stage.keep))
-        lengths[stage.site :] = [left] * (layers - stage.site)
-    return lengths

@@ -31,7 +31,7 @@ def plot_curves(results: BenchResults, path: str | Path, labels: Sequence[str] |
         others=[curve for name, curve in curves.items() if name not in shown],
         full=100 * bootstrap.accuracy(results.row("none").correct).value,
         chance=100 * sum(results.chance.values()) / len(results.chance),
-        total=results.model["tokens"],
+        total=results.model["tokens"] or round(results.row("none").mean("kept") or 0),
         xlabel="visual tokens per decoder layer (mean)",
         ylabel="accuracy, % (mean over question types)",
     )

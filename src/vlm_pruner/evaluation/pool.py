@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import multiprocessing
 import queue
+import signal
+import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -29,8 +32,9 @@ def in_processes(work: Callable[[Iterator[int]], Iterator[Any]], tasks: Iterable
     for task in [*tasks, *[None] * workers]:
         waiting.put(task)
     processes = [context.Process(target=_worker, args=(work, waiting, results), daemon=True) for _ in range(workers)]
-    for process in processes:
-        process.start()
+    with _ignored():  # Ctrl-C goes to every process of the terminal: this one hears it, and ends the others
+        for process in processes:
+            process.start()
     running = workers
     try:
         while running:
@@ -50,6 +54,19 @@ def in_processes(work: Callable[[Iterator[int]], Iterator[Any]], tasks: Iterable
         for process in processes:
             process.terminate()
             process.join()
+
+
+@contextmanager
+def _ignored() -> Iterator[None]:
+    """Processes that are started within the block do not hear Ctrl-C, from their first moment on."""
+    if threading.current_thread() is not threading.main_thread():  # elsewhere signals cannot be set
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _worker(work: Callable[[Iterator[int]], Iterator[Any]], waiting: Any, results: Any) -> None:

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from vlm_pruner import scenes
 from vlm_pruner.adapters import adapter_for
-from vlm_pruner.errors import InputError, PlanError
+from vlm_pruner.asking.prompts import Form, prompt_text
+from vlm_pruner.errors import InputError
 from vlm_pruner.scenes.questions import item_boxes
 
 __all__ = ["Asked", "ask_all", "ask_split", "picture_tokens"]
@@ -32,8 +33,9 @@ class Asked:
     draw: Callable[[], Sequence[Image.Image]]
     prompt: str  # placeholders of the pictures included
     score: Callable[[str], bool]
-    evidence: Tensor  # [n] bool over the tokens of all pictures, in order: those that show what is asked about
-    objects: Tensor  # [n] bool: those that show any object
+    evidence: Tensor | None  # [n] bool over the tokens of all pictures, in order: those that show what is asked about
+    objects: Tensor | None  # [n] bool: those that show any object; None where pictures have no fixed number of tokens
+    regions: Callable[[tuple[int, int]], tuple[Tensor, Tensor]] | None = None  # both over a grid (h, w) of each picture
 
     @property
     def images(self) -> Sequence[Image.Image]:
@@ -42,38 +44,40 @@ class Asked:
 
 
 def ask_split(model: Any, processor: Any, split: str, limit: int | None = None) -> list[Asked]:
-    """The questions of a split for a model whose pictures have a fixed square of visual tokens.
+    """The questions of a split for a model.
 
     Raises:
         InputError: no such split, or not as many questions.
-        PlanError: pictures of this model have no fixed number of tokens to set budgets by.
     """
     try:
         questions = scenes.load_split(split, limit)
     except ValueError as error:
         raise InputError(str(error)) from error
-    return ask_all(questions, processor, isqrt(picture_tokens(model)))
+    tokens = picture_tokens(model)
+    form = adapter_for(model.base_model.config.model_type).prompt
+    return ask_all(questions, processor, None if tokens is None else isqrt(tokens), form)
 
 
-def picture_tokens(model: Any) -> int:
-    """Visual tokens of every picture.
-
-    Raises:
-        PlanError: their number depends on the picture, so that no common budget can be set.
-    """
+def picture_tokens(model: Any) -> int | None:
+    """Visual tokens of every picture; None where their number depends on the picture: budgets are shares then."""
     config = model.base_model.config
-    tokens = adapter_for(config.model_type).fixed_tokens(config)
-    if tokens is None:
-        raise PlanError(f"{config.model_type}: pictures have no fixed number of visual tokens to set budgets by")
-    return int(tokens)
+    return adapter_for(config.model_type).fixed_tokens(config)
 
 
-def ask_all(questions: Sequence[scenes.Question], processor: Any, side: int) -> list[Asked]:
-    """Every question with its prompt; pictures have `side` x `side` visual tokens."""
+def ask_all(
+    questions: Sequence[scenes.Question], processor: Any, side: int | None, form: Form | None = None
+) -> list[Asked]:
+    """Every question with its prompt.
+
+    Args:
+        side: pictures have `side` x `side` visual tokens; None = of their own number.
+        form: of prompts where the processor has no chat template.
+    """
     numbers: dict[Any, int] = {}
-    grid = (side, side)
     asked = []
     for question in questions:
+        regions = partial(_regions, question)
+        evidence, objects = (None, None) if side is None else regions((side, side))
         asked.append(
             Asked(
                 key=question.id,
@@ -82,30 +86,27 @@ def ask_all(questions: Sequence[scenes.Question], processor: Any, side: int) -> 
                 chance=question.chance,
                 pictures=len(question.scenes),
                 draw=partial(getattr, question, "images"),
-                prompt=_prompt(processor, question.text, len(question.scenes)),
+                prompt=prompt_text(processor, question.text, len(question.scenes), form),
                 score=partial(scenes.score, question),
-                evidence=_mask(scenes.evidence_tokens(question, grid), side),
-                objects=_mask([_object_tokens(scene, grid) for scene in question.scenes], side),
+                evidence=evidence,
+                objects=objects,
+                regions=regions,
             )
         )
     return asked
 
 
-def _object_tokens(scene: scenes.Scene, grid: tuple[int, int]) -> Tensor:
-    """Indices of the tokens that show any thing or character."""
-    return torch.cat([scenes.box_tokens(box, scene.size, grid) for box in item_boxes(scene)])
+def _regions(question: scenes.Question, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """[pictures * h * w] bool each: what shows the evidence, and what shows any thing or character."""
+    objects = [
+        torch.cat([scenes.box_tokens(box, scene.size, grid) for box in item_boxes(scene)]) for scene in question.scenes
+    ]
+    return _mask(scenes.evidence_tokens(question, grid), grid), _mask(objects, grid)
 
 
-def _prompt(processor: Any, text: str, pictures: int) -> str:
-    content = [*[{"type": "image"}] * pictures, {"type": "text", "text": text}]
-    messages = [{"role": "user", "content": content}]
-    prompt: str = processor.apply_chat_template(messages, add_generation_prompt=True)
-    return prompt
-
-
-def _mask(tokens: Sequence[Tensor], side: int) -> Tensor:
-    """[pictures * side * side] bool, True at the token indices that are given for each picture."""
-    mask = torch.zeros(len(tokens), side * side, dtype=torch.bool)
+def _mask(tokens: Sequence[Tensor], grid: tuple[int, int]) -> Tensor:
+    """[pictures * h * w] bool, True at the token indices that are given for each picture."""
+    mask = torch.zeros(len(tokens), grid[0] * grid[1], dtype=torch.bool)
     for row, index in zip(mask, tokens, strict=True):
         row[index] = True
     return mask.flatten()

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vlm_pruner.budget import Keep
 from vlm_pruner.errors import PlanError, unknown_name
 from vlm_pruner.evaluation.cells import Cell
 from vlm_pruner.evaluation.statistics import Bootstrap, Interval
@@ -28,7 +29,7 @@ class CellResult:
     """One method at one budget with one seed. Means are over the questions."""
 
     label: str
-    budget: int
+    budget: Keep
     seed: int
     method: str
     params: dict[str, Any]
@@ -36,7 +37,7 @@ class CellResult:
     correct: str  # one bit per question, packed, hexadecimal
     kept: float  # visual tokens left at the end, per picture
     layer_average: float  # visual tokens per decoder layer and picture
-    flops: float  # prefill FLOPs per question
+    flops: float | None  # prefill FLOPs per question; None where there is no formula
     evidence_kept: float | None  # share of the tokens that show what was asked about
     evidence_lost: float | None  # share of the questions with evidence of which no token is left
     object_kept: float | None  # share of all object tokens
@@ -62,7 +63,7 @@ class CellResult:
             correct=cls.pack([a.correct for a in answers]),
             kept=_mean([a.kept for a in answers]) or 0.0,
             layer_average=_mean([a.layer_average for a in answers]) or 0.0,
-            flops=_mean([a.flops for a in answers]) or 0.0,
+            flops=_mean([a.flops for a in answers if a.flops is not None]),
             evidence_kept=_mean(evidence),
             evidence_lost=_mean([float(e == 0) for e in evidence]),
             object_kept=_mean([a.object_kept for a in answers if a.object_kept is not None]),
@@ -84,7 +85,7 @@ class Row:
     """All seeds of one method at one budget."""
 
     label: str
-    budget: int
+    budget: Keep
     cells: tuple[CellResult, ...]
     correct: NDArray[np.float64]  # [seeds, questions]
 
@@ -98,7 +99,7 @@ class Row:
 class BenchResults:
     """One run: what was asked, what came out, and what could not be run."""
 
-    model: dict[str, Any]  # name, weights (hash), layers, tokens
+    model: dict[str, Any]  # name, weights (hash), layers, tokens (None: budgets are shares)
     split: dict[str, Any]  # name, version
     types: list[str]  # of every question
     scenes: list[int]  # of every question: those with equal numbers share their picture
@@ -106,6 +107,7 @@ class BenchResults:
     cells: list[CellResult]
     left_out: list[dict[str, Any]] = field(default_factory=list)  # label, budget, reason
     equal: str | None = None  # "layer-average": every budget means the cost that `vlm-pruner` has at it
+    about: dict[str, Any] | None = None  # when and with what it was made, where that was to be noted
 
     def bootstrap(self, draws: int = 2000, seed: int = 0) -> Bootstrap:
         """Resamples shared by every comparison of this run."""
@@ -117,13 +119,13 @@ class BenchResults:
 
     @cached_property
     def _rows(self) -> list[Row]:
-        groups: dict[tuple[str, int], list[CellResult]] = {}
+        groups: dict[tuple[str, Keep], list[CellResult]] = {}
         for cell in self.cells:
             groups.setdefault((cell.label, cell.budget), []).append(cell)
         n = len(self.types)
         return [Row(*key, tuple(cells), np.stack([c.bits(n) for c in cells])) for key, cells in groups.items()]
 
-    def row(self, label: str, budget: int | None = None) -> Row:
+    def row(self, label: str, budget: Keep | None = None) -> Row:
         """The row of a method, at the budget if it has several.
 
         Raises:
@@ -142,6 +144,8 @@ class BenchResults:
         """JSON values only."""
         names = sorted(set(self.types))
         record = asdict(self) | {"version": VERSION, "types": [names, [names.index(t) for t in self.types]]}
+        if self.about is None:
+            del record["about"]
         return dict(sorted(record.items(), key=lambda item: item[0] == "cells"))
 
     @classmethod

@@ -135,8 +135,8 @@ class Runner:
             len(kept) // len(images),
             round(layer_average(lengths) / len(images), 3),
             prefill_flops(self._shape, [words + n for n in lengths]),
-            _rounded(coverage(kept, asked.evidence)),
-            _rounded(coverage(kept, asked.objects)),
+            _rounded(None if asked.evidence is None else coverage(kept, asked.evidence)),
+            _rounded(None if asked.objects is None else coverage(kept, asked.objects)),
             _rounded(_mean([p for p in pairs if p is not None])),
         )
 

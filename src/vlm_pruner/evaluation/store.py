@@ -30,7 +30,7 @@ class Answer:
     correct: bool
     kept: int  # visual tokens left after the last stage
     layer_average: float  # visual tokens per decoder layer
-    flops: int  # of the prefill
+    flops: int | None  # of the prefill; None where there is no formula
     evidence_kept: float | None = None  # share of the tokens that show what was asked about; None = no such tokens
     object_kept: float | None = None  # share of all object tokens of the picture
     redundancy: float | None = None  # mean cosine between kept tokens

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from vlm_pruner.budget import Keep
 from vlm_pruner.evaluation.cells import MEASURE
 from vlm_pruner.evaluation.results import BenchResults, Row
 from vlm_pruner.evaluation.statistics import Bootstrap, Interval
@@ -24,12 +25,19 @@ def markdown(results: BenchResults, timing: Timing | None = None, *, reference: 
     bootstrap = results.bootstrap()
     parts = [_heading(results)]
     for budget in dict.fromkeys(r.budget for r in results.rows() if not is_frame(r)):
-        title = f"At the cost of {MEASURE} at {budget}" if results.equal else f"{budget} visual tokens kept"
+        title = (
+            f"At the cost of {MEASURE} at {budget}" if results.equal else f"{_asked(budget)} visual tokens asked for"
+        )
         parts.append(f"## {title}\n\n{method_table(results, budget, bootstrap, timing or {}, reference)}")
     parts.append(f"## Accuracy per question type, %\n\n{type_table(results, bootstrap)}")
     if results.left_out:
         parts.append("## Not run\n\n" + "\n".join(left_out_lines(results.left_out)))
     return "\n\n".join(parts) + "\n"
+
+
+def _asked(budget: Keep) -> str:
+    """ "64", or "11.1 % of the"."""
+    return str(budget) if isinstance(budget, int) else f"{100 * budget:g} % of the"
 
 
 def is_frame(row: Row) -> bool:
@@ -38,17 +46,19 @@ def is_frame(row: Row) -> bool:
 
 
 def _heading(results: BenchResults) -> str:
-    scenes = len(set(results.scenes))
+    scenes, tokens = len(set(results.scenes)), results.model["tokens"]
+    counted = "pictures of any number of visual tokens" if tokens is None else f"{tokens} visual tokens a picture"
     return (
         f"{len(results.types)} questions about {scenes} scenes of the {results.split['name']} split "
         f"(version {results.split['version']}), model {results.model['name']} ({results.model['weights']}), "
-        f"{results.model['tokens']} visual tokens a picture, {results.model['layers']} decoder layers. "
-        "Brackets: 95 % bootstrap interval over scenes."
+        f"{counted}, {results.model['layers']} decoder layers. "
+        "Brackets: 95 % bootstrap interval over scenes. Methods with a schedule may end with fewer tokens than they "
+        "were asked for."
     )
 
 
 def method_table(
-    results: BenchResults, budget: int, bootstrap: Bootstrap, timing: Timing, reference: str = MEASURE
+    results: BenchResults, budget: Keep, bootstrap: Bootstrap, timing: Timing, reference: str = MEASURE
 ) -> str:
     """The methods at one budget, best retention first, between the unpruned and the blind model."""
     full = results.row("none").correct
@@ -59,7 +69,7 @@ def method_table(
     against = next((r for r in rows if r.label == reference), None)
     versus = f"retention against {reference}"
     head = [
-        "method", "kept", "tokens per layer", "prefill GFLOP", "accuracy %", "retention %", versus,
+        "method", "left at the end", "tokens per layer", "prefill GFLOP", "accuracy %", "retention %", versus,
         "evidence kept %", "no evidence left %", "object tokens kept %", "redundancy", "select ms", "prefill ms",
     ]  # fmt: skip
     lines = []
@@ -84,7 +94,7 @@ def method_table(
     return table(head, lines)
 
 
-def type_table(results: BenchResults, bootstrap: Bootstrap, budget: int | None = None) -> str:
+def type_table(results: BenchResults, bootstrap: Bootstrap, budget: Keep | None = None) -> str:
     """Accuracy of every row, or of those at one budget, on every question type, chance first."""
     head = ["method", "budget", *bootstrap.types, "mean"]
     chance = [results.chance[t] for t in bootstrap.types]
@@ -99,7 +109,7 @@ def type_table(results: BenchResults, bootstrap: Bootstrap, budget: int | None =
 
 def left_out_lines(left_out: Sequence[Mapping[str, Any]]) -> list[str]:
     """One item per method and reason, its budgets put together."""
-    budgets: dict[tuple[str, str], list[int]] = {}
+    budgets: dict[tuple[str, str], list[Keep]] = {}
     for item in left_out:
         budgets.setdefault((item["label"], item["reason"]), []).append(item["budget"])
     return [f"- **{label}** at {', '.join(map(str, at))}: {reason}" for (label, reason), at in budgets.items()]

@@ -17,6 +17,7 @@ from vlm_pruner.evaluation.cells import BLIND, Cell
 from vlm_pruner.evaluation.decode import encode_pictures
 from vlm_pruner.evaluation.questions import Asked
 from vlm_pruner.evaluation.runner import Runner, Task
+from vlm_pruner.evaluation.single import Single, Singles
 
 __all__ = ["measure_cells"]
 
@@ -35,18 +36,20 @@ def measure_cells(
     not part of the prefill time; its own time is given once.
 
     Returns:
-        JSON values: `hardware`, `vision_ms`, and `methods[label@budget]` with `select_ms` and `prefill_ms`.
+        JSON values: `hardware`, `vision_ms` (None where pictures are encoded with each prompt), and
+        `methods[label@budget]` with `select_ms` and `prefill_ms`.
     """
-    runner = Runner(setup.model, setup.processor)
+    runner = setup.runner()
     tasks = [runner.task([[a]]) for a in asked]
     timed = {f"{c.label}@{c.budget}": c for c in cells if c.seed == 0 and c.label != BLIND}
     samples: dict[str, list[tuple[float, float]]] = {key: [] for key in timed}
     vision = []
     for repeat in range(repeats + 1):
         for task in tasks:
-            started = time.perf_counter()
-            encode_pictures(setup.model, task.prompts.pixels)
-            vision.append((time.perf_counter() - started) * 1000)
+            if isinstance(task, Task):
+                started = time.perf_counter()
+                encode_pictures(setup.model, task.prompts.pixels)
+                vision.append((time.perf_counter() - started) * 1000)
             for key, cell in timed.items():
                 if key not in samples:
                     continue
@@ -62,14 +65,19 @@ def measure_cells(
         "hardware": _hardware(setup.model),
         "questions": len(asked),
         "repeats": repeats,
-        "vision_ms": round(median(vision), 2),
+        "vision_ms": round(median(vision), 2) if vision else None,
         "methods": {key: _medians(values) for key, values in samples.items()},
     }
 
 
 @torch.inference_mode()
-def _prefill(runner: Runner, cell: Cell, task: Task) -> tuple[float, float]:
+def _prefill(runner: Runner | Single, cell: Cell, task: Task | Singles) -> tuple[float, float]:
     """(selection, prefill) milliseconds of one forward; the pictures are encoded before."""
+    if isinstance(runner, Single):
+        assert isinstance(task, Singles)
+        report = runner.prefill(cell, task)
+        return report.selection_ms or 0.0, report.prefill_ms or 0.0
+    assert isinstance(task, Task)
     prompts, encoded = runner.encoded(task, cell.small_picture)
     ids = prompts.ids[0][None]
     with prune(runner.model, cell.plan) as session:

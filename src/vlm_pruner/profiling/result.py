@@ -55,6 +55,11 @@ class ProfileResult:
     variants: tuple[Variant, ...]  # the unpruned one first
     hooks: Variant | None = None  # the first plan with keep=1.0: all hooks, nothing chosen and nothing dropped
     notes: tuple[str, ...] = field(default=())
+    image: str = ""  # name of the picture
+    counts: dict[str, tuple[int, int, float]] = field(
+        default_factory=dict
+    )  # variant -> tokens asked for, left, a layer
+    about: dict[str, Any] = field(default_factory=dict)  # date and versions
 
     @property
     def unpruned(self) -> Variant:
@@ -118,7 +123,9 @@ class ProfileResult:
     def to_dict(self) -> dict[str, Any]:
         """All samples and everything derived from them, JSON values only."""
         shared = {
+            **self.about,
             "model": self.model,
+            "image": self.image,
             "method": self.method,
             "machine": self.machine,
             "layers": self.shape.layers,
@@ -143,6 +150,8 @@ class ProfileResult:
             "kv_bytes_predicted": self.kv_predicted(variant),
             "peak_bytes": variant.peak_bytes,
         }
+        if variant.name in self.counts:
+            found |= dict(zip(("asked", "kept", "layer_average"), self.counts[variant.name], strict=True))
         if variant is not self.unpruned:
             found |= {
                 "ideal_prefill_ms": self.ideal_prefill_ms(variant),

@@ -12,12 +12,14 @@ from torch import nn
 
 from vlm_pruner.budget import Keep
 from vlm_pruner.engine import prune
+from vlm_pruner.engine.release import cache_in
 from vlm_pruner.errors import PlanError, UnsupportedModelError
 from vlm_pruner.flops import DecoderShape, ProjectorShape, VisionShape, projector_flops, vision_flops
 from vlm_pruner.methods.base import PruningMethod
 from vlm_pruner.plan import PrunePlan
 from vlm_pruner.profiling.result import ProfileResult, Variant
 from vlm_pruner.profiling.timing import Probe, describe_machine, interleave, peak_bytes
+from vlm_pruner.report import provenance
 
 __all__ = ["cache_bytes", "profile", "vision_prediction"]
 
@@ -38,6 +40,7 @@ def profile(
     method: str | PruningMethod | PrunePlan = "vlm-pruner",
     *,
     name: str | None = None,
+    image: str = "",
     keep: Keep | Sequence[Keep] = 64,
     layer: int | None = None,
     new_tokens: int = 8,
@@ -52,6 +55,7 @@ def profile(
         inputs: what the processor returned for ONE prompt with at least one image.
         method: as for `prune`; a finished plan says its own budgets, `keep` is then left out of account.
         name: how the result calls the model; None is its class.
+        image: how the result calls the picture.
         keep: one budget or several.
         layer: decoder layer to prune at; None leaves it to the method.
         new_tokens: tokens to generate, at least 2 so that a decode step is measured.
@@ -79,9 +83,8 @@ def profile(
     peaks = {key: peak_bytes(run, device) for key, run in runs.items()}
     variants = tuple(_variant(key, plans[key], found[key], peaks[key]) for key in plans)
     called = name or type(model).__name__
-    return _result(
-        called, model, inputs, plans, variants, hooks, next(r.report for r in found[list(plans)[1]]), new_tokens
-    )
+    reports = {key: found[key][0].report for key in list(plans)[1:]}
+    return _result(called, image, model, inputs, plans, variants, hooks, reports, new_tokens)
 
 
 def _plans(method: Any, keep: Any, layer: int | None, layers: int) -> dict[str, PrunePlan | None]:
@@ -137,7 +140,7 @@ def _run(model: Any, inputs: Mapping[str, torch.Tensor], plan: PrunePlan | None,
         spans["encoder"] -= spans["projector"]
     if report is not None:
         spans["selection"] = report.selection_ms
-    return _Run(spans, cache_bytes(out.past_key_values), report)
+    return _Run(spans, cache_bytes(cache_in(out)), report)
 
 
 def cache_bytes(cache: Any) -> int:
@@ -172,23 +175,23 @@ def vision_prediction(config: Any, inputs: Mapping[str, torch.Tensor]) -> int | 
 
 def _result(
     name: str,
+    image: str,
     model: Any,
     inputs: Mapping[str, torch.Tensor],
     plans: Any,
     variants: tuple[Variant, ...],
     hooks: Variant,
-    report: Any,
+    reports: Mapping[str, Any],
     new_tokens: int,
 ) -> ProfileResult:
-    images = tuple(image.total for image in report.images)
+    images = tuple(one.total for one in next(iter(reports.values())).images)
     if not images:
         raise PlanError("the prompt holds no image: there is nothing to prune, and nothing to profile")
-    plan = list(plans.values())[1]
     device = inputs["input_ids"].device
     parameter = next(model.base_model.get_decoder().parameters())
     return ProfileResult(
         model=name,
-        method=" + ".join(f"{s.method.name} at layer {s.site}" for s in plan.stages),
+        method=" + ".join(dict.fromkeys(s.method.name for s in list(plans.values())[1].stages)),
         machine=describe_machine(device) | {"dtype": str(parameter.dtype).removeprefix("torch.")},
         shape=DecoderShape.from_config(model.config),
         text_tokens=inputs["input_ids"].shape[1] - sum(images),
@@ -198,4 +201,8 @@ def _result(
         vision_flops=vision_prediction(model.config, inputs),
         variants=variants,
         hooks=hooks,
+        image=image,
+        counts={key: (report.asked, report.kept, report.layer_average) for key, report in reports.items()},
+        notes=tuple(dict.fromkeys(remark for report in reports.values() for remark in report.remarks)),
+        about=provenance(),
     )

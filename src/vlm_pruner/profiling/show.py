@@ -65,14 +65,24 @@ def _time_rows(result: ProfileResult) -> list[list[str]]:
 def _size_rows(result: ProfileResult) -> list[list[str]]:
     variants = result.variants
     rows = [
+        ["tokens asked for", *_counts(result, 0)],
+        ["left at the end", *_counts(result, 1)],
+        ["per layer, mean", *_counts(result, 2)],
         ["prefill FLOPs", *(_giga(result.flops(v)) for v in variants)],
         ["KV cache", *(_mega(v.kv_bytes) for v in variants)],
         ["  predicted", *(_mega(result.kv_predicted(v)) for v in variants)],
         ["peak memory", *(_mega(v.peak_bytes) for v in variants)],
     ]
     if result.vision_flops is not None:
-        rows.insert(0, ["vision FLOPs", *(_giga(result.vision_flops) for _ in variants)])
+        rows.insert(3, ["vision FLOPs", *(_giga(result.vision_flops) for _ in variants)])
     return rows
+
+
+def _counts(result: ProfileResult, which: int) -> list[str]:
+    """Visual tokens of every variant: asked for, left at the end, or mean over the layers."""
+    full = sum(result.image_tokens)
+    found = [result.counts.get(v.name, (full, full, float(full)))[which] for v in result.variants]
+    return [f"{value:.1f}" if which == 2 else str(value) for value in found]
 
 
 def _break_even(result: ProfileResult, variant: Variant) -> str:

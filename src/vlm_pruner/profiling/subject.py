@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import nn
 
+from vlm_pruner.adapters import adapter_for
 from vlm_pruner.errors import InputError, unknown_name
 from vlm_pruner.profiling.shapes import SHAPES
 
@@ -23,6 +25,7 @@ class Subject:
     name: str
     model: nn.Module
     inputs: dict[str, torch.Tensor]
+    image: str = ""  # name of the picture that is looked at; empty where it is random
 
 
 def subject_named(
@@ -33,6 +36,7 @@ def subject_named(
     question: str = "What is in the image?",
     device: str = "auto",
     dtype: str = "auto",
+    tell: Callable[[str], None] = lambda message: None,
 ) -> Subject:
     """The subject of a profile.
 
@@ -43,6 +47,7 @@ def subject_named(
         question: what it is asked. A shape reads 60 random tokens and a random image.
         device: as for `asking.open_model`.
         dtype: likewise; "auto" of a shape is bfloat16 on a GPU, float32 elsewhere.
+        tell: told, before random weights are allocated, how many bytes they take.
 
     Raises:
         InputError: no such model or device; weights that do not fit the memory; tokens that no number of images has.
@@ -50,7 +55,7 @@ def subject_named(
     if name in SHAPES:
         if image is not None:
             raise InputError(f"{name} is a shape with random weights: it reads a random image, not {str(image)!r}")
-        return _random(name, tokens, device, dtype)
+        return _random(name, tokens, device, dtype, tell)
 
     from vlm_pruner.asking import DEMO_IMAGE, EMBEDDED, open_image, open_model
 
@@ -59,14 +64,16 @@ def subject_named(
     picture = open_image(image or DEMO_IMAGE)
     loaded = open_model(name, device=device, dtype=dtype)
     one = loaded.inputs(question, picture)
-    visual = int((one["input_ids"] == loaded.model.config.image_token_id).sum())
+    config = loaded.model.base_model.config
+    visual = int((one["input_ids"] == adapter_for(config.model_type).placeholders(config)["image"]).sum())
     images, odd = divmod(visual if tokens is None else tokens, visual)
     if odd or images < 1:
         raise InputError(f"the image has {visual} visual tokens in {name}; {tokens} is no multiple of it")
-    return Subject(name, loaded.model, one if images == 1 else loaded.inputs(question, [picture] * images))
+    inputs = one if images == 1 else loaded.inputs(question, [picture] * images)
+    return Subject(name, loaded.model, inputs, Path(image or DEMO_IMAGE).name)
 
 
-def _random(name: str, tokens: int | None, device: str, dtype: str) -> Subject:
+def _random(name: str, tokens: int | None, device: str, dtype: str, tell: Callable[[str], None]) -> Subject:
     from vlm_pruner.asking import open_device
 
     shape, place = SHAPES[name], open_device(device)
@@ -77,6 +84,8 @@ def _random(name: str, tokens: int | None, device: str, dtype: str) -> Subject:
             f"the weights of {name} take {needed / 1e9:.1f} GB in {str(kind).removeprefix('torch.')}, "
             f"{free / 1e9:.1f} GB are free on {place}; smaller shapes: {', '.join(list(SHAPES)[:3])}"
         )
+    dtype = str(kind).removeprefix("torch.")
+    tell(f"{name}: {needed / 1e9:.3g} GB of random weights are allocated in {dtype} on {place}")
     inputs = shape.inputs(place, kind, tokens=tokens)
     return Subject(f"{name} (random weights)", shape.build(place, kind), inputs)
 

@@ -80,7 +80,8 @@ def _lead(question: str, image: Image.Image, full: Entry, model: str) -> str:
 def _table(entries: Sequence[Entry], columns: Sequence[str]) -> str:
     head = "".join(f'<th scope="col">{escape(c)}</th>' for c in columns)
     rows = "".join(
-        f'<tr><th scope="row">{escape(e.title)}</th><td class="text">{escape(e.reason and f"not run: {e.reason}" or e.answer)}</td>'
+        f'<tr><th scope="row">{escape(e.title)}</th>'
+        f'<td class="text">{escape(f"not run: {e.reason}" if e.reason else e.answer)}</td>'
         + "".join(f"<td>{escape(cell)}</td>" for cell in e.cells)
         + "</tr>"
         for e in entries

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-from vlm_pruner.asking import Loaded, Run, describe
+from vlm_pruner.asking import Loaded, Run, describe, title_of
 from vlm_pruner.asking.pictures import answer_layout, answer_selection
 from vlm_pruner.methods.base import method_class
 from vlm_pruner.viz import data_uri, merge_map
@@ -63,7 +63,8 @@ class Board:
             case Done(run=run):
                 column.state, column.run, column.text = "done", run, run.text
                 kept = f"{run.report.kept} of {run.report.total} tokens"
-                column.note = "; ".join(filter(None, (kept, describe(run)[1])))
+                schedule = title_of(run.plan) if len(run.plan.stages) > 1 else ""
+                column.note = "; ".join(filter(None, (kept, schedule, describe(run)[1])))
             case Failed(message=message):
                 column.state, column.text = "failed", message
         return event.column
@@ -149,14 +150,16 @@ class Board:
         full = self.columns[0].run or run
         rows = [_fact(name, get(run), get(full), digits) for name, get, digits in _NUMBERS]
         if run is not full:
-            rows.insert(3, _fact("of it selection, ms", run.times.selection_ms, None, 1))
+            rows.insert(5, _fact("of it selection, ms", run.times.selection_ms, None, 1))
         return f'<dl class="vp-facts">{"".join(rows)}</dl>'
 
 
 WIDE = 640
 
 _NUMBERS = (
-    ("visual tokens", lambda run: run.report.kept or None, 0),
+    ("tokens asked for", lambda run: run.report.asked or None, 0),
+    ("left at the end", lambda run: run.report.kept or None, 0),
+    ("per layer, mean", lambda run: run.report.layer_average or None, 1),
     ("first token, ms", lambda run: run.times.first_token_ms, 0),
     ("prefill, ms", lambda run: run.times.prefill_ms, 1),
     ("per further token, ms", lambda run: run.times.decode_ms_per_token, 1),

@@ -17,10 +17,13 @@ AUTO = "auto"
 
 
 def method_options(loaded: Loaded) -> list[tuple[str, str]]:
-    """(label, name) of every method that this model gives what it needs, our own first."""
-    names = [name for name in registry() if name != "none" and _fits(loaded, name)]
+    """(label, name) of every method, our own first; the label says which cannot be carried out on this model.
+
+    What only a run can tell, such as a vision tower without the signals that a method needs, is told by the run.
+    """
+    names = [name for name in registry() if name != "none"]
     names.sort(key=lambda name: (name != "vlm-pruner", registry()[name].title.lower()))
-    return [(registry()[name].title, name) for name in names]
+    return [(registry()[name].title + ("" if _fits(loaded, name) else " (not on this model)"), name) for name in names]
 
 
 def _fits(loaded: Loaded, name: str) -> bool:

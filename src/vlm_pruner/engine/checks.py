@@ -1,0 +1,114 @@
+"""After a forward with pictures: did what the plan says come to pass? An answer that is not pruned is an error."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from vlm_pruner.engine.cache import PrunedLayer
+from vlm_pruner.engine.forward import Forward
+from vlm_pruner.engine.release import cache_in, unseen
+from vlm_pruner.engine.support import Parts
+from vlm_pruner.errors import PrunedCacheError, UnsupportedModelError
+
+__all__ = ["check_layers", "check_logits", "check_pruned", "check_room"]
+
+
+def check_layers(parts: Parts) -> None:
+    """Raise where a decoder layer was exchanged since the hooks were put on.
+
+    Raises:
+        UnsupportedModelError: names the first.
+    """
+    now: Any = parts.text.layers
+    for index, (layer, hooked) in enumerate(zip(now, parts.hooked, strict=False)):
+        if layer is not hooked:
+            raise UnsupportedModelError(
+                f"decoder layer {index} was exchanged inside the block of a pruner, which has no hooks on the new one: "
+                "leave the block, exchange it, and prune again"
+            )
+    if len(now) != len(parts.hooked):
+        raise UnsupportedModelError(f"the decoder has {len(now)} layers by now, {len(parts.hooked)} when it was pruned")
+
+
+def check_room(cache: Any, past: int | None, more: int) -> None:
+    """Raise where a preallocated cache is too short. Pruned tokens keep their places, so that no layer behind them
+    overflows by itself: what lies beyond the mask would not be seen. On a GPU a model's own overflow ends the process.
+
+    Args:
+        past: places that are taken, `more` are to come; None = what the cache says, which is one read of the device.
+
+    Raises:
+        PrunedCacheError: the numbers.
+    """
+    layers = getattr(cache, "layers", None) or ()
+    rooms = [layer.max_cache_len for layer in layers if hasattr(layer, "max_cache_len") and not layer.is_sliding]
+    if not rooms:
+        return
+    need = more + (int(cache.get_seq_length()) if past is None else past)
+    if need > min(rooms):
+        raise PrunedCacheError(
+            f"a static cache of {min(rooms)} places is too short: pruned tokens keep theirs, and {need} are needed"
+        )
+
+
+def check_pruned(fwd: Forward, sites: tuple[int, ...], output: Any) -> None:
+    """Raise where a stage did not run, rows do not add up, or the cache was not cut at the layers of the plan.
+
+    Args:
+        sites: decoder layers of the stages.
+        output: what the decoder returned.
+
+    Raises:
+        UnsupportedModelError: names what was not seen, and the release of transformers.
+    """
+    if len(fwd.levels) != len(sites):
+        raise unseen(f"{len(fwd.levels)} of the {len(sites)} stages of the plan ran")
+    rows = _rows(output)
+    if rows is not None and rows != fwd.rows:
+        raise unseen(f"{rows} rows left the decoder, where {fwd.rows} were kept")
+    cache = cache_in(output)
+    if cache is None:
+        if fwd.cache is not None:
+            raise unseen("the decoder was given a cache and returned none")
+        return
+    if fwd.cache is not None and cache is not fwd.cache:
+        raise unseen("the decoder returned another cache than it was given")
+    for index, layer in enumerate(cache.layers):
+        _check_layer(fwd, sum(site <= index for site in sites), index, layer)
+
+
+def _check_layer(fwd: Forward, level: int, index: int, layer: Any) -> None:
+    kept = fwd.levels[level - 1] if level else None
+    if kept is not None and not isinstance(layer, PrunedLayer):
+        raise unseen(f"the cache of decoder layer {index} was not cut")
+    if not layer.is_initialized:
+        raise unseen(f"the cache of decoder layer {index} was not filled")
+    ends, want = layer.get_seq_length(), fwd.past + fwd.length
+    if isinstance(ends, int) and isinstance(want, int) and ends != want:  # preallocated layers count on the device
+        raise unseen(f"the cache of decoder layer {index} ends at place {ends}, the prompt at {want}")
+
+
+def check_logits(output: Any, left: int, asked: Any) -> None:
+    """Raise where the head did not see the rows that are left.
+
+    Args:
+        left: rows of the base model's output.
+        asked: `logits_to_keep` as it was given.
+
+    Raises:
+        UnsupportedModelError: another number of rows, or a loss.
+    """
+    if getattr(output, "loss", None) is not None:
+        raise unseen("a loss was computed on the pruned sequence")
+    logits = getattr(output, "logits", None)
+    want = len(asked) if isinstance(asked, Tensor) else min(asked or left, left)
+    if isinstance(logits, Tensor) and logits.shape[1] not in (want, left):
+        raise unseen(f"the head returned {logits.shape[1]} rows of logits, where {want} were expected")
+
+
+def _rows(output: Any) -> int | None:
+    """Rows of the last hidden state; None where a model that is its own head returns logits alone."""
+    states = output[0] if isinstance(output, tuple) else getattr(output, "last_hidden_state", None)
+    return states.shape[1] if isinstance(states, Tensor) else None
