@@ -122,10 +122,8 @@ def test_tiles_and_overview_cover_the_whole_image(family, size):
 
 def test_a_processor_is_found_inside_the_whole_one_and_none_is_the_whole_image():
     crop = {"height": 100, "width": 100}
-    inner = CLIPImageProcessorPil(size={"shortest_edge": 100}, crop_size=crop)
-    assert image_window(SimpleNamespace(image_processor=inner), (300, 100)) == pytest.approx(
-        (100, 0, 200, 100), abs=0.2
-    )
+    whole = SimpleNamespace(image_processor=CLIPImageProcessorPil(size={"shortest_edge": 100}, crop_size=crop))
+    assert image_window(whole, (300, 100)) == pytest.approx((100, 0, 200, 100), abs=0.2)
     assert image_window(None, (30, 20)) == Window(0, 0, 30, 20)
     assert image_window(SiglipImageProcessorPil(size=crop), (30, 20)) == Window(0, 0, 30, 20)
 

@@ -55,7 +55,8 @@ def report_page(
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f'<title>{escape(shorten(question, 80))} | vlm-pruner</title><link rel="icon" href="data:,"><style>{css}</style></head>'
+        f"<title>{escape(shorten(question, 80))} | vlm-pruner</title>"
+        f'<link rel="icon" href="data:,"><style>{css}</style></head>'
         f"<body>{''.join(body)}</body></html>\n"
     )
 

@@ -52,11 +52,9 @@ def image_window(processor: Any, size: tuple[int, int]) -> Window:
         processor: the whole processor or its image processor; None means the whole image.
     """
     facts = getattr(processor, "image_processor", processor)
-    windows = (
-        None
-        if facts is None
-        else seen_windows(lambda image: pixels_of(facts(images=[image], return_tensors="pt")), size)
-    )
+    if facts is None:
+        return Window.whole(size)
+    windows = seen_windows(lambda image: pixels_of(facts(images=[image], return_tensors="pt")), size)
     return windows[0] if windows is not None and len(windows) == 1 else Window.whole(size)
 
 
