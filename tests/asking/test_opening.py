@@ -26,7 +26,7 @@ def viewer(path: Path) -> np.ndarray:
     """[h, w, 3] what libvips shows of a file, on white."""
     image = pyvips.Image.new_from_file(str(path)).autorot()
     if "icc-profile-data" in image.get_fields():
-        image = image.icc_transform("srgb", embedded=True, depth=8, intent="auto")
+        image = image.icc_transform("srgb", embedded=True, depth=8)
     image = image.colourspace("srgb")
     image = image.flatten(background=255) if image.hasalpha() else image
     return np.asarray(image.cast("uchar").numpy()).reshape(image.height, image.width, -1).repeat(3 // image.bands, -1)
