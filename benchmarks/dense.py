@@ -36,7 +36,8 @@ __all__ = ["Outcome", "Picture", "State", "answer", "draw_picture", "encode"]
 
 HEAD, TOKENS = 2, GRID * GRID  # `<s> USER:` stands before the image
 _PER_QUESTION = frozenset(
-    {Signal.TEXT, Signal.TEXT_KEYS, Signal.WORDS, Signal.LAST_QUERY_ATTENTION, Signal.TEXT_ATTENTION}
+    {Signal.TEXT, Signal.TEXT_KEYS, Signal.TEXT_QUERIES, Signal.TEXT_VALUES, Signal.WORDS, Signal.TEXT_ATTENTION}
+    | {Signal.LAST_QUERY_ATTENTION}
 )
 
 

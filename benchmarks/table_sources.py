@@ -6,12 +6,11 @@ A measured table ends with a line that names the machine and the command; one wh
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from benchmarks.common import RESULTS
+from benchmarks.measured import cell, markdown, measured, provenance, result
 from benchmarks.offline_tables import PRESET as OWN
 from benchmarks.offline_tables import SOURCES as OFFLINE
 from benchmarks.offline_tables import load, where_run
@@ -20,44 +19,6 @@ from benchmarks.preset_tables import SOURCES as PRESET
 from benchmarks.training import stages_table
 
 __all__ = ["SOURCES", "markdown", "measured", "models", "refused", "result"]
-
-NUMBER = re.compile(r"-?[\d.,]*(e[+-]?\d+)?")
-
-
-def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table, columns of numbers to the right."""
-    lines = [list(row) for row in rows]
-    rule = ["--:" if all(NUMBER.fullmatch(row[i]) for row in lines) else "---" for i in range(len(head))]
-    return "\n".join("| " + " | ".join(row) + " |" for row in [list(head), rule, *lines])
-
-
-def result(name: str, folder: Path = RESULTS) -> dict[str, Any] | None:
-    """The result file of a benchmark, None if it was not run."""
-    path = folder / f"{name}.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-
-
-def measured(
-    name: str, columns: Mapping[str, tuple[str, str]], first: str = "", folder: Path = RESULTS
-) -> Callable[[], str]:
-    """Source of a table of the rows of one result file.
-
-    Args:
-        name: of the result file and of the benchmark's module.
-        columns: heading -> (key of a row, format such as ".1f"); rows without any of these keys are left out.
-        first: heading of the column of row names.
-    """
-
-    def make() -> str:
-        found = result(name, folder)
-        if found is None:
-            return f"*Not measured yet: `python -m benchmarks.{name.replace('/', '.')}`.*"
-        keys = [key for key, _ in columns.values()]
-        rows = [row for row in found["rows"] if any(row.get(key) is not None for key in keys)]
-        cells = [[row["name"], *(_cell(row.get(key), form) for key, form in columns.values())] for row in rows]
-        return f"{markdown([first, *columns], cells)}\n\n{provenance(found)}"
-
-    return make
 
 
 def selection_short(folder: Path = RESULTS) -> str:
@@ -79,21 +40,6 @@ def selection_short(folder: Path = RESULTS) -> str:
         f"{own}{plain}; the released algorithms, step by step: `vlm-pruner` {ms('vlm-pruner, released')}, {others}.\n\n"
         f"{provenance(found)}"
     )
-
-
-def provenance(found: Mapping[str, Any]) -> str:
-    """Where and how a result was measured, as one line of Markdown."""
-    machine = found["machine"]
-    device = machine.get("gpu") or f"{machine['processor']}, {_count(machine['threads'], 'thread')}"
-    return f"*{device}, torch {found['torch']}: `{found['command']}`*"
-
-
-def _count(n: int, thing: str) -> str:
-    return f"{n} {thing}{'' if n == 1 else 's'}"
-
-
-def _cell(value: Any, form: str) -> str:
-    return "" if value is None else format(value, form)
 
 
 def models() -> str:
@@ -133,7 +79,7 @@ def accuracy() -> str:
         shares = {b: bootstrap.retention(rows[name, b].correct, full) for b in budgets if (name, b) in rows}
         cells = [percent(shares[b]) if b in shares else "" for b in budgets]
         left, cost = (rows[name, 64].mean(n) if (name, 64) in rows else None for n in ("kept", "layer_average"))
-        lines.append([f"`{name}`", *cells, _cell(left, ".0f"), _cell(cost, ".0f")])
+        lines.append([f"`{name}`", *cells, cell(left, ".0f"), cell(cost, ".0f")])
     share = bootstrap.accuracy(full)
     head = ["tokens asked for, of 576:", *map(str, budgets), "left at the end, of 64", "per layer at 64"]
     return (
@@ -214,6 +160,15 @@ SOURCES: dict[str, Callable[[], str]] = {
         },
     ),
     "selection-short": selection_short,
+    "video-selection": measured(
+        "video_selection",
+        {
+            "tokens kept": ("keep", "d"),
+            "ms": ("median_ms", ".0f"),
+            "readings of the features": ("times_reading", ".0f"),
+            "": ("note", ""),
+        },
+    ),
     "rounding": measured("rounding", {f"{keep} kept": (f"right_{keep}", ".1f") for keep in (192, 128, 64)}, "backend"),
     "scale": measured(
         "scale",

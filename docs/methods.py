@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import inspect
 import re
+import sys
 from pathlib import Path
 
 from vlm_pruner.budget import keep_count, layer_average
 from vlm_pruner.methods import PruningMethod, create, registry
 from vlm_pruner.plan import PrunePlan
 
-__all__ = ["page"]
+__all__ = ["made_for_videos", "page"]
 
 PAGE = Path(__file__).with_suffix(".md")
 LAYERS, TOKENS, KEEP = 32, 576, 64
 _SHOWN = ("Source", "Deviates", "Cost")
 _WORDS = ("Args", *_SHOWN, "Raises")
+
+
+def made_for_videos(cls: type[PruningMethod]) -> bool:
+    """Does a method look at frames?"""
+    return hasattr(sys.modules[cls.__module__], "Video")
+
+
+VIDEOS = ", ".join(f"`{name}`" for name, cls in registry().items() if made_for_videos(cls))
 
 INTRO = f"""# Methods
 
@@ -34,6 +43,14 @@ and keep original positions; `positions="repacked"` renumbers them where the fir
 model. Costs are of one choice: n tokens of width d (c in the vision tower), t words of the question.
 
 Which family can run which method: [methods by family](methods_by_family.md).
+
+Methods made for videos ({VIDEOS}) read the
+frames off the grid (t, h, w): frames of a video, or equal tiles of a picture. A picture of one raster is a video of
+one frame to them. Where their exact counts differ from the released ones is under *Deviates*; the pure functions
+give the released counts. Tokens without a place in a frame (newlines) come last. Scores are float64 and rounded
+before they are compared, so that neither a processor's rounding nor the order of additions decides between copies of
+a token. Those that read the attention of the vision tower read it frame by frame, resized where the model pools its
+frames; models whose towers do not offer it (the Qwen families) are refused.
 
 Shrinking the picture itself before the vision tower is no choice of tokens; the benchmark has it as `downsample`.
 """
@@ -59,10 +76,12 @@ def _row(cls: type[PruningMethod]) -> str:
     method = create(cls.name)
     stages = method.stages(KEEP, LAYERS)
     lengths = PrunePlan.of(method, KEEP, num_layers=LAYERS).lengths(TOKENS, LAYERS)
-    places = ", ".join(f"{keep_count(TOKENS, keep)} @ {site or 'LM'}" for _, keep, site in stages)
+    places = [f"{keep_count(TOKENS, keep)} @ {site or 'LM'}" for _, keep, site in stages]
+    if len(places) > 4:
+        places[2:-1] = ["…"]
     reads, wants = sorted(method.needs), sorted(method.wants - method.needs)  # as the fields of VisualTokens
     signals = ", ".join(reads + ([f"[{', '.join(wants)}]"] if wants else [])) or "–"
-    cells = [f"[`{cls.name}`](#{cls.name})", cls.title, _linked(cls.source), year(cls), places]
+    cells = [f"[`{cls.name}`](#{cls.name})", cls.title, _linked(cls.source), year(cls), ", ".join(places)]
     cells += [str(lengths[-1]), f"{layer_average(lengths):.0f}", signals, "yes" if cls.question_aware else ""]
     return "| " + " | ".join(cells) + " |"
 

@@ -28,7 +28,7 @@ LEVELS = (
     ("plan",),
     ("adapters",),
     ("engine", "report"),
-    ("models", "scenes", "profiling", "viz", "asking", "evaluation", "serving", "web"),
+    ("models", "scenes", "profiling", "verify", "viz", "asking", "evaluation", "serving", "web"),
     ("cli", "__main__"),
 )
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}

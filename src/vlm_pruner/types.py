@@ -20,6 +20,11 @@ class Signal(StrEnum):
     KEYS = "keys"
     TEXT = "text"
     TEXT_KEYS = "text_keys"
+    RAW_KEYS = "raw_keys"
+    TEXT_QUERIES = "text_queries"
+    VALUES = "values"
+    TEXT_VALUES = "text_values"
+    ROTARY = "rotary"
     WORDS = "words"
     LAST_QUERY_ATTENTION = "attention"
     TEXT_ATTENTION = "text_attention"
@@ -28,6 +33,7 @@ class Signal(StrEnum):
     VISION_FEATURES = "vision.features"
     VISION_KEYS = "vision.keys"
     CLS_ATTENTION = "vision.cls_attention"
+    CLS_ATTENTIONS = "vision.cls_attentions"
     VISION_ATTENTION = "vision.attention"
     SHARED_SPACE = "image_embeds"
 
@@ -45,6 +51,7 @@ class VisionSignals:
     cls_keys: Tensor | None = None  # [heads, head_dim] the same of the CLS row
     cls_attention: Tensor | None = None  # [heads, n] softmaxed attention of the CLS row over the patches
     attention: Tensor | None = None  # [layers, n] attention received, mean over heads and query rows, every tower layer
+    cls_attentions: Tensor | None = None  # [layers, n] attention of the CLS row, mean over heads, every tower layer
 
 
 @dataclass(frozen=True)
@@ -60,6 +67,11 @@ class VisualTokens:
     position: Tensor | None = None  # [n, 3] (t, y, x) where the grid alone does not say it; -1 = no place
     text: Tensor | None = None  # [t, d] residual-stream rows of the text after the image, at this site
     text_keys: Tensor | None = None  # [kv_heads, t, head_dim] their keys, as `keys`
+    raw_keys: Tensor | None = None  # [kv_heads, n, head_dim] `keys` as projected: neither normed nor rotated
+    text_queries: Tensor | None = None  # [heads, t, head_dim] queries of the text in the layer before, as projected
+    values: Tensor | None = None  # [kv_heads, n, head_dim] values of the layer before
+    text_values: Tensor | None = None  # [kv_heads, t, head_dim] the same of the text after the image
+    rotary: Tensor | None = None  # [2, n, width] cosines and sines that rotate the keys of the layer before
     words: Tensor | None = None  # [t, d] input embeddings of the same text tokens
     attention: Tensor | None = None  # [heads, n] softmaxed attention of the last prompt token in the layer before
     text_attention: Tensor | None = None  # [heads, t, n] the same of every text row after the image

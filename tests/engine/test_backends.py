@@ -11,10 +11,10 @@ import torch
 from tests.support.families import LAYERS, Prompt, tiny
 from tests.support.flash import FORMS, STAND_IN, attending
 from tests.support.pruning import Scatter, close, dropped, forward, generate, plan
-from tests.support.reference import masked
 from tests.support.versions import newer_only
 
 from vlm_pruner import PrunePlan, Selection, Stage, UnsupportedModelError, prune
+from vlm_pruner.verify.reference import masked
 
 
 def two(name: str, batch: int, attention: str = "") -> tuple[Any, Any, list[Prompt]]:

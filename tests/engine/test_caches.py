@@ -11,13 +11,13 @@ import pytest
 import torch
 from tests.support.families import FAMILIES, IMAGE, Prompt, tiny
 from tests.support.pruning import close, dropped, forward, generate, plan
-from tests.support.reference import masked
 from tests.support.versions import CACHE, OLD, cache_in, newer_only
 from torch import Tensor
 from transformers import DynamicCache, StaticCache, cache_utils
 
 from vlm_pruner import PrunedCacheError, PrunePlan, UnsupportedModelError, prune
 from vlm_pruner.engine.cache import state_of
+from vlm_pruner.verify.reference import masked
 
 FEW = ["llava", "llava_onevision", "qwen2_vl", "qwen3_vl", "internvl", "gemma3", "llava-mistral"]
 CHUNKED = [n for n in FAMILIES if not n.startswith(("paligemma", "video_llava"))]

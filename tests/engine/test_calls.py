@@ -14,7 +14,7 @@ from tests.support.families import tiny
 from tests.support.pruning import GENERATE, Scatter, forward, generate, plan
 from tests.support.versions import CACHE
 from torch import nn
-from transformers import GenerationConfig, StaticCache
+from transformers import ContinuousBatchingConfig, GenerationConfig, StaticCache
 
 from vlm_pruner import (
     InvalidSelectionError,
@@ -91,10 +91,13 @@ def test_continuous_batches_of_text_alone_are_left_as_they_are() -> None:
     """Their paged cache has no layers, and needs none where there is no picture."""
     _, model = tiny("llava", "eager")
     config = GenerationConfig(max_new_tokens=5, do_sample=False, eos_token_id=-1, pad_token_id=0)
+    few = ContinuousBatchingConfig(num_blocks=8, max_batch_tokens=32)  # else it takes most of the memory
     prompts = [[5, 6, 7], [9, 10, 11, 12]]
 
     def answers() -> list[list[int]]:
-        out = model.generate_batch(prompts, generation_config=config, progress_bar=False)
+        out = model.generate_batch(
+            prompts, generation_config=config, continuous_batching_config=few, progress_bar=False
+        )
         return [out[name].generated_tokens for name in sorted(out)]
 
     want = answers()

@@ -6,10 +6,10 @@ import pytest
 import torch
 from tests.support.families import FAMILIES, LAYERS, tiny
 from tests.support.pruning import close, dropped, forward, generate, plan
-from tests.support.reference import masked
 
 from vlm_pruner import PrunePlan, Stage, prune
 from vlm_pruner.methods.base import create
+from vlm_pruner.verify.reference import masked
 
 STAGES = ((0.6, 1), (0.3, 3))
 

@@ -12,12 +12,12 @@ import transformers
 from tests.support import tiny as embedded
 from tests.support.families import FAMILIES, FOUNDATION, LAYERS, Prompt, tiny
 from tests.support.pruning import close, dropped, forward, generate, plan
-from tests.support.reference import masked
 from tests.support.versions import OLD, RELEASE
 from transformers import StaticCache
 
 from vlm_pruner import PrunedCacheError, attach, prune
 from vlm_pruner.flops import DecoderShape, kv_bytes
+from vlm_pruner.verify.reference import masked
 
 each_family = pytest.mark.parametrize("name", FAMILIES)
 few_families = pytest.mark.parametrize("name", [*FOUNDATION, "qwen3_vl", "internvl", "gemma3"])

@@ -8,10 +8,10 @@ import pytest
 import torch
 from tests.support.families import FAMILIES, LAYERS, tiny
 from tests.support.pruning import close, dropped, forward, generate, largest_difference, plan
-from tests.support.reference import masked
 from tests.support.versions import cache_in
 
 from vlm_pruner import prune
+from vlm_pruner.verify.reference import masked
 
 each_family = pytest.mark.parametrize("name", FAMILIES)
 each_pair = pytest.mark.parametrize(

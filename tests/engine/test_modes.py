@@ -12,12 +12,12 @@ import torch
 from tests.support.defaults import default
 from tests.support.families import FAMILIES, IMAGE, LAYERS, VIDEO, Family, Prompt, tiny
 from tests.support.pruning import GENERATE, close, dropped, forward, generate, plan
-from tests.support.reference import masked
 from tests.support.versions import CACHE, OLD, cache_in
 from torch import Tensor, nn
 from transformers import DynamicCache, StaticCache
 
 from vlm_pruner import ImageRecord, UnsupportedModelError, prune
+from vlm_pruner.verify.reference import masked
 
 few_families = pytest.mark.parametrize("name", ["llava", "qwen2_vl", "gemma3"])
 Prompts = Callable[[Family], list[Prompt]]

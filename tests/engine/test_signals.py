@@ -15,6 +15,7 @@ from tests.support.versions import cache_in
 from torch import Tensor
 
 from vlm_pruner import ImageRecord, MissingSignalError, PrunePlan, Stage, VisualTokens, VlmPrunerError, prune
+from vlm_pruner.engine.queries import projections
 from vlm_pruner.methods.base import create
 
 FEW = ("llava", "llava-mistral", "llava_next", "llava_onevision", "qwen2_vl", "qwen2_5_vl")
@@ -100,6 +101,39 @@ def test_a_broken_prompt_does_not_disable_a_method_for_good() -> None:
         assert session.report.kept == 4
 
 
+@pytest.mark.parametrize("name", FAMILIES)
+def test_projections_values_and_tables_are_those_of_the_layer_before(name: str) -> None:
+    family, model = tiny(name)
+    prompts = [family.prompt(1, 1), family.prompt(2, 2)]
+    inputs = family.inputs(prompts)
+    layer, heard = model.base_model.get_decoder().layers[1], {}
+    made_by = projections(layer.self_attn)
+    handles = [layer.register_forward_pre_hook(lambda m, a, k: heard.update(k), with_kwargs=True)]
+    for kind, projection in zip(("queries", "keys"), made_by or (), strict=False):
+        handles.append(projection.register_forward_hook(lambda m, a, out, kind=kind: heard.update({kind: out})))
+    full = forward(model, inputs, use_cache=True)
+    for handle in handles:
+        handle.remove()
+    for tokens, record in read(model, inputs, 2):
+        row, places, text = places_of(prompts, record)
+        if not family.sliding:  # whose cache has forgotten most of them
+            values = full.past_key_values.layers[1].values
+            assert torch.equal(tokens.values, values[row][:, places])
+            assert torch.equal(tokens.text_values, values[row][:, text])
+        if made_by is None:
+            assert tokens.raw_keys is tokens.text_queries is None
+        else:
+            for found, kind, rows in ((tokens.raw_keys, "keys", places), (tokens.text_queries, "queries", text)):
+                assert torch.equal(found.transpose(0, 1).flatten(1), heard[kind][row, rows])
+            assert tokens.raw_keys.shape == tokens.keys.shape
+        tables = heard.get("position_embeddings")
+        if tables is None:
+            assert tokens.rotary is None
+        else:
+            expected = torch.stack([table[row % len(table), places] for table in tables])
+            assert torch.equal(tokens.rotary, expected)
+
+
 @pytest.mark.parametrize("name", FEW)
 def test_before_the_language_model_there_are_no_keys(name: str) -> None:
     family, model = tiny(name)
@@ -109,6 +143,7 @@ def test_before_the_language_model_there_are_no_keys(name: str) -> None:
     full = forward(model, family.inputs(prompts), output_hidden_states=True)
     assert torch.equal(tokens.features, full.hidden_states[0][row, places])
     assert tokens.keys is tokens.attention is tokens.text_attention is tokens.previous is tokens.text_keys is None
+    assert tokens.values is tokens.raw_keys is tokens.text_values is tokens.text_queries is tokens.rotary is None
     assert tokens.layer is None
 
 
@@ -122,6 +157,8 @@ def test_a_second_stage_sees_the_survivors_only(name: str) -> None:
         assert torch.equal(tokens.coordinates(), record.position[survivors])
         assert tokens.keys.shape[1] == tokens.attention.shape[1] == tokens.text_attention.shape[2] == len(survivors)
         assert tokens.previous.shape == tokens.embeddings.shape == tokens.features.shape
+        assert tokens.values.shape == tokens.raw_keys.shape == tokens.keys.shape
+        assert tokens.rotary.shape[:2] == (2, len(survivors))
         assert set(record.stages[1][2].index.tolist()) < set(survivors.tolist())
 
 
@@ -242,8 +279,11 @@ def test_vision_signals_equal_those_of_the_tower(name: str) -> None:
         if has_cls:
             from_cls = attentions[read_layer][own, :, 0, 1:].transpose(0, 1).flatten(1)  # [heads, m * P]
             torch.testing.assert_close(vision.cls_attention[:, real], from_cls[:, patch[real]], **close)
+            each = attentions[:, own, :, 0, 1:].mean(2).flatten(1)  # [layers, m * P]
+            torch.testing.assert_close(vision.cls_attentions[:, real], each[:, patch[real]], **close)
             torch.testing.assert_close(vision.cls, out.hidden_states[read_layer][tile, 0], **close)
         assert (vision.cls is None) == (vision.cls_attention is None) == (vision.cls_keys is None) == (not has_cls)
+        assert (vision.cls_attentions is None) == (not has_cls)
         assert vision.keys.shape == (4, record.total, 8)
         tile += tiles
 

@@ -9,10 +9,10 @@ import torch
 from tests.support.blocks import Block, noise
 from tests.support.families import LAYERS, VIDEO, tiny
 from tests.support.pruning import close, dropped, forward, generate, plan
-from tests.support.reference import masked
 from torch import Generator, Tensor
 
 from vlm_pruner import prune
+from vlm_pruner.verify.reference import masked
 
 FRAMES = 2
 

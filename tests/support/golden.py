@@ -101,7 +101,7 @@ def field(
     return scaled
 
 
-def _softmax(x: Array) -> Array:
+def softmax(x: Array) -> Array:
     e = np.exp(x - x.max(-1, keepdims=True))
     p: Array = (e / e.sum(-1, keepdims=True)).astype(np.float32)
     return p
@@ -160,7 +160,7 @@ def _features_words(rng: np.random.Generator, rows: int, cols: int, d: int) -> d
 def _vision_cls(rng: np.random.Generator, rows: int, cols: int, d: int) -> dict[str, Any]:
     """Vision-tower features and head-mean keys, CLS row first; attention of the CLS row [heads, n]."""
     hidden = np.concatenate([rng.standard_normal((1, d)).astype(np.float32), field(rng, rows, cols, d, blobs=16)])
-    attention = _softmax(rng.standard_normal((8, rows * cols)).astype(np.float32) * 2)
+    attention = softmax(rng.standard_normal((8, rows * cols)).astype(np.float32) * 2)
     metric = np.concatenate([rng.standard_normal((1, 64)).astype(np.float32), field(rng, rows, cols, 64)])
     return {"hidden": hidden, "attention": attention, "metric": metric}
 
@@ -171,7 +171,7 @@ def _decoder_attention(rng: np.random.Generator, rows: int, cols: int, d: int) -
     length = start + rows * cols + tail
     a = rng.standard_normal((4, length, length)).astype(np.float32) * 2
     a[:, np.triu(np.ones((length, length), bool), 1)] = -np.inf
-    return {"attention": _softmax(a), "start": start}
+    return {"attention": softmax(a), "start": start}
 
 
 _RECIPES: dict[str, Callable[[np.random.Generator, int, int, int], dict[str, Any]]] = {

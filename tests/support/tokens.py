@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -37,7 +39,12 @@ def visual_tokens(
         x = torch.randn(*shape, generator=generator)
         return (torch.zeros_like(x) if flat else x * 2).softmax(-1).to(dtype)
 
-    return VisualTokens(
+    def rotary() -> Tensor:
+        angle = torch.arange(3, 3 + n)[:, None] * 100.0 ** -torch.linspace(0, 1, head_dim // 2)
+        angle = torch.zeros_like(angle) if flat else angle
+        return torch.stack([angle.cos(), angle.sin()]).repeat(1, 1, 2).to(dtype)
+
+    made = VisualTokens(
         features=rows(n, d),
         keys=rows(2, n, head_dim, along=1),
         grid=grid,
@@ -60,4 +67,14 @@ def visual_tokens(
         text_embeds=rows(2, 16, along=None),
         word_embeds=rows(2, text, 16, along=None),
         layer=layer,
+    )
+    assert made.vision is not None
+    return replace(
+        made,
+        raw_keys=rows(2, n, head_dim, along=1),
+        text_queries=rows(heads, text, head_dim, along=None),
+        values=rows(2, n, head_dim, along=1),
+        text_values=rows(2, text, head_dim, along=None),
+        rotary=rotary(),
+        vision=replace(made.vision, cls_attentions=attention(9, n)),
     )

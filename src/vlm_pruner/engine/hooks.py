@@ -34,7 +34,7 @@ from vlm_pruner.engine.queries import projections
 from vlm_pruner.engine.records import Recorder
 from vlm_pruner.engine.release import cache_in, given_cache, unseen
 from vlm_pruner.engine.support import Parts, check_backend, check_checkpointing
-from vlm_pruner.engine.wants import ATTENTION, ENTERED, FROM_LAYER_BEFORE, reads
+from vlm_pruner.engine.wants import ENTERED, FROM_LAYER_BEFORE, PROJECTED, reads
 from vlm_pruner.errors import PrunedCacheError, UnsupportedModelError
 from vlm_pruner.plan import PrunePlan
 from vlm_pruner.types import Signal
@@ -116,7 +116,7 @@ class Hooks:
         pre = functools.partial(self.inner.tap_pre, index)
         self._hook(layer.register_forward_pre_hook(pre, with_kwargs=True))
         made_by = projections(layer.self_attn)
-        if read & ATTENTION and made_by is not None:
+        if read & PROJECTED and made_by is not None:
             for name, projection in zip(("queries", "raw_keys"), made_by, strict=True):
                 post = functools.partial(self.inner.projection_post, layer, name)
                 self._hook(projection.register_forward_hook(post))

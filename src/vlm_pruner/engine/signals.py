@@ -22,6 +22,10 @@ from vlm_pruner.types import Signal, VisualTokens
 
 __all__ = ["LayerTap", "tokens_reader"]
 
+_OF_TEXT = frozenset({
+    Signal.TEXT, Signal.TEXT_KEYS, Signal.TEXT_QUERIES, Signal.TEXT_VALUES, Signal.WORDS, Signal.TEXT_ATTENTION
+})  # fmt: skip
+
 
 class _KeyRecorder:
     """Stands in for `past_key_values` in one layer call and sees the keys on their way to the cache: after RoPE and key
@@ -32,6 +36,7 @@ class _KeyRecorder:
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         self._tap.keys = self._tap.all_keys = key_states
+        self._tap.values = value_states
         if self._cache is None:
             return key_states, value_states
         keys, values = self._cache.update(key_states, value_states, *args, **kwargs)
@@ -53,6 +58,7 @@ class LayerTap:
     past: int | None = None  # entries in a preallocated cache before this chunk
     keys: Tensor | None = None  # [b, kv_heads, q, head_dim] of this chunk
     all_keys: Tensor | None = None  # [b, kv_heads, k, head_dim] with those from the cache
+    values: Tensor | None = None  # [b, kv_heads, q, head_dim] of this chunk
     queries: Tensor | None = None  # [b, q, heads * head_dim] as projected
     raw_keys: Tensor | None = None  # [b, q, kv_heads * head_dim] as projected
     ways: dict[nn.Module, Way] = field(default_factory=dict)  # of layers that were looked at before
@@ -72,7 +78,7 @@ class LayerTap:
             return None
         keys = self.all_keys[row]  # [kv_heads, k, head_dim]
         rows = self.queries[row].index_select(0, queries.to(self.queries.device))  # [t, heads * head_dim]
-        q = remake(attn, rows, keys.shape[-1], self._tables(row, queries), way, key=False)  # [heads, t, head_dim]
+        q = remake(attn, rows, keys.shape[-1], self.tables(row, queries), way, key=False)  # [heads, t, head_dim]
         groups = q.shape[0] // keys.shape[0]
         scaling = getattr(attn, "scaling", keys.shape[-1] ** -0.5)
         grouped = q.reshape(keys.shape[0], groups * len(queries), -1)
@@ -94,12 +100,19 @@ class LayerTap:
             n = self.keys.shape[2]
             last = torch.arange(max(0, n - 2), n, device=self.keys.device)  # far from where nothing is turned
             rows, keys = self.raw_keys[0][last.to(self.raw_keys.device)], self.keys[0][:, last]
-            way = find_way(self.layer.self_attn, rows, keys, self._tables(0, last))
+            way = find_way(self.layer.self_attn, rows, keys, self.tables(0, last))
             if way is not None:
                 self.ways[self.layer] = way
         return way
 
-    def _tables(self, row: int, queries: Tensor) -> tuple[Tensor, Tensor] | None:
+    def projected(self, states: Tensor | None, row: int, columns: Tensor) -> Tensor | None:
+        """[heads, t, head_dim] of `queries` or `raw_keys` at columns [t] of a row; None where there are none."""
+        if states is None or self.keys is None:
+            return None
+        rows = states[row].index_select(0, columns.to(states.device))
+        return rows.view(len(rows), -1, self.keys.shape[-1]).transpose(0, 1)
+
+    def tables(self, row: int, queries: Tensor) -> tuple[Tensor, Tensor] | None:
         """(cos, sin), each [t, width], of the queries at columns [t]; None where nothing is turned."""
         if self.rotary is None:
             return None
@@ -136,7 +149,7 @@ def tokens_reader(
         if image.index is not None:
             position = (position if position is not None else plane(*layout.grid, hidden.device))[image.index]
         filled: dict[str, Any] = {}
-        if needs & {Signal.TEXT, Signal.TEXT_KEYS, Signal.WORDS, Signal.TEXT_ATTENTION}:
+        if needs & _OF_TEXT:
             places = prompt.text_after(span)
             filled |= _text(needs, row, own, column(row, places), places, fwd, hidden, tap)
         if tap is not None:
@@ -149,7 +162,7 @@ def tokens_reader(
             filled["vision"] = encoded.vision.of(span, image.index)
         return VisualTokens(
             features=hidden[row].index_select(0, own),
-            grid=layout.grid if position is None else None,
+            grid=layout.grid,
             position=position,
             layer=layer,
             **filled,
@@ -176,6 +189,10 @@ def _text(
         filled["words"] = fwd.entered[row].index_select(0, places.to(fwd.entered.device))
     if tap is not None and tap.keys is not None and Signal.TEXT_KEYS in needs:
         filled["text_keys"] = tap.keys[row].index_select(1, text.to(tap.keys.device))
+    if tap is not None and tap.values is not None and len(text) and Signal.TEXT_VALUES in needs:
+        filled["text_values"] = tap.values[row].index_select(1, text.to(tap.values.device))
+    if tap is not None and len(text) and Signal.TEXT_QUERIES in needs:
+        filled["text_queries"] = tap.projected(tap.queries, row, text)
     if tap is not None and len(text) and Signal.TEXT_ATTENTION in needs:
         rows = tap.attention(row, text)
         if rows is not None:
@@ -187,6 +204,13 @@ def _layer_before(needs: frozenset[Signal], row: int, own: Tensor, last: Tensor,
     filled: dict[str, Any] = {}
     if Signal.KEYS in needs and tap.keys is not None:
         filled["keys"] = tap.keys[row].index_select(1, own.to(tap.keys.device))
+    if Signal.VALUES in needs and tap.values is not None:
+        filled["values"] = tap.values[row].index_select(1, own.to(tap.values.device))
+    if Signal.RAW_KEYS in needs:
+        filled["raw_keys"] = tap.projected(tap.raw_keys, row, own)
+    if Signal.ROTARY in needs:
+        tables = tap.tables(row, own)
+        filled["rotary"] = None if tables is None else torch.stack(tables)
     if Signal.PREVIOUS_FEATURES in needs:
         filled["previous"] = tap.hidden[row].index_select(0, own.to(tap.hidden.device))
     if Signal.LAST_QUERY_ATTENTION in needs:

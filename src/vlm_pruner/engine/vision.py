@@ -2,11 +2,13 @@
 
 Hooks listen for the time of one encoding. Attention is recomputed from the query and key projections: the CLS row
 alone, or, where a method asks for the attention that every patch receives, block by block and summed at once; no n x n
-map is ever kept. Several tiles lie behind one another; a token without a patch behind it (a newline) has zeros.
+map is ever kept. Several tiles lie behind one another; a token without a patch behind it (a newline) has zeros. Where
+the frames of a video are pooled, their attention is resized with them.
 """
 
 from __future__ import annotations
 
+import math
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -14,8 +16,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from vlm_pruner.adapters.base import VisualSpan
+from vlm_pruner.adapters.base import Layout, VisualSpan
 from vlm_pruner.engine.support import Parts
 from vlm_pruner.engine.wants import VISION
 from vlm_pruner.types import Signal, VisionSignals
@@ -35,22 +38,25 @@ class EncodedVision:
     cls_keys: Tensor | None = None  # [m, heads, head_dim]
     cls_attention: Tensor | None = None  # [m, heads, P]
     received: list[Tensor] = field(default_factory=list)  # [m, P] of every layer
+    from_cls: list[Tensor] = field(default_factory=list)  # [m, P] of every layer
 
     def of(self, span: VisualSpan, survivors: Tensor | None) -> VisionSignals:
         """The signals of one image, for all of its tokens or the survivors [k] among them."""
         layout = span.layout
         tiles = slice(span.tile, span.tile + layout.tiles)
         patch = torch.arange(layout.tokens, device="cpu") if layout.patch is None else layout.patch
-        attention = torch.stack(self.received) if self.received else None  # [layers, m, P]
 
-        def rows(value: Tensor | None, tile: int, axis: int) -> Tensor | None:
+        def rows(value: Tensor | None, tile: int, axis: int, resize: bool = False) -> Tensor | None:
             """Put tiles behind one another along the patches (`axis`), and pick the patch behind every token."""
             if value is None:
                 return None
-            flat = value.narrow(tile, tiles.start, layout.tiles).movedim(tile, axis - 1).flatten(axis - 1, axis)
+            apart = value.narrow(tile, tiles.start, layout.tiles).movedim(tile, axis - 1)
+            flat, index = apart.flatten(axis - 1, axis), patch
             if layout.patch is None and flat.shape[axis - 1] != layout.tokens:
-                return None  # pooled: no one patch stands behind a token
-            index = patch.to(flat.device, non_blocking=True)
+                if not (resize and _are_frames(apart, layout)):
+                    return None  # pooled: no one patch stands behind a token
+                flat, index = _resized(apart, layout), _cells(layout)
+            index = index.to(flat.device, non_blocking=True)
             index = index if survivors is None else index[survivors.to(index.device)]
             shape = [1] * flat.dim()
             shape[axis - 1] = -1
@@ -61,9 +67,33 @@ class EncodedVision:
             cls=None if self.cls is None else self.cls[tiles.start],
             keys=rows(self.keys, 0, 2),
             cls_keys=None if self.cls_keys is None else self.cls_keys[tiles.start],
-            cls_attention=rows(self.cls_attention, 0, 2),
-            attention=rows(attention, 1, 2),
+            cls_attention=rows(self.cls_attention, 0, 2, resize=True),
+            attention=rows(_stacked(self.received), 1, 2, resize=True),
+            cls_attentions=rows(_stacked(self.from_cls), 1, 2, resize=True),
         )
+
+
+def _are_frames(attention: Tensor, layout: Layout) -> bool:
+    """Are the m squares of P patches [x, m, P] the frames of a video, each shown by one raster of tokens?"""
+    m, patches = attention.shape[1:]
+    return m == layout.grid[0] and math.isqrt(patches) ** 2 == patches
+
+
+def _resized(attention: Tensor, layout: Layout) -> Tensor:
+    """[x, t h w] attention over the grid, from that over square frames [x, t, P], interpolated as features are."""
+    x, frames, patches = attention.shape
+    square = attention.float().reshape(x, frames, math.isqrt(patches), -1)
+    return functional.interpolate(square, layout.grid[1:], mode="bilinear", align_corners=False).flatten(1)
+
+
+def _cells(layout: Layout) -> Tensor:
+    """[n] cell of the grid that every token lies in, -1 where it lies in none (a newline), on the host."""
+    if layout.position is None:
+        return torch.arange(layout.tokens, device="cpu")
+    size = torch.tensor(layout.grid, device="cpu")
+    place = layout.position.round().long()
+    inside = (place == layout.position).all(1) & (place >= 0).all(1) & (place < size).all(1)
+    return ((place[:, 0] * size[1] + place[:, 1]) * size[2] + place[:, 2]).where(inside, -1)
 
 
 class VisionTap:
@@ -92,9 +122,9 @@ class VisionTap:
         add(layer.register_forward_hook(self._hear("rows")).remove)
         add(attention.k_proj.register_forward_hook(self._hear("keys")).remove)
         add(attention.q_proj.register_forward_hook(self._hear("queries")).remove)
-        if Signal.VISION_ATTENTION in self._read:
+        if self._read & {Signal.VISION_ATTENTION, Signal.CLS_ATTENTIONS}:
             for each in self._layers:
-                self._listen_received(each)
+                self._listen_attention(each)
         return self
 
     def __exit__(
@@ -111,7 +141,7 @@ class VisionTap:
     def _projected(self, module: nn.Module, args: tuple[Any, ...]) -> None:
         self._out.features = args[0].detach()
 
-    def _listen_received(self, layer: Any) -> None:
+    def _listen_attention(self, layer: Any) -> None:
         own: dict[str, Tensor] = {}
         attention = layer.self_attn
 
@@ -123,7 +153,10 @@ class VisionTap:
 
         def add_up(module: nn.Module, args: Any, output: Any) -> None:
             queries, keys = (_heads(own.pop(name), attention) for name in ("queries", "keys"))
-            self._out.received.append(_received(queries, keys, _scale(attention)))
+            if Signal.VISION_ATTENTION in self._read:
+                self._out.received.append(_received(queries, keys, _scale(attention)))
+            if Signal.CLS_ATTENTIONS in self._read and _has_cls(self._tower):
+                self._out.from_cls.append(_first_row(queries, keys, _scale(attention)).mean(1))
 
         for projection, name in ((attention.q_proj, "queries"), (attention.k_proj, "keys")):
             self._undo.callback(projection.register_forward_hook(keep(name)).remove)
@@ -141,8 +174,7 @@ class VisionTap:
         first = int(_has_cls(self._tower))
         if first:
             out.cls, out.cls_keys = rows[:, 0], keys[:, :, 0]
-            scores = queries[:, :, :1].float() @ keys.float().transpose(2, 3) * _scale(attention)
-            out.cls_attention = scores.softmax(-1)[:, :, 0, 1:]
+            out.cls_attention = _first_row(queries, keys, _scale(attention))
         out.keys = keys[:, :, first:]
         out.received = [each[:, first:] for each in out.received]
         if out.features is not None and out.features.shape[1] == rows.shape[1]:
@@ -177,6 +209,17 @@ def _scale(attention: Any) -> float:
 def _heads(projected: Tensor, attention: Any) -> Tensor:
     """[m, rows, heads * head_dim] -> [m, heads, rows, head_dim]."""
     return projected.view(*projected.shape[:-1], -1, attention.head_dim).transpose(1, 2)
+
+
+def _stacked(layers: list[Tensor]) -> Tensor | None:
+    """[layers, m, P] of what was heard in every layer; None if nothing was."""
+    return torch.stack(layers) if layers else None
+
+
+def _first_row(queries: Tensor, keys: Tensor, scale: float) -> Tensor:
+    """[m, heads, P] softmaxed attention of the first row, which is CLS, over all others."""
+    scores = queries[:, :, :1].float() @ keys.float().transpose(2, 3) * scale
+    return scores.softmax(-1)[:, :, 0, 1:]
 
 
 def _received(queries: Tensor, keys: Tensor, scale: float) -> Tensor:

@@ -5,12 +5,18 @@ from __future__ import annotations
 from vlm_pruner.methods.base import PruningMethod
 from vlm_pruner.types import Signal
 
-__all__ = ["ATTENTION", "ENTERED", "FROM_LAYER_BEFORE", "VISION", "reads"]
+__all__ = ["ENTERED", "FROM_LAYER_BEFORE", "PROJECTED", "VISION", "reads"]
 
-ATTENTION = frozenset({Signal.LAST_QUERY_ATTENTION, Signal.TEXT_ATTENTION})
-FROM_LAYER_BEFORE = ATTENTION | {Signal.KEYS, Signal.TEXT_KEYS, Signal.PREVIOUS_FEATURES}
+PROJECTED = frozenset({  # made of what the projections of a layer give
+    Signal.LAST_QUERY_ATTENTION, Signal.TEXT_ATTENTION, Signal.RAW_KEYS, Signal.TEXT_QUERIES
+})  # fmt: skip
+FROM_LAYER_BEFORE = PROJECTED | {
+    Signal.KEYS, Signal.TEXT_KEYS, Signal.VALUES, Signal.TEXT_VALUES, Signal.ROTARY, Signal.PREVIOUS_FEATURES
+}  # fmt: skip
 ENTERED = frozenset({Signal.WORDS, Signal.EMBEDDINGS})  # rows that enter the language model
-VISION = frozenset({Signal.VISION_FEATURES, Signal.VISION_KEYS, Signal.CLS_ATTENTION, Signal.VISION_ATTENTION})
+VISION = frozenset({
+    Signal.VISION_FEATURES, Signal.VISION_KEYS, Signal.CLS_ATTENTION, Signal.CLS_ATTENTIONS, Signal.VISION_ATTENTION
+})  # fmt: skip
 
 
 def reads(method: PruningMethod) -> frozenset[Signal]:

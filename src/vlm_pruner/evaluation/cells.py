@@ -30,8 +30,8 @@ are 192 tokens per layer, and 96 where there are 32 layers."""
 BLIND_LAYER = 2
 
 _TEXT_SIGNALS = frozenset({
-    Signal.TEXT, Signal.TEXT_KEYS, Signal.WORDS, Signal.LAST_QUERY_ATTENTION, Signal.TEXT_ATTENTION,
-    Signal.SHARED_SPACE,
+    Signal.TEXT, Signal.TEXT_KEYS, Signal.TEXT_QUERIES, Signal.TEXT_VALUES, Signal.WORDS,
+    Signal.LAST_QUERY_ATTENTION, Signal.TEXT_ATTENTION, Signal.SHARED_SPACE,
 })  # fmt: skip
 
 

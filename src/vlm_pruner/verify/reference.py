@@ -1,7 +1,7 @@
 """The independent yardstick: the full-length model, with the dropped tokens hidden from a layer on.
 
 Nothing is shared with the engine. A registered attention function computes softmax attention explicitly and hides, in
-every layer, the columns of the tokens that are dropped by then.
+every decoder layer, the columns of the tokens that are dropped by then.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from tests.support.versions import CACHE
 from torch import Tensor
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import eager_mask
 
-NAME = "vlm_pruner_test_reference"
+__all__ = ["NAME", "masked"]
+
+NAME = "vlm_pruner_reference"
 
 
 class _Hidden:
@@ -49,8 +50,8 @@ def _attention(
     if attention_mask is not None:
         scores = scores + attention_mask.double()
     if id(module) in _hidden.modules:
-        dropped = _hidden.dropped[module.layer_idx]
-        whole = torch.zeros(len(dropped), _hidden.total, dtype=torch.bool)
+        dropped = _hidden.dropped[module.layer_idx].to(scores.device)
+        whole = torch.zeros(len(dropped), _hidden.total, dtype=torch.bool, device=scores.device)
         known = min(_hidden.total, dropped.shape[1])
         whole[:, :known] = dropped[:, :known]
         whole = whole[:, _hidden.total - key.shape[2] :]  # sliding layers hand over the last columns only
@@ -60,19 +61,21 @@ def _attention(
     return (weights @ value).transpose(1, 2).contiguous(), weights
 
 
-AttentionInterface.register(NAME, _attention)
-AttentionMaskInterface.register(NAME, eager_mask)
-
-
 @contextlib.contextmanager
 def masked(model: Any, dropped: dict[int, Tensor]) -> Iterator[None]:
-    """Hide `dropped[layer]` ([b, s] bool over the sequence so far) in every decoder layer; later tokens never are."""
+    """Hide `dropped[layer]` ([b, s] bool over the sequence so far) in every decoder layer; later tokens never are.
+
+    Args:
+        model: a stock transformers model, without a pruner on it.
+    """
+    AttentionInterface.register(NAME, _attention)
+    AttentionMaskInterface.register(NAME, eager_mask)
     text = model.base_model.get_decoder()
     backend = text.config._attn_implementation
 
     def count(module: Any, args: Any, kwargs: Any) -> None:
         hidden = args[0] if args else kwargs["hidden_states"]
-        cache = kwargs.get(CACHE)
+        cache = kwargs.get("cache", kwargs.get("past_key_values"))  # since transformers 5.24, and before
         _hidden.total = hidden.shape[1] + (int(cache.get_seq_length()) if cache is not None else 0)
 
     handle = text.layers[0].register_forward_pre_hook(count, with_kwargs=True)

@@ -1,0 +1,213 @@
+"""What the engine promises, checked on a given model and machine.
+
+What may differ is measured, not assumed: the stock model is compared with itself, once with the attention that the
+reference uses and nothing hidden, once in a batch and alone. Rounding does that much here; the pruned model may do
+`FACTOR` times as much.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vlm_pruner.adapters import adapter_for
+from vlm_pruner.budget import Keep
+from vlm_pruner.engine import Session, prune
+from vlm_pruner.plan import PrunePlan
+from vlm_pruner.verify.batches import both, row
+from vlm_pruner.verify.choice import choices_of
+from vlm_pruner.verify.forced import answer, forced
+from vlm_pruner.verify.reference import masked
+
+__all__ = ["FACTOR", "Check", "Verification", "verify"]
+
+FACTOR = 8.0  # how far beyond the rounding that was measured a difference may go
+
+
+@dataclass(frozen=True)
+class Check:
+    """One promise: the largest difference of logits that was seen, and the one that rounding explains."""
+
+    promise: str
+    largest: float | None  # None where it could not be run on this model, whether pruned or not
+    allowed: float
+    note: str = ""
+
+    @property
+    def kept(self) -> bool | None:
+        """None where it could not be run."""
+        return None if self.largest is None else self.largest <= self.allowed
+
+
+@dataclass(frozen=True)
+class Verification:
+    """All promises on one model."""
+
+    family: str
+    layers: int
+    attention: str
+    dtype: str
+    device: str
+    method: str
+    keep: Keep
+    new_tokens: int
+    checks: tuple[Check, ...]
+
+    @property
+    def kept(self) -> bool:
+        """Was every promise kept that could be checked, and could one be?"""
+        return all(c.kept is not False for c in self.checks) and any(c.kept for c in self.checks)
+
+    def to_dict(self) -> dict[str, Any]:
+        checks = [{**asdict(check), "kept": check.kept} for check in self.checks]
+        packages = {name: version(name) for name in ("vlm-pruner", "transformers", "torch")}
+        own = {**asdict(self), "checks": checks, "kept": self.kept}
+        return {**own, "versions": {**packages, "python": platform.python_version()}, "machine": platform.machine()}
+
+
+def verify(
+    model: Any,
+    inputs: dict[str, Any],
+    other: dict[str, Any],
+    *,
+    method: str = "vlm-pruner",
+    keep: Keep = 0.25,
+    layer: int | None = None,
+    new_tokens: int = 8,
+) -> Verification:
+    """Check the promises on `model`, prefill and every decode step.
+
+    Args:
+        inputs: what the processor gives for one prompt with pictures, one row without padding.
+        other: the same for a prompt of another length.
+        method: checked at the layers where it prunes by itself, or at `layer`.
+
+    Raises:
+        PlanError, UnsupportedModelError: as of `prune`.
+    """
+    text = model.base_model.get_decoder()
+    answer(model, inputs, 1)  # what transformers puts on the model in its first call stays
+    before = _state(model)
+    plan = prune(model, method, keep=keep, layer=layer).plan
+    first = prune(model, "random", keep=keep, layer=0).plan
+    checks = [_everything(model, inputs, new_tokens)]
+    rounding, note = _rounding(model, inputs, new_tokens)
+    for name, each in (("random, before the language model", first), (f"{_named(plan)}, merging left out", plan)):
+        promise = f"logits are those of the full model with the dropped tokens hidden: {name}"
+        largest = None if rounding is None else _hidden(model, inputs, choices_of(each), new_tokens)
+        checks.append(Check(promise, largest, FACTOR * (rounding or 0.0), note))
+    checks.append(_ragged(model, inputs, other, first, new_tokens))
+    changed = [name for name, state in _state(model).items() if before.get(name) != state]
+    left = "changed: " + ", ".join(changed[:3]) if changed else ""
+    checks.append(Check("the model is left as it was", float(len(changed)), 0.0, left))
+    return Verification(
+        family=str(model.config.model_type), layers=len(text.layers),
+        attention=str(text.config._attn_implementation), dtype=str(model.dtype).removeprefix("torch."),
+        device=str(model.device), method=method, keep=keep, new_tokens=new_tokens, checks=tuple(checks),
+    )  # fmt: skip
+
+
+def _named(plan: PrunePlan) -> str:
+    places = ", ".join(str(stage.site) for stage in plan.stages)
+    return f"{plan.stages[-1].method.name}, layer {places}"
+
+
+def _everything(model: Any, inputs: dict[str, Any], new_tokens: int) -> Check:
+    """keep=1.0 changes no bit."""
+    want = answer(model, inputs, new_tokens)
+    with prune(model, "random", keep=1.0, layer=0):
+        got = answer(model, inputs, new_tokens)
+    same = torch.equal(got.sequences, want.sequences)
+    largest = _largest(got.logits, want.logits) if same else float("inf")
+    return Check("keep=1.0 changes no bit", largest, 0.0, "" if same else "another answer")
+
+
+def _rounding(model: Any, inputs: dict[str, Any], new_tokens: int) -> tuple[float | None, str]:
+    """How far the stock model is from itself under the attention of the reference, or why that cannot be told."""
+    stock = answer(model, inputs, new_tokens)
+    length, layers = inputs["input_ids"].shape[1], len(model.base_model.get_decoder().layers)
+    nothing = dict.fromkeys(range(layers), torch.zeros(1, length, dtype=torch.bool))
+    try:
+        with masked(model, nothing):
+            again = forced(model, inputs, stock.sequences, new_tokens)
+    except (AttributeError, IndexError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
+        return None, f"this decoder does not run with an attention of one's own ({type(error).__name__})"
+    return max(_largest(again.logits, stock.logits), _last_place(stock.logits)), ""
+
+
+def _hidden(model: Any, inputs: dict[str, Any], plan: PrunePlan, new_tokens: int) -> float:
+    with prune(model, plan) as session:
+        got = answer(model, inputs, new_tokens)
+    with masked(model, _dropped(model, inputs["input_ids"], session)):
+        want = forced(model, inputs, got.sequences, new_tokens)
+    return _largest(got.logits, want.logits)
+
+
+def _dropped(model: Any, ids: Tensor, session: Session) -> dict[int, Tensor]:
+    """Layer -> [b, s] bool: places that are gone by then. Tokens of pictures are counted, not asked of the engine."""
+    tokens = torch.tensor(list(adapter_for(model.config.model_type).placeholders(model.config).values()))
+    layers = len(model.base_model.get_decoder().layers)
+    gone = {layer: torch.zeros(ids.shape, dtype=torch.bool) for layer in range(layers)}
+    visual = torch.isin(ids.cpu(), tokens)
+    totals = [[image.total for image in session.images if image.row == row] for row in range(len(ids))]
+    places = [torch.split(visual[row].nonzero().flatten(), parts) for row, parts in enumerate(totals)]
+    for image in session.images:
+        for site, _, choice in image.stages:
+            away = torch.ones(image.total, dtype=torch.bool)
+            away[choice.index.cpu()] = False
+            for layer in range(site, layers):
+                gone[layer][image.row, places[image.row][image.index]] = away
+    return gone
+
+
+def _ragged(model: Any, one: dict[str, Any], other: dict[str, Any], plan: PrunePlan, new_tokens: int) -> Check:
+    """Rows of a padded batch against the rows alone."""
+    promise = "rows of a padded batch are the rows alone"
+    batch, prompts = both(model, one, other), (one, other)
+    try:
+        together = answer(model, batch, new_tokens)
+    except (IndexError, RuntimeError, TypeError, ValueError) as error:
+        return Check(promise, None, 0.0, f"the stock model does not take this batch ({type(error).__name__})")
+    rounding = max(_apart(model, prompts, together, new_tokens, forced))
+    with prune(model, plan):
+        together = answer(model, batch, new_tokens)
+        largest = max(_apart(model, prompts, together, new_tokens, forced))
+    return Check(promise, largest, FACTOR * max(rounding, _last_place(together.logits)))
+
+
+def _apart(model: Any, prompts: Any, together: Any, new_tokens: int, run: Callable[..., Any]) -> list[float]:
+    """How far each row of a batch is from the prompt alone, both saying what the batch said."""
+    out = []
+    for index, inputs in enumerate(prompts):
+        said = row(together, index, inputs["input_ids"].shape[1], new_tokens)
+        alone = run(model, inputs, said, new_tokens)
+        out.append(_largest(alone.logits, [logits[index : index + 1] for logits in together.logits]))
+    return out
+
+
+def _largest(got: Any, want: Any) -> float:
+    """Of all differences; words that the model rules out have no finite logit."""
+    limit = torch.finfo(torch.float32).min
+    pairs = zip(got, want, strict=True)
+    return max(float((a.double().clamp(min=limit) - b.double().clamp(min=limit)).abs().max()) for a, b in pairs)
+
+
+def _last_place(logits: Any) -> float:
+    """What one unit of the last place of the largest logit is; `generate` returns float32 in any case."""
+    return max(float(each.abs().max()) * torch.finfo(each.dtype).eps for each in logits)
+
+
+def _state(model: nn.Module) -> dict[str, Any]:
+    """Of every module: its class, its attributes, its hooks, and where its tensors lie."""
+    out = {}
+    for name, module in model.named_modules():
+        own = {key: len(value) if isinstance(value, dict) else None for key, value in vars(module).items()}
+        tensors = [t.data_ptr() for t in (*module.parameters(recurse=False), *module.buffers(recurse=False))]
+        out[name] = (type(module), own, tensors)
+    return out
