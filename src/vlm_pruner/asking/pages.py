@@ -8,6 +8,7 @@ from dataclasses import replace
 from PIL import Image
 
 from vlm_pruner.asking.answers import Answer, Refused
+from vlm_pruner.asking.colours import notes_of
 from vlm_pruner.asking.facts import describe, facts, title_of
 from vlm_pruner.asking.models import Loaded
 from vlm_pruner.asking.pictures import answer_layout, answer_selection
@@ -54,6 +55,7 @@ def answers_page(
             "Probabilities are products over the tokens of an answer, end mark included; decoding is greedy.",
             *_remarks(answers),
             *notes,
+            *(f"Image: {said}." for said in notes_of(image)),
             f"Image: {name or 'unnamed'}, {image.width} x {image.height} pixels. Made {about['date']} with {versions}.",
         ),
     )

@@ -18,6 +18,7 @@ from vlm_pruner.engine import ImageRecord
 from vlm_pruner.errors import InputError
 from vlm_pruner.types import Selection
 from vlm_pruner.viz import Layout, Window, overlay, picture_layout, seen_windows
+from vlm_pruner.viz.seen import pixels_of
 from vlm_pruner.viz.text import shorten
 
 __all__ = ["answer_layout", "answer_overlay", "answer_selection"]
@@ -81,7 +82,7 @@ def _windows(loaded: Loaded, size: tuple[int, int]) -> list[Window] | None:
 def _pixels(loaded: Loaded, image: Image.Image) -> list[Any]:
     """The pixels of an image, prepared just as for a question: processors cut it up as their prompts say."""
     made = prompt_inputs(loaded.processor, "x", image, form=adapter_for(loaded.model.config.model_type).prompt)
-    return [made[name] for name in ("pixel_values_local", "pixel_values") if name in made]
+    return pixels_of(made)
 
 
 def answer_overlay(loaded: Loaded, image: Image.Image, question: str, answer: Run, width: int = 960) -> Image.Image:

@@ -45,6 +45,8 @@ def ask(
     budget = parse_keep(keep)
     method_class(method)
     picture = None if image == "none" else asking.open_image(image)
+    if picture is not None:
+        note("; ".join(f"{image}: {said}" for said in asking.notes_of(picture)))
     if overlay is not None:
         writable(overlay, PICTURES, read=image)
     with progress(f"loading {model}") as say:

@@ -41,6 +41,7 @@ def report(
     for name in names:
         method_class(name)
     picture = asking.open_image(image)
+    note("; ".join(f"{image}: {said}" for said in asking.notes_of(picture)))
     writable(output, PAGES)
     with progress(f"loading {model}") as say:
         quiet()

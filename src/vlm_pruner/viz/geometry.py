@@ -116,12 +116,12 @@ def _scales(position: Tensor, grid: tuple[int, int, int] | None) -> list[tuple[t
     whole = (position - position.round()).abs().amax(1) < 1e-3
     inside = (position > -0.6).all(1)  # an overview cell of a flat plane is centred just above it
     index = (whole & inside).nonzero().flatten()
-    if not len(index):
+    if not len(index) and (grid is None or not inside.any()):
         raise InvalidSelectionError(f"none of the {len(position)} tokens has a place in the image")
-    reach = tuple(int(v) + 1 for v in position[index].amax(0).round())
+    reach = [0, 0, 0] if not len(index) else [int(v) + 1 for v in position[index].amax(0).round()]
     frames, rows, columns = grid if grid is not None else (reach[0], reach[1], reach[2])
     if reach[0] > frames or reach[1] > rows or reach[2] > columns:
-        raise InvalidSelectionError(f"positions reach {reach} but the grid is {(frames, rows, columns)}")
+        raise InvalidSelectionError(f"positions reach {tuple(reach)} but the grid is {(frames, rows, columns)}")
     t, y, x = position[index].round().long().unbind(1)
     tokens = torch.full((frames * rows * columns,), -1)
     for place, token in zip((t * rows * columns + y * columns + x).tolist(), index.tolist(), strict=True):

@@ -12,8 +12,11 @@ from importlib.resources import files
 from PIL import Image
 
 from vlm_pruner.viz.palette import order_colour
+from vlm_pruner.viz.text import shorten
 
 __all__ = ["Entry", "data_uri", "report_page"]
+
+LONGEST = 300  # signs of a question at the head
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,8 @@ def report_page(
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f'<title>{escape(question)} | vlm-pruner</title><link rel="icon" href="data:,"><style>{css}</style></head>'
+        f"<title>{escape(shorten(question, 80))} | vlm-pruner</title>"
+        f'<link rel="icon" href="data:,"><style>{css}</style></head>'
         f"<body>{''.join(body)}</body></html>\n"
     )
 
@@ -68,10 +72,12 @@ def data_uri(image: Image.Image, *, width: int = 640, quality: int = 84) -> str:
 
 
 def _lead(question: str, image: Image.Image, full: Entry, model: str) -> str:
+    long = len(question) > LONGEST
+    whole = f"<details><summary>The whole question</summary><p>{escape(question)}</p></details>" if long else ""
     return (
         '<header class="lead">'
         f'<img src="{data_uri(image)}" alt="The image that the question is about" width="{image.width}">'
-        f'<div><p class="kicker">{escape(model)}</p><h1>{escape(question)}</h1>'
+        f'<div><p class="kicker">{escape(model)}</p><h1>{escape(shorten(question, LONGEST))}</h1>{whole}'
         f'<p class="muted">All visual tokens answer:</p><p class="answer">{escape(full.answer)}</p>'
         f"{_bar('probability', full.probability)}</div></header>"
     )

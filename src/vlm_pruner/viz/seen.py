@@ -6,14 +6,14 @@ change with its settings and its release. So none of them is written down here: 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-__all__ = ["See", "Window", "image_window", "seen_windows"]
+__all__ = ["See", "Window", "image_window", "pixels_of", "seen_windows"]
 
 See = Callable[[Image.Image], Sequence[Any]]
 """The pixels that a model is given for a picture: tensors or arrays [..., 3, H, W], in the order of their tokens."""
@@ -52,12 +52,16 @@ def image_window(processor: Any, size: tuple[int, int]) -> Window:
         processor: the whole processor or its image processor; None means the whole image.
     """
     facts = getattr(processor, "image_processor", processor)
-    windows = None if facts is None else seen_windows(lambda image: [_pixels(facts, image)], size)
+    if facts is None:
+        return Window.whole(size)
+    windows = seen_windows(lambda image: pixels_of(facts(images=[image], return_tensors="pt")), size)
     return windows[0] if windows is not None and len(windows) == 1 else Window.whole(size)
 
 
-def _pixels(facts: Any, image: Image.Image) -> Any:
-    return facts(images=[image], return_tensors="np")["pixel_values"]
+def pixels_of(made: Mapping[str, Any]) -> list[Any]:
+    """Of what a processor has made, the pixels, in the order of their tokens: tiles that stand apart come first."""
+    names = ("pixel_values_local", "pixel_values", "pixel_values_images")
+    return [made[name] for name in names if made.get(name) is not None]
 
 
 def seen_windows(see: See, size: tuple[int, int]) -> list[Window] | None:

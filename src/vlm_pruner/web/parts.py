@@ -8,6 +8,7 @@ from typing import Any
 
 import gradio as gr
 
+from vlm_pruner.asking import notes_of
 from vlm_pruner.viz import data_uri
 from vlm_pruner.viz.palette import order_colour
 from vlm_pruner.web.board import COPY
@@ -53,7 +54,7 @@ def preview_html(picture: Picture) -> str:
     size = f"{picture.image.width} x {picture.image.height} pixels"
     return (
         f'<figure class="vp-preview"><img src="{data_uri(picture.image, width=800)}" alt="{escape(picture.title)}">'
-        f"<figcaption>{escape(picture.title)}, {size}</figcaption></figure>"
+        f"<figcaption>{escape('; '.join((f'{picture.title}, {size}', *notes_of(picture.image))))}</figcaption></figure>"
     )
 
 
