@@ -21,10 +21,11 @@ from torch import Tensor
 
 from vlm_pruner.ops.sync import declared_sync
 
-__all__ = ["compiled", "dots", "floats", "numbers", "scaled", "value"]
+__all__ = ["as_written", "compiled", "dots", "exact_dot", "floats", "numbers", "slack", "value"]
 
+_STRICT: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
 # Sums may be taken in any order and products fused with them, as everywhere; NaN and infinities are what they are.
-_OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {"reassoc", "contract", "nsz"}}
+_OPTIONS: dict[str, Any] = {**_STRICT, "fastmath": {"reassoc", "contract", "nsz"}}
 _BITS = {torch.bfloat16: torch.uint16, torch.float16: torch.int16}
 
 
@@ -34,11 +35,20 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     What is kept is found by the name of the function and the age of its file. Functions of this file become part of
     what calls them, so that its check sum belongs to the name.
     """
+    return _compiled(function, _OPTIONS)
+
+
+def as_written(function: Callable[..., Any]) -> Callable[..., Any]:
+    """As `compiled`, where every operation is rounded by itself: for what must round alike on all processors."""
+    return _compiled(function, _STRICT)
+
+
+def _compiled(function: Callable[..., Any], options: dict[str, Any]) -> Callable[..., Any]:
     try:
         function.__qualname__ += f"-{_check_sum()}"
-        return numba.njit(cache=True, **_OPTIONS)(function)  # type: ignore[no-any-return]
+        return numba.njit(cache=True, **options)(function)  # type: ignore[no-any-return]
     except (OSError, RuntimeError):  # there is no source, or no folder that can be written to
-        return numba.njit(**_OPTIONS)(function)  # type: ignore[no-any-return]
+        return numba.njit(**options)(function)  # type: ignore[no-any-return]
 
 
 @functools.cache
@@ -88,25 +98,15 @@ def _from_half(x):  # type: ignore[no-untyped-def]
     return -number if x < 0 else number
 
 
-@compiled
-def scaled(rows, at, scale, out):  # type: ignore[no-untyped-def]
-    """Into `out`: the row of `numbers` that begins `at`, times `scale`, in float32."""
-    row = rows[at : at + len(out)]
-    for c in range(len(out)):
-        out[c] = value(row[c]) * scale
+def slack(terms: int) -> float:
+    """More than what float32 makes of a product of two rows of unit length, in whatever order it adds, is off by."""
+    return (terms + 32) * 2.0**-24
 
 
 @compiled
-def dots(rows, stride, own, tokens, out):  # type: ignore[no-untyped-def]
-    """Into `out`: the products of `own` with the rows of one to four `tokens`, each the same in whatever company."""
-    d, last = len(own), len(tokens) - 1
-    at0, at1 = tokens[0] * stride, tokens[min(1, last)] * stride
-    at2, at3 = tokens[min(2, last)] * stride, tokens[last] * stride
-    row0, row1, row2, row3 = rows[at0 : at0 + d], rows[at1 : at1 + d], rows[at2 : at2 + d], rows[at3 : at3 + d]
-    sum0, sum1, sum2, sum3 = np.float32(0), np.float32(0), np.float32(0), np.float32(0)
-    for c in range(d):
-        sum0 += own[c] * value(row0[c])
-        sum1 += own[c] * value(row1[c])
-        sum2 += own[c] * value(row2[c])
-        sum3 += own[c] * value(row3[c])
-    out[0], out[1], out[2], out[3] = sum0, sum1, sum2, sum3
+def exact_dot(one, other):  # type: ignore[no-untyped-def]
+    """The product of two rows of a grid in float64, which is exact: see `vlm_pruner.ops.basic`."""
+    total = 0.0
+    for c in range(len(one)):
+        total += np.float64(one[c]) * np.float64(other[c])
+    return total
