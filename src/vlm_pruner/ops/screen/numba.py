@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from vlm_pruner.ops.loops import as_written, compiled, numbers, value
-from vlm_pruner.ops.screen.torch import LEAST, largest, unit_rows
+from vlm_pruner.ops.screen.torch import LEAST, settled, unit_rows
 from vlm_pruner.ops.sync import declared_sync
 
 __all__ = ["screen"]
@@ -32,10 +32,32 @@ def _one(features: Tensor, out: Tensor) -> None:
         out.copy_(unit_rows(features))
         return
     memory, (stride,) = numbers(features)
-    spread, square = (torch.from_numpy(x) for x in _spread(memory, *features.shape, stride))
+    parts = _largest(*_spread(memory, *features.shape, stride), out.shape[1], _ROUNDING, LEAST)
     with declared_sync():
-        channels = largest(features, spread, _ROUNDING * square + LEAST, out.shape[1]).numpy()
+        channels = settled(features, *(torch.from_numpy(part) for part in parts), out.shape[1]).numpy()
         _gather(memory, stride, channels, out.numpy())
+
+
+@compiled
+def _largest(spread, square, count, rounding, least):
+    """The channels sure to be among the `count` that vary most, and those that may be; both ascending.
+
+    A variance may be off by `rounding` times its mean `square`, and by the `least`.
+    """
+    edge = np.partition(spread, len(spread) - count)[len(spread) - count]  # of the last that stays, between these two:
+    low, high, total = np.inf, -np.inf, 0.0
+    for c in range(len(spread)):
+        off = rounding * square[c] + least
+        low = min(low, spread[c] - off) if spread[c] >= edge else low
+        high = max(high, spread[c] + off) if spread[c] <= edge else high
+        total += square[c]
+    told = total < np.inf  # not where sums overflowed, or there is a NaN
+    stays, doubtful = np.empty(len(spread), np.bool_), np.empty(len(spread), np.bool_)
+    for c in range(len(spread)):
+        off = rounding * square[c] + least
+        stays[c] = told and spread[c] - off > high
+        doubtful[c] = not told or not (stays[c] or spread[c] + off < low)
+    return np.flatnonzero(stays), np.flatnonzero(doubtful)
 
 
 @compiled

@@ -14,7 +14,7 @@ from torch import Tensor
 from vlm_pruner.ops.basic import normalise, together
 from vlm_pruner.ops.sync import declared_sync, may_read
 
-__all__ = ["LEAST", "largest", "screen", "unit_rows"]
+__all__ = ["LEAST", "screen", "settled", "unit_rows"]
 
 LEAST = 1e-36
 """What a variance in float32 is off by where squares vanish."""
@@ -41,30 +41,36 @@ def _varying(features: Tensor, channels: int) -> Tensor:
     if not may_read(features):
         best = _exact(features).sort(descending=True, stable=True).indices[:channels].sort().values
     else:
-        best = largest(features, *_variance(features), channels)
+        with declared_sync():
+            best = settled(features, *_largest(*_variance(features), channels), channels)
     return features.index_select(1, best).float()
 
 
-def largest(features: Tensor, spread: Tensor, rounding: Tensor, count: int) -> Tensor:
-    """[count] the channels that vary most, ascending; those in doubt are measured again. On a CPU.
+def _largest(spread: Tensor, rounding: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The channels sure to be among the `count` that vary most, and those that may be; both ascending. On a CPU.
 
     Args:
-        features: [n, d].
         spread: [d] the variance of each channel.
         rounding: [d] how far that may be from the truth.
     """
-    with declared_sync():
-        least, most = spread - rounding, spread + rounding
-        edge = [part.kthvalue(len(spread) - count + 1).values for part in (least, most)]  # around the last that stays
-        stays, goes = least > edge[1], most < edge[0]
-        if not (edge[0] > -torch.inf and edge[1] < torch.inf):  # sums that overflowed say nothing
-            stays, goes = torch.zeros_like(stays), torch.zeros_like(stays)
-        sure, doubtful = (x.nonzero().flatten() for x in (stays, ~(stays | goes)))
-        room = count - len(sure)
-        if len(doubtful) > room:
-            exact = torch.cat([_exact(features.index_select(1, part)) for part in _strips(features, doubtful)])
-            doubtful = doubtful[exact.sort(descending=True, stable=True).indices[:room]]
-        return torch.cat([sure, doubtful]).sort().values
+    least, most = spread - rounding, spread + rounding
+    edge = spread.kthvalue(len(spread) - count + 1).values  # of the last that stays, between these two:
+    low = least.where(spread >= edge, torch.inf).amin()
+    high = most.where(spread <= edge, -torch.inf).amax()
+    stays, goes = least > high, most < low
+    if not bool(most.sum() < torch.inf):  # sums that overflowed, or a NaN, say nothing
+        stays, goes = torch.zeros_like(stays), torch.zeros_like(stays)
+    sure, doubtful = (x.nonzero().flatten() for x in (stays, ~(stays | goes)))
+    return sure, doubtful
+
+
+def settled(features: Tensor, sure: Tensor, doubtful: Tensor, count: int) -> Tensor:
+    """[count] channels, ascending: the `sure` ones and the best of the `doubtful`, which are measured again."""
+    room = count - len(sure)
+    if len(doubtful) > room:
+        exact = torch.cat([_exact(features.index_select(1, part)) for part in _strips(features, doubtful)])
+        doubtful = doubtful[exact.sort(descending=True, stable=True).indices[:room]]
+    return torch.cat([sure, doubtful]).sort().values
 
 
 def _strips(features: Tensor, channels: Tensor) -> tuple[Tensor, ...]:
