@@ -21,7 +21,7 @@ from torch import Tensor
 
 from vlm_pruner.ops.sync import declared_sync
 
-__all__ = ["as_written", "compiled", "dots", "exact_dot", "floats", "numbers", "slack", "value"]
+__all__ = ["as_written", "compiled", "dots", "exact_dot", "floats", "numbers", "on_grid", "slack", "value"]
 
 _STRICT: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
 # Sums may be taken in any order and products fused with them, as everywhere; NaN and infinities are what they are.
@@ -101,6 +101,37 @@ def _from_half(x):  # type: ignore[no-untyped-def]
 def slack(terms: int) -> float:
     """More than what float32 makes of a product of two rows of unit length, in whatever order it adds, is off by."""
     return (terms + 32) * 2.0**-24
+
+
+@as_written
+def on_grid(row, inverse, out):  # type: ignore[no-untyped-def]
+    """Into `out`: a row of `numbers` times 1 / its length, on the grid of `vlm_pruner.ops.basic`, in float32."""
+    for c in range(len(out)):
+        out[c] = np.rint(value(row[c]) * inverse * 2.0**26) * 2.0**-26
+
+
+@compiled
+def dots(rows, stride, own, tokens, out):  # type: ignore[no-untyped-def]
+    """Into `out`, in float64: the products of `own` with the rows of one to four `tokens`, 256 channels in float32."""
+    d, last = len(own), len(tokens) - 1
+    at0, at1 = tokens[0] * stride, tokens[min(1, last)] * stride
+    at2, at3 = tokens[min(2, last)] * stride, tokens[last] * stride
+    out[:] = 0
+    for start in range(0, d, 256):
+        part = own[start : start + 256]
+        end = start + len(part)
+        row0, row1 = rows[at0 + start : at0 + end], rows[at1 + start : at1 + end]
+        row2, row3 = rows[at2 + start : at2 + end], rows[at3 + start : at3 + end]
+        sum0, sum1, sum2, sum3 = np.float32(0), np.float32(0), np.float32(0), np.float32(0)
+        for c in range(len(part)):
+            sum0 += part[c] * value(row0[c])
+            sum1 += part[c] * value(row1[c])
+            sum2 += part[c] * value(row2[c])
+            sum3 += part[c] * value(row3[c])
+        out[0] += sum0
+        out[1] += sum1
+        out[2] += sum2
+        out[3] += sum3
 
 
 @compiled
