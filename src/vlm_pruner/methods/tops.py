@@ -13,7 +13,7 @@ from vlm_pruner.methods._signals import SALIENCE, read, salience
 from vlm_pruner.methods._stages import layers, scaled
 from vlm_pruner.methods.base import PruningMethod
 from vlm_pruner.methods.sparsevlm import rate, raters
-from vlm_pruner.ops.basic import chosen, normalise
+from vlm_pruner.ops.basic import chosen, cosines, normalise, products
 from vlm_pruner.types import Selection, Signal, VisualTokens
 
 __all__ = ["Tops", "TopsText", "tops"]
@@ -26,13 +26,13 @@ def tops(rows: Tensor, relevance: Tensor, keep: int, alpha: float, coverage: flo
     what the candidate would add to the cosine coverage of the candidates. Needs the [n, n] cosines of `rows` [n, d].
     """
     unit = normalise(rows)
-    cosine = unit @ unit.T
-    relevance = relevance.float()
+    cosine = cosines(unit, unit)
+    relevance = relevance.double()
     best = relevance.argmax().view(1)
     order, free = [best], ~chosen(best, rows.shape[0])
     near = cosine.index_select(0, best).squeeze(0)
     for _ in range(keep - 1):
-        gain = (cosine - near).relu_() @ free.float()
+        gain = products((cosine - near).relu_(), free)
         score = _relative(relevance, free) + alpha * _relative(1 - near, free) + coverage * _relative(gain, free)
         best = score.masked_fill(~free, -torch.inf).argmax().view(1)
         order.append(best)

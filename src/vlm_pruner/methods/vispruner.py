@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vlm_pruner.methods._signals import SALIENCE, salience, site_rows
 from vlm_pruner.methods.base import PruningMethod
-from vlm_pruner.ops.basic import normalise, ranking
+from vlm_pruner.ops.basic import cosines, normalise, ranking
 from vlm_pruner.types import Selection, Signal, VisualTokens
 
 __all__ = ["VisPruner", "vispruner"]
@@ -21,13 +21,14 @@ def vispruner(rows: Tensor, score: Tensor, keep: int, important: float = 0.5, st
 
     The rest, in order of score, is split into even and odd places; up to `step` tokens at even places with the largest
     cosine (of `rows` [n, c]) to an odd one go; the surviving even ones, most similar first, and the odd ones are split
-    again. Needs the [n, n] cosines, once.
+    again. Needs the [n, n] cosines, once, in float64: the rest is sorted dozens of times, and one pair of near-equal
+    tokens that changed places would change all that follows.
     """
-    order = ranking(score.float())
+    order = ranking(score)
     first = int(keep * important)
     best, left = order[:first], order[first:]
     unit = normalise(rows)
-    cosine = unit @ unit.T  # [n, n]
+    cosine = cosines(unit, unit)  # [n, n]
     while len(left) > keep - first:
         even, odd = left[0::2], left[1::2]
         if not len(odd):

@@ -17,11 +17,14 @@ __all__ = [
     "STEP",
     "chosen",
     "cosines",
+    "first_largest",
+    "mean",
     "inverse_norms",
     "minmax",
     "normalise",
     "others",
     "pool",
+    "products",
     "ranking",
     "together",
     "top",
@@ -61,6 +64,23 @@ def cosines(one: Tensor, other: Tensor) -> Tensor:
     return one.double() @ other.double().T
 
 
+def mean(x: Tensor, *dims: int) -> Tensor:
+    """The mean over some dimensions, float32 and rounded once: what is equal but for rounding is a tie everywhere."""
+    return x.double().mean(dims).float()
+
+
+def products(rows: Tensor, vector: Tensor) -> Tensor:
+    """[n] float64 products of `rows` [n, d] with a `vector` [d], each added up by itself: equal rows get one number."""
+    parts = torch.split(rows, max(1, _CHUNK // max(1, rows.shape[1])))
+    return torch.cat([(part.double() * vector.double()).sum(1) for part in parts])
+
+
+def first_largest(score: Tensor) -> Tensor:
+    """[1] the first of those whose `score` [n], float64, is the largest but for rounding (2^-40 of itself)."""
+    most = score.amax()
+    return (score >= most - 2.0**-40 * most.abs()).to(torch.uint8).argmax().view(1)
+
+
 def ranking(score: Tensor) -> Tensor:
     """Indices of `score` [n] from the largest on; ties go to the lower index."""
     return torch.argsort(score, descending=True, stable=True)
@@ -88,13 +108,15 @@ def others(index: Tensor, n: int) -> Tensor:
     return torch.argsort(chosen(index, n).int(), stable=True)[: n - index.shape[0]]
 
 
-def pool(rows: Tensor, slot: Tensor, k: int, weight: Tensor | None = None) -> Tensor:
-    """[k, d] float32 sum of the `rows` [n, d] of each slot, times `weight` [n]; a slot of -1 takes no part.
+def pool(
+    rows: Tensor, slot: Tensor, k: int, weight: Tensor | None = None, dtype: torch.dtype = torch.float32
+) -> Tensor:
+    """[k, d] `dtype` sum of the `rows` [n, d] of each slot, times `weight` [n]; a slot of -1 takes no part.
 
     One product with a [k, n] matrix, since scattered additions are not deterministic on a GPU.
     """
-    share = (slot[None] == torch.arange(k, device=slot.device)[:, None]).float()  # [k, n]
-    return (share if weight is None else share * weight[None]) @ rows.float()
+    share = (slot[None] == torch.arange(k, device=slot.device)[:, None]).to(dtype)  # [k, n]
+    return (share if weight is None else share * weight[None].to(dtype)) @ rows.to(dtype)
 
 
 def together(images: Sequence[Tensor]) -> Tensor:

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from vlm_pruner.ops.sync import declared_sync
 
-__all__ = ["as_written", "compiled", "dots", "exact_dot", "floats", "numbers", "on_grid", "slack", "value"]
+__all__ = ["as_written", "compiled", "dots", "doubles", "exact_dot", "numbers", "on_grid", "slack", "value"]
 
 _STRICT: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
 # Sums may be taken in any order and products fused with them, as everywhere; NaN and infinities are what they are.
@@ -70,10 +70,10 @@ def numbers(tensor: Tensor) -> tuple[NDArray[Any], tuple[int, ...]]:
         return memory.view(_BITS.get(tensor.dtype, tensor.dtype)).numpy(), strides[:-1]
 
 
-def floats(tensor: Tensor) -> NDArray[Any]:
-    """A vector that is read more than once, in float32; shares its memory where it can."""
+def doubles(tensor: Tensor) -> NDArray[Any]:
+    """A vector that is read more than once, in float64."""
     with declared_sync():
-        return tensor.detach().float().contiguous().numpy()
+        return tensor.detach().double().contiguous().numpy()
 
 
 def value(x: Any) -> Any:

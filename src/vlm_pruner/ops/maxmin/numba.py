@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vlm_pruner.ops.loops import compiled, dots, exact_dot, floats, numbers, on_grid, slack, value
+from vlm_pruner.ops.loops import compiled, dots, doubles, exact_dot, numbers, on_grid, slack, value
 from vlm_pruner.ops.maxmin.torch import Cosines, first_bounded
 from vlm_pruner.ops.sync import declared_sync
 
@@ -38,7 +38,7 @@ def _one(features: Tensor, keep: int, start: int | None, weight: Tensor) -> Tens
         first = first_bounded(_Cosines(features, inverse), {}) if start is None else start
     given = (rows, stride, features.shape[1], inverse)
     off = slack(256 + isqrt(features.shape[1]) + 32)  # `dots` adds up 256 channels at a time
-    return torch.from_numpy(_choose(given, floats(weight).astype(np.float64), first, keep, off))
+    return torch.from_numpy(_choose(given, doubles(weight), first, keep, off))
 
 
 class _Cosines(Cosines):

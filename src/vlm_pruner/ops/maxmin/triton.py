@@ -31,32 +31,24 @@ _INTERPRETED = {"TILE": 256, "CHANNELS": 512}
 
 @triton.jit(do_not_specialize=["n"])
 def _lengths(
-    features, length, largest, closest, n, d, row_b, row_n, row_d, TOKENS: tl.constexpr, CHANNELS: tl.constexpr
+    features, length, closest, n, d, row_b, row_n, row_d, TOKENS: tl.constexpr, CHANNELS: tl.constexpr
 ):
-    """1 / length and 1 / largest entry of every row; both 0 for a row of zeros. No square overflows or vanishes.
-
-    `closest`, which is raised afterwards, begins with -inf.
-    """
+    """1 / length of every row, 0 for a row of zeros; `closest`, which is raised afterwards, begins with -inf."""
     b = tl.program_id(1).to(tl.int64)
     rows, sizes = features + b * row_b, (n, d, row_n, row_d)
     token = tl.program_id(0) * TOKENS + tl.arange(0, TOKENS)
     real = token < n
-    most = tl.zeros((TOKENS,), tl.float32)
+    square = tl.zeros((TOKENS,), tl.float64)
     for start in range(0, d, CHANNELS):
-        most = tl.maximum(most, tl.max(tl.abs(part(rows, token, real, start + tl.arange(0, CHANNELS), sizes)), 1))
-    scale = inverse(most)
-    square = tl.zeros((TOKENS,), tl.float32)
-    for start in range(0, d, CHANNELS):
-        scaled = part(rows, token, real, start + tl.arange(0, CHANNELS), sizes) * scale[:, None]
-        square += tl.sum(scaled * scaled, 1)
-    tl.store(closest + b * n + token, tl.full((TOKENS,), float("-inf"), tl.float32), mask=real)
-    tl.store(largest + b * n + token, scale, mask=real)
+        x = part(rows, token, real, start + tl.arange(0, CHANNELS), sizes)
+        square += tl.sum(x * x, 1)
+    tl.store(closest + b * n + token, tl.full((TOKENS,), float("-inf"), tl.float64), mask=real)
     tl.store(length + b * n + token, inverse(tl.sqrt(square)), mask=real)
 
 
 @triton.jit(do_not_specialize=["n"])
 def _neighbours(
-    features, length, largest, closest, n, d, row_b, row_n, row_d, TILE: tl.constexpr, CHANNELS: tl.constexpr
+    features, length, closest, n, d, row_b, row_n, row_d, TILE: tl.constexpr, CHANNELS: tl.constexpr
 ):
     """Raise `closest` of the tokens of two tiles to the largest cosine with a token of the other one."""
     if tl.program_id(1) <= tl.program_id(2):  # the matrix is symmetric
@@ -97,7 +89,7 @@ def _cosines(rows, length, largest, token, real, latest, sizes, TOKENS: tl.const
 
 @triton.jit(do_not_specialize=["start_at", "keep", "n"])
 def _choose(
-    features, length, largest, closest, weight, near, scores, tokens, arrivals, chosen, start_at, keep,
+    features, length, closest, weight, near, scores, tokens, arrivals, chosen, start_at, keep,
     n, d, row_b, row_n, row_d, WEIGHTED: tl.constexpr, TOKENS: tl.constexpr, CHANNELS: tl.constexpr,
     SLOTS: tl.constexpr,
 ):  # fmt: skip
