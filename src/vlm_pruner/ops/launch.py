@@ -28,6 +28,7 @@ __all__ = [
     "interpreted",
     "inverse",
     "lower",
+    "lowest",
     "meet",
     "on_grid",
     "part",
@@ -86,6 +87,12 @@ class Crew:
         self.scores = torch.empty(batch, 2, slots, dtype=torch.float64, device=device)  # of two steps in turn
         self.tokens = torch.empty(batch, 2, slots, dtype=torch.int32, device=device)
         self.options = {"SLOTS": slots, "launch_cooperative_grid": self.size > 1, **OPTIONS}
+
+
+@triton.jit
+def lowest():
+    """-inf in float64, with which a search for the best begins."""
+    return tl.full((), float("-inf"), tl.float64)
 
 
 @triton.jit
@@ -160,5 +167,5 @@ def best_of_crew(best, token, scores, tokens, arrivals, step, SLOTS: tl.constexp
         lane = tl.arange(0, SLOTS)
         score = tl.load(scores + step % 2 * SLOTS + lane)
         which = tl.load(tokens + step % 2 * SLOTS + lane)
-        best, token = better(float("-inf"), 0, score, which, lane < tl.num_programs(1))
+        best, token = better(lowest(), 0, score, which, lane < tl.num_programs(1))
     return best, token
