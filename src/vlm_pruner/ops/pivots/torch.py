@@ -166,6 +166,6 @@ def _product(part: Tensor, row: Tensor, _: Tensor, out: Tensor) -> Tensor:
 
 def _doubtful(value: Tensor, off: float) -> Tensor:
     """[m] the tokens within `off` of the largest `value`, ascending; all that are not out where there is no telling."""
-    found = value >= value.amax() - off if math.isfinite(off) else value > -torch.inf
+    found = value >= value.amax() - off if math.isfinite(off) else value != -torch.inf
     found = found.nonzero().flatten()
     return found if len(found) else (value != -torch.inf).nonzero().flatten()
