@@ -10,7 +10,7 @@ from tests.support.ops import numba, running
 from tests.support.tokens import visual_tokens
 
 from vlm_pruner.errors import PlanError
-from vlm_pruner.methods import create
+from vlm_pruner.methods import create, registry
 from vlm_pruner.methods.base import NotFiniteError, method_class
 from vlm_pruner.methods.vlm_pruner import VLMPruner
 
@@ -55,3 +55,21 @@ def test_a_batch_on_a_cpu_goes_image_by_image(monkeypatch):
     images = [visual_tokens(seed=seed) for seed in range(5)]
     create("vlm-pruner").select_batch(images, [9] * 5)
     assert sizes == [1] * 5
+
+
+@pytest.mark.parametrize("name", [name for name, cls in registry().items() if cls.slow_from])
+def test_what_takes_minutes_is_warned_about_and_says_so(name, monkeypatch):
+    cls = method_class(name)
+    assert f"warned about from {cls.slow_from:,} tokens on" in " ".join(cls.__doc__.split())
+    monkeypatch.setattr(cls, "slow_from", 42)
+    with pytest.warns(UserWarning, match=f"{name} chooses from 42 tokens: from 42 on that takes minutes"):
+        create(name).select(visual_tokens(), 5)
+
+
+def test_the_methods_that_are_quadratic_or_slower_are_warned_about():
+    assert {name for name, cls in registry().items() if cls.slow_from} >= {
+        "tops",
+        "vispruner",
+        "star-pro",
+        "pivoted-qr",
+    }

@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import importlib
 import pkgutil
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -66,6 +67,7 @@ class PruningMethod(ABC):
     wants: ClassVar[frozenset[Signal]] = frozenset()  # used where available: one of several substitutes, or optional
     default_layer: ClassVar[int | None] = None  # None = before the language model; 2 = input of decoder layer 2
     question_aware: ClassVar[bool] = False  # may the same image keep other tokens for another question?
+    slow_from: ClassVar[int | None] = None  # tokens from which a choice takes minutes on a CPU, and is warned about
     looks_itself: ClassVar[bool] = False  # for what is not finite, in the course of its work, which costs less
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -144,6 +146,12 @@ def _check(method: PruningMethod, image: VisualTokens, keep: int) -> None:
         raise InputError(f"{method.name}: the features of an image are [tokens, width], got {shape}")
     if not 1 <= keep <= n:
         raise PlanError(f"{method.name}: keep={keep} does not lie between 1 and the {n} tokens of the image")
+    if method.slow_from is not None and n >= method.slow_from and image.device.type == "cpu":
+        warnings.warn(
+            f"{method.name} chooses from {n} tokens: from {method.slow_from} on that takes minutes on a CPU; its "
+            "description has the cost, and vlm-pruner takes a second",
+            stacklevel=4,
+        )
 
 
 def refuse_what_is_not_finite(method: PruningMethod, images: Sequence[VisualTokens]) -> None:

@@ -31,7 +31,7 @@ def word_relevance(
     """
     rows = normalise(image)
     whole = sign * cosines(rows, normalise(pooled))  # [n, m]
-    each = sign * cosines(rows, normalise(words).flatten(0, 1)).unflatten(1, words.shape[:2])  # [n, m, l]
+    each = sign * cosines(rows, normalise(words).flatten(0, 1)).view(-1, *words.shape[:2])  # [n, m, l]
     chance = (100 * each).softmax(0)
     entropy = -(chance * (chance + 1e-12).log()).sum(0)  # [m, l]
     count = max(1, int(share * words.shape[1]))

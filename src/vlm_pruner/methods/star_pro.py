@@ -52,13 +52,14 @@ class PivotedQR(PruningMethod):
     Source: "STAR-Pro", arXiv:2609.05916, stage A; EasonAI-5589/starpro.
     Deviates: the fallback threshold is relative to the longest row. Inside the language model it reads the residual
     stream.
-    Cost: O(n c keep).
+    Cost: O(n c keep) in float64; warned about from 8,192 tokens on.
     """
 
     name: ClassVar[str] = "pivoted-qr"
     title: ClassVar[str] = "Pivoted QR (STAR-Pro A)"
     source: ClassVar[str] = "arXiv:2609.05916, stage A"
     needs: ClassVar[frozenset[Signal]] = frozenset({Signal.VISION_FEATURES})
+    slow_from: ClassVar[int | None] = 8192
 
     def select(self, tokens: VisualTokens, keep: int) -> Selection:
         order = pivoted_qr(site_rows(self, tokens), keep)
@@ -101,13 +102,14 @@ class StarPro(PruningMethod):
 
     Source: "STAR-Pro", arXiv:2609.05916; EasonAI-5589/starpro.
     Deviates: as its two stages; positions are the engine's policy, the released default repacks them.
-    Cost: O(n c keep), then O(heads t n) a stage.
+    Cost: O(n c keep) in float64, then O(heads t n) a stage; warned about from 8,192 tokens on.
     """
 
     name: ClassVar[str] = "star-pro"
     title: ClassVar[str] = "STAR-Pro"
     source: ClassVar[str] = "arXiv:2609.05916"
     needs: ClassVar[frozenset[Signal]] = frozenset({Signal.VISION_FEATURES})
+    slow_from: ClassVar[int | None] = 8192
     question_aware: ClassVar[bool] = True
 
     def select(self, tokens: VisualTokens, keep: int) -> Selection:

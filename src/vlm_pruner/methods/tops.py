@@ -54,7 +54,7 @@ class TopsText(PruningMethod):
 
     Source: "TOPS", 2026, stage II.
     Deviates: the attention is that of the layer before; raters are found among all text rows after the image.
-    Cost: O(n^2 (d + keep)), an [n, n] matrix.
+    Cost: O(n^2 (d + keep)), an [n, n] matrix in float64; warned about from 8,192 tokens on.
     """
 
     name: ClassVar[str] = "tops-text"
@@ -63,6 +63,7 @@ class TopsText(PruningMethod):
     needs: ClassVar[frozenset[Signal]] = frozenset({Signal.TEXT, Signal.TEXT_ATTENTION})
     default_layer: ClassVar[int | None] = 12
     question_aware: ClassVar[bool] = True
+    slow_from: ClassVar[int | None] = 8192
 
     alpha: float = 0.5
     coverage: float = 1.0
@@ -86,7 +87,7 @@ class Tops(PruningMethod):
     Deviates: one weight of the coverage for all budgets (`coverage`; the paper lists 0.5 for 192 and 128, 1.0 for 64
     and 32, other values for other models). Criteria are divided by their mean, as in its algorithm; its text says
     min-max.
-    Cost: O(n^2 (d + keep)), an [n, n] matrix.
+    Cost: O(n^2 (d + keep)), an [n, n] matrix in float64; warned about from 8,192 tokens on.
     """
 
     name: ClassVar[str] = "tops"
@@ -94,6 +95,7 @@ class Tops(PruningMethod):
     source: ClassVar[str] = "TOPS, 2026"
     wants: ClassVar[frozenset[Signal]] = SALIENCE
     question_aware: ClassVar[bool] = True
+    slow_from: ClassVar[int | None] = 8192
 
     alpha: float = 0.5
     coverage: float = 1.0

@@ -47,7 +47,7 @@ class VisPruner(PruningMethod):
     Source: Zhang et al., "Beyond Text-Visual Attention", arXiv:2412.01818, ICCV 2025; Theia-4869/VisPruner.
     Deviates: an odd rest, on which the released code fails, gives the even half one token more; ties are stable. Towers
     without [CLS] give the mean attention received.
-    Cost: O(n^2 c + n^3 / 32), an [n, n] matrix.
+    Cost: O(n^2 c + n^3 / 32), an [n, n] matrix in float64; warned about from 8,192 tokens on.
     """
 
     name: ClassVar[str] = "vispruner"
@@ -55,6 +55,7 @@ class VisPruner(PruningMethod):
     source: ClassVar[str] = "arXiv:2412.01818"
     needs: ClassVar[frozenset[Signal]] = frozenset({Signal.VISION_FEATURES})
     wants: ClassVar[frozenset[Signal]] = SALIENCE
+    slow_from: ClassVar[int | None] = 8192
 
     important: float = 0.5
 

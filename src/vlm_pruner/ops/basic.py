@@ -40,7 +40,9 @@ _CHUNK = 1 << 20  # numbers in float64 at a time
 def normalise(x: Tensor) -> Tensor:
     """Rows of `x` [..., d] at unit length, float32 on the grid of `STEP`; a zero row stays zero, no row overflows."""
     rows = x.float().reshape(-1, x.shape[-1])
-    parts = [_unit(part.to(torch.float64, copy=True)) for part in torch.split(rows, max(1, _CHUNK // max(1, rows.shape[1])))]
+    parts = [
+        _unit(part.to(torch.float64, copy=True)) for part in torch.split(rows, max(1, _CHUNK // max(1, rows.shape[1])))
+    ]
     return torch.cat(parts).view(x.shape)
 
 

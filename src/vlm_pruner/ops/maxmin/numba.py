@@ -141,7 +141,7 @@ def _compare(given, weight, token, count, rival, off, state):
 def _settle(given, token, count, off, state):
     """Computes the largest cosine of a token to all chosen ones exactly; most of them cannot be it."""
     rows, stride, d, inverse = given
-    order, low, high, known, exact, sure, own, found = state
+    order, low, high, _, exact, sure, own, found = state
     row = rows[token * stride : token * stride + d]
     for c in range(d):
         own[c] = value(row[c]) * inverse[token]

@@ -36,7 +36,8 @@ def _one(features: Tensor, keep: int, start: int | None, weight: Tensor | None) 
     if not may_read(features):
         return _unread(features, keep, start, weight)
     with declared_sync():
-        found, held = Cosines(features, inverse_norms(features)), {}
+        found = Cosines(features, inverse_norms(features))
+        held: dict[int, Tensor] = {}
         first = first_bounded(found, held) if start is None else start
         return _Growth(found, first, keep, weight, held).order()
 
@@ -155,9 +156,7 @@ def _closest_of(features: Tensor, index: Tensor) -> Tensor:
 class _Growth:
     """The choice after the first token, on a CPU."""
 
-    def __init__(
-        self, found: Cosines, first: int, keep: int, weight: Tensor | None, held: dict[int, Tensor]
-    ) -> None:
+    def __init__(self, found: Cosines, first: int, keep: int, weight: Tensor | None, held: dict[int, Tensor]) -> None:
         self.found, self.keep, self.held, self.chosen = found, keep, held, [first]
         n = found.count
         self.weight = None if weight is None else weight.double().nan_to_num(nan=0.0)

@@ -32,9 +32,7 @@ _INTERPRETED = {"TILE": 256, "CHANNELS": 512}
 
 
 @triton.jit(do_not_specialize=["n"])
-def _lengths(
-    features, length, closest, n, d, row_b, row_n, row_d, TOKENS: tl.constexpr, CHANNELS: tl.constexpr
-):
+def _lengths(features, length, closest, n, d, row_b, row_n, row_d, TOKENS: tl.constexpr, CHANNELS: tl.constexpr):
     """1 / length of every row, 0 for a row of zeros; `closest`, which is raised afterwards, begins with -inf."""
     b = tl.program_id(1).to(tl.int64)
     rows, sizes = features + b * row_b, (n, d, row_n, row_d)
@@ -49,9 +47,7 @@ def _lengths(
 
 
 @triton.jit(do_not_specialize=["n"])
-def _neighbours(
-    features, length, closest, n, d, row_b, row_n, row_d, TILE: tl.constexpr, CHANNELS: tl.constexpr
-):
+def _neighbours(features, length, closest, n, d, row_b, row_n, row_d, TILE: tl.constexpr, CHANNELS: tl.constexpr):
     """Raise `closest` of the tokens of two tiles to the largest cosine with a token of the other one."""
     if tl.program_id(1) <= tl.program_id(2):  # the matrix is symmetric
         b = tl.program_id(0).to(tl.int64)

@@ -34,7 +34,8 @@ def _one(features: Tensor, out: Tensor) -> None:
     memory, (stride,) = numbers(features)
     parts = _largest(*_spread(memory, *features.shape, stride), out.shape[1], _ROUNDING, LEAST)
     with declared_sync():
-        channels = settled(features, *(torch.from_numpy(part) for part in parts), out.shape[1]).numpy()
+        sure, doubtful = (torch.from_numpy(part) for part in parts)
+        channels = settled(features, sure, doubtful, out.shape[1]).numpy()
         _gather(memory, stride, channels, out.numpy())
 
 
