@@ -20,13 +20,21 @@ PICTURE ?= demo
 ASK     ?= What is the word?
 
 .SECONDARY:  # stamps of environments are kept
-.PHONY: help demo page test test-oldest test-newest test-install test-browser check format bench clean docs pictures notebooks tables
+# What MKL's products and torch's sums do on other processors, and the tests that must not see a difference. The kernels
+# are left out: their interpreter adds as NumPy does, whatever these say.
+ROUNDINGS       := MKL_CBWR=COMPATIBLE MKL_CBWR=AVX2 MKL_CBWR=AVX512 ATEN_CPU_CAPABILITY=default ATEN_CPU_CAPABILITY=avx2
+ROUNDING_RUNS   := tests/methods tests/ops/test_random_cases.py tests/ops/test_random_choices.py
+ROUNDING_CHOICE := not triton and not end_to_end and not every_shape and not default and not device and not undeclared \
+                   and (golden or random or contract)
+
+.PHONY: test-rounding help demo page test test-oldest test-newest test-install test-browser check format bench clean docs pictures notebooks tables
 help:
 	@echo "make demo    ask the embedded model about a shipped image, with and without pruning"
 	@echo "make page    the same in the browser, with any picture and several methods side by side"
 	@echo "make test    run the tests          make check   lint and types"
 	@echo "make test-oldest, make test-newest   the engine's tests with the oldest and the newest transformers in the range"
 	@echo "make test-install  what a plain 'pip install .' without our constraints gives"
+	@echo "make test-rounding   golden, random and contract tests as other processors round"
 	@echo "make bench   the offline benchmark on a few scenes"
 	@echo "make docs    the pages as a site; make tables, make pictures, make notebooks renew what is in them"
 
@@ -109,6 +117,11 @@ test-install:
 	$(MAKE) --no-print-directory $(PLAIN)/torch.stamp
 	$(PLAIN)/bin/pip install --quiet .
 	.ci/plain_install $(PLAIN)/bin
+
+test-rounding: $(VENV)/dev.stamp
+	for setting in $(ROUNDINGS); do \
+		echo "$$setting"; env $$setting $(BIN)/pytest -n auto -k "$(ROUNDING_CHOICE)" $(ROUNDING_RUNS) || exit 1; \
+	done
 
 # The pages in a headless Chromium of the system; pictures of them lie in out/screenshots afterwards.
 test-browser: $(VENV)/browser.stamp

@@ -1,33 +1,155 @@
-"""CDPruner on each backend: where as many tokens are kept as the features nearly have dimensions, rounding chooses.
+"""The same choice everywhere: random images on each backend, under settings of MKL and torch that round otherwise.
 
-What a token adds to the volume falls to the rounding error of float32 on the way to 192 tokens of the embedded model's
-width of 256. The definition computes in float64, the others in float32, in other orders of addition.
+`MKL_CBWR` gives products the order of addition of other processors, `ATEN_CPU_CAPABILITY` gives sums that of other
+vector units; both are read when a process starts, so every setting has one of its own. A row says of which share of
+the images the kept set is the same under all settings and on all backends. Methods that use no primitive of `ops` have
+one backend. Triton's kernels are left out: their interpreter would take days.
+
+    python -m benchmarks.rounding              the table
+    python -m benchmarks.rounding --answers    first, CDPruner's right answers on each backend and budget
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
+import json
+import os
+import subprocess
+import sys
 import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from benchmarks.common import Report, arguments, prepare
+from benchmarks.common import RESULTS, Report, arguments, prepare
 from benchmarks.offline import EMBEDDED, LIMIT, QUICK_LIMIT
+from tests.support.golden import field
 
 from vlm_pruner.cli.bench import about_split, load_setup
 from vlm_pruner.evaluation import build_grid, run_bench
 from vlm_pruner.evaluation.bench import describe
-from vlm_pruner.ops import use_backend
+from vlm_pruner.methods import create, registry
+from vlm_pruner.ops import dispatch, use_backend
 from vlm_pruner.ops.dispatch import refusal
+from vlm_pruner.types import VisionSignals, VisualTokens
 
 METHOD, KEEP, BACKENDS = "cdpruner", (192, 128, 64), ("naive", "torch", "numba")
+SETTINGS: tuple[dict[str, str], ...] = (
+    {},
+    {"MKL_CBWR": "COMPATIBLE"},
+    {"MKL_CBWR": "AVX2"},
+    {"MKL_CBWR": "AVX512"},
+    {"ATEN_CPU_CAPABILITY": "default"},
+    {"ATEN_CPU_CAPABILITY": "avx2"},
+)
+IMAGES, SIDE, WIDTH = 1000, 10, 64
+EXACT = ("vlm-pruner", "vlm-pruner-plus", "divprune", "vispruner")  # of which all sets must be the same
+NOT_COMPARED = {"none", "random", "grid", "pooling"}  # look at no numbers
 
 
-def main(options: argparse.Namespace) -> None:
-    """Right answers by backend and budget."""
-    report = Report("rounding", options, prepare(options))
-    limit = QUICK_LIMIT if options.quick else LIMIT
+def image(seed: int) -> tuple[VisualTokens, int]:
+    """Spatially correlated tokens with every signal there is, and a budget; every third in bfloat16."""
+    rng = np.random.default_rng(seed)
+    n, dtype = SIDE * SIDE, torch.bfloat16 if seed % 3 == 2 else torch.float32
+
+    def rows(width: int, noise: float = 0.35) -> torch.Tensor:
+        return torch.from_numpy(field(rng, SIDE, SIDE, width, noise=noise)).to(dtype)
+
+    def text(*shape: int) -> torch.Tensor:
+        return torch.from_numpy(rng.standard_normal(shape).astype(np.float32)).to(dtype)
+
+    def attention(*shape: int) -> torch.Tensor:
+        x = np.exp(2 * rng.standard_normal(shape))
+        return torch.from_numpy((x / x.sum(-1, keepdims=True)).astype(np.float32)).to(dtype)
+
+    def heads(keys: torch.Tensor) -> torch.Tensor:
+        return keys.view(len(keys), 4, -1).transpose(0, 1).contiguous()
+
+    features = rows(WIDTH)
+    tokens = VisualTokens(
+        features=features, keys=heads(rows(WIDTH, 0.6)), grid=(1, SIDE, SIDE),
+        text=text(6, WIDTH), text_keys=heads(text(6, WIDTH)), words=text(6, WIDTH),
+        attention=attention(4, n), text_attention=attention(4, 6, n),
+        previous=features + 0.1 * rows(WIDTH), embeddings=rows(WIDTH),
+        vision=VisionSignals(
+            features=rows(96), cls=text(96), keys=heads(rows(64)), cls_keys=text(4, 16),
+            cls_attention=attention(4, n), attention=attention(9, n),
+        ),
+        image_embeds=rows(48), text_embeds=text(2, 48), word_embeds=text(2, 6, 48), layer=2,
+    )  # fmt: skip
+    return tokens, int(rng.integers(5, 33))
+
+
+def names() -> list[str]:
+    """Methods that compare numbers."""
+    return sorted(set(registry()) - NOT_COMPARED)
+
+
+def choices(count: int) -> Iterator[tuple[str, str, str]]:
+    """(method, backend, a digest of the kept set) of every image in this process."""
+    there = [b for b in BACKENDS if refusal("dpp", b, torch.empty(0)) is None]
+    for seed in range(count):
+        tokens, keep = image(seed)
+        for name in names():
+            for backend in there if uses_ops(name) else there[:1]:
+                with use_backend(backend):
+                    kept = create(name).select(tokens, keep).index
+                yield name, backend, hashlib.sha256(kept.numpy().tobytes()).hexdigest()[:12]
+
+
+_USES: dict[str, bool] = {}
+
+
+def uses_ops(name: str) -> bool:
+    """Does a method ask for a primitive that has backends?"""
+    if name not in _USES:
+        asked: list[str] = []
+        known = dispatch.refusal
+        dispatch.refusal = lambda op, *rest: asked.append(op) or known(op, *rest)  # type: ignore[assignment,func-returns-value]
+        try:
+            tokens, keep = image(0)
+            with use_backend("torch"):
+                create(name).select(tokens, keep)
+        finally:
+            dispatch.refusal = known
+        _USES[name] = bool(asked)
+    return _USES[name]
+
+
+def under(setting: dict[str, str], count: int) -> dict[str, list[tuple[str, str]]]:
+    """Per method the (backend, digest) of every image, from a process under `setting`."""
+    command = [sys.executable, "-m", "benchmarks.rounding", "--choices", str(count)]
+    done = subprocess.run(command, env={**os.environ, **setting}, check=True, capture_output=True, text=True)
+    found: dict[str, list[tuple[str, str]]] = {}
+    for line in done.stdout.splitlines():
+        name, backend, digest = json.loads(line)
+        found.setdefault(name, []).append((backend, digest))
+    return found
+
+
+def same_everywhere(report: Report, count: int) -> None:
+    """A row for each method: of which share of the images the kept set does not depend on who computes it."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        found = list(pool.map(lambda setting: under(setting, count), SETTINGS))
+    for name in names():
+        runs = [setting[name] for setting in found]
+        backends = sorted({backend for backend, _ in runs[0]})
+        sets: list[set[str]] = [set() for _ in range(count)]
+        for run in runs:
+            for i, (_, digest) in enumerate(run):
+                sets[i // len(backends)].add(digest)
+        share = 100 * sum(len(s) == 1 for s in sets) / count
+        report.check(name not in EXACT or share == 100, f"{name}: {share:.1f} % of the kept sets are the same")
+        report.row(name, same=share, images=count, settings=len(SETTINGS), backends=len(backends))
+
+
+def answers(report: Report, quick: bool) -> None:
+    """Right answers of one method by backend and budget."""
+    limit = QUICK_LIMIT if quick else LIMIT
     setup = load_setup(EMBEDDED, "cpu", "auto", "test", limit)
     about = describe(setup, EMBEDDED)
     grid = build_grid([METHOD], KEEP, seeds=1, layers=about["layers"], tokens=about["tokens"])
@@ -40,8 +162,27 @@ def main(options: argparse.Namespace) -> None:
             )  # fmt: skip
         right = {row.budget: 100 * float(np.asarray(row.correct).mean()) for row in results.rows()}
         report.row(backend, **{f"right_{keep}": right[keep] for keep in KEEP})
+
+
+def main(options: argparse.Namespace) -> None:
+    """Measure, check, print."""
+    device = prepare(options)
+    if options.choices:
+        for line in choices(options.choices):
+            print(json.dumps(line))
+        return
+    report = Report("rounding", options, device)
+    if options.answers:
+        answers(report, options.quick)
+    elif (RESULTS / "rounding.json").exists():  # as they were measured
+        before: list[dict[str, Any]] = json.loads((RESULTS / "rounding.json").read_text(encoding="utf-8"))["rows"]
+        report.rows += [row for row in before if "right_64" in row]
+    same_everywhere(report, 20 if options.quick else IMAGES)
     report.finish()
 
 
 if __name__ == "__main__":
-    main(arguments(__doc__ or "").parse_args())
+    parser = arguments(__doc__ or "")
+    parser.add_argument("--answers", action="store_true", help="also run CDPruner on the embedded model")
+    parser.add_argument("--choices", type=int, default=0, help="only print the choices of so many images")
+    main(parser.parse_args())

@@ -170,6 +170,16 @@ SOURCES: dict[str, Callable[[], str]] = {
         },
     ),
     "rounding": measured("rounding", {f"{keep} kept": (f"right_{keep}", ".1f") for keep in (192, 128, 64)}, "backend"),
+    "rounding-settings": measured(
+        "rounding",
+        {
+            "same kept set, %": ("same", ".1f"),
+            "images": ("images", ",d"),
+            "settings": ("settings", "d"),
+            "backends": ("backends", "d"),
+        },
+        "method",
+    ),
     "scale": measured(
         "scale",
         {

@@ -214,3 +214,23 @@ def test_parameters_rebuild_the_method(name):
     assert create(name, **method.params()) == method
     assert method.title
     assert method.source
+
+
+@pytest.mark.parametrize("wrong", [torch.nan, torch.inf, -torch.inf], ids=str)
+@pytest.mark.parametrize("what", ["features", "signals"])
+def test_what_is_not_finite_is_refused_with_the_number_of_the_picture(name, what, wrong):
+    method, images = create(name), [visual_tokens(seed=seed) for seed in range(3)]
+    read = [s.value for s in sorted(method.needs | method.wants)] if what == "signals" else ["features"]
+    if not read:
+        pytest.skip("reads the features alone")
+    for path in read:
+        room, _, field = path.rpartition(".")
+        given = getattr(images[1], room) if room else images[1]
+        value = getattr(given, field).clone()
+        value.view(-1)[value.numel() // 3] = wrong
+        given = dataclasses.replace(given, **{field: value})
+        bad = dataclasses.replace(images[1], **{room: given}) if room else given
+        with pytest.raises(InputError, match=f"{name}: picture 2 of 3 has {path} that are NaN or infinite"):
+            method.select_batch([images[0], bad, images[2]], [9, 9, 9])
+        with pytest.raises(InputError, match=f"{name}: picture 1 of 1 has {path}"):
+            method.select(bad, 9)

@@ -1,6 +1,8 @@
-"""200 random images of 1 to 1,200 tokens: the fast paths keep what the definition keeps, whatever lies around them."""
+"""200 random images of 1 to 1,200 tokens: the fast paths keep what the definition keeps, whatever lies around them.
 
-import dataclasses
+None is left out because rounding would decide: in case 30 a block ends between two tokens whose redundancies differ by
+3e-8, which is less than what float32 makes of them.
+"""
 
 import pytest
 import torch
@@ -10,8 +12,6 @@ from vlm_pruner.methods.vlm_pruner import VLMPruner
 from vlm_pruner.types import Selection, VisualTokens
 
 SHARES = 8
-# Cases that rounding decides, replaced by others: a block ends between two tokens whose redundancies differ by 3e-8.
-UNDECIDED = {30: 200}
 
 
 def image(seed: int) -> tuple[VisualTokens, VLMPruner, int]:
@@ -40,24 +40,10 @@ def select(backend: str, seed: int) -> Selection:
 def test_kept_sets_and_merged_rows(backend, share, monkeypatch):
     empty = torch.empty
     monkeypatch.setattr(torch, "empty", lambda *a, **k: unwritten(empty(*a, **k)))
-    for case in range(share, 200, SHARES):
-        seed = UNDECIDED.get(case, case)
+    for seed in range(share, 200, SHARES):
         found, expected = select(backend, seed), select("naive", seed)
         assert found.index.tolist() == expected.index.tolist(), f"seed {seed}"
         torch.testing.assert_close(found.features, expected.features, atol=1e-4, rtol=1e-4)
-
-
-@pytest.mark.parametrize("seed", UNDECIDED)
-def test_cases_are_replaced_only_where_rounding_decides(seed):
-    """The definition itself keeps other tokens when features move by half a unit of their last place in float32."""
-    tokens, method, keep = image(seed)
-    kept = set()
-    for step in range(32):
-        noise = torch.rand(tokens.features.shape, generator=torch.Generator().manual_seed(step)) - 0.5
-        moved = dataclasses.replace(tokens, features=tokens.features.double() * (1 + 2.0**-23 * noise.to(DEVICE)))
-        with running("naive"):
-            kept.add(tuple(method.select(moved, keep).index.tolist()))
-    assert len(kept) > 1
 
 
 @pytest.mark.parametrize("backend", ["torch", triton, numba])

@@ -10,7 +10,7 @@ from torch import Tensor
 from vlm_pruner.engine.prompt import ImageState, Prompt
 from vlm_pruner.engine.rows import Kept, gather_rows
 from vlm_pruner.errors import InvalidSelectionError
-from vlm_pruner.methods.base import require
+from vlm_pruner.methods.base import NotFiniteError, refuse_what_is_not_finite, require
 from vlm_pruner.plan import Stage
 from vlm_pruner.types import Selection, VisualTokens
 
@@ -33,12 +33,13 @@ def prune_stage(
     Raises:
         MissingSignalError: the model does not have what the method needs.
         InvalidSelectionError: the method returned no proper choice.
+        NotFiniteError: what the method reads of a picture is not finite.
     """
     cut = [i for i in prompt.images if i.budget(stage) < i.count]
     if stage.site in earlier:
         chosen = list(zip(cut, earlier[stage.site], strict=True))
     else:
-        chosen = _select(stage, cut, tokens_of, hidden.shape[-1])
+        chosen = _select(stage, cut, tokens_of, hidden.shape[-1], prompt.images)
         earlier[stage.site] = [selection for _, selection in chosen]
     for image, selection in chosen:
         _record(stage, image, selection)
@@ -61,9 +62,13 @@ def prune_stage(
 
 @torch.no_grad()
 def _select(
-    stage: Stage, images: list[ImageState], tokens_of: Callable[[ImageState], VisualTokens], width: int
+    stage: Stage,
+    images: list[ImageState],
+    tokens_of: Callable[[ImageState], VisualTokens],
+    width: int,
+    everyone: list[ImageState],
 ) -> list[tuple[ImageState, Selection]]:
-    """Images of equal size and budget share one call of the method."""
+    """Images of equal size and budget share one call of the method; an error numbers a picture among `everyone`."""
     groups: dict[tuple[int, int], list[ImageState]] = {}
     for image in images:
         groups.setdefault((image.count, image.budget(stage)), []).append(image)
@@ -72,7 +77,13 @@ def _select(
         tokens = [tokens_of(image) for image in group]
         for one in tokens:
             require(stage.method, one, *sorted(stage.method.needs))
-        selections = stage.method.select_batch(tokens, [keep] * len(group))
+        try:
+            selections = stage.method.select_batch(tokens, [keep] * len(group))
+            if tokens[0].device.type != "cpu":  # there the method does not look
+                refuse_what_is_not_finite(stage.method, tokens)
+        except NotFiniteError as error:
+            number = next(n for n, image in enumerate(everyone, 1) if image is group[error.picture - 1])
+            raise error.renumbered(number, len(everyone)) from None
         if len(selections) != len(group):
             raise InvalidSelectionError(
                 f"{stage.method.name} returned {len(selections)} selections for {len(group)} images"

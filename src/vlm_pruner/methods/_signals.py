@@ -8,6 +8,7 @@ from torch import Tensor
 
 from vlm_pruner.errors import MissingSignalError
 from vlm_pruner.methods.base import PruningMethod, require
+from vlm_pruner.ops.basic import mean
 from vlm_pruner.types import Signal, VisualTokens
 
 __all__ = ["SALIENCE", "question", "raster", "read", "salience", "site_rows"]
@@ -34,7 +35,7 @@ def salience(method: PruningMethod, tokens: VisualTokens) -> Tensor:
     """
     vision = tokens.vision
     if vision is not None and vision.cls_attention is not None:
-        return vision.cls_attention.float().mean(0)
+        return mean(vision.cls_attention, 0)
     if vision is not None and vision.attention is not None:
         return vision.attention[-1].float()
     raise MissingSignalError(

@@ -13,7 +13,7 @@ from vlm_pruner.methods._merge import merged
 from vlm_pruner.methods._signals import site_rows
 from vlm_pruner.methods._stages import layers, scaled
 from vlm_pruner.methods.base import PruningMethod
-from vlm_pruner.ops.basic import normalise, pool, top
+from vlm_pruner.ops.basic import cosines, normalise, pool, products, top
 from vlm_pruner.types import Selection, Signal, VisualTokens
 
 __all__ = ["ApET", "apet", "basis"]
@@ -39,18 +39,18 @@ def apet(rows: Tensor, keep: int, size: int = 10) -> tuple[Tensor, Tensor, Tenso
     The error of a row of `rows` [n, c] is its distance to the span of the basis. The third value [n] is the place,
     among the chosen others, of the one with the highest cosine.
     """
-    x = rows.float()
+    x = rows.float().double()
     x = x / x.abs().amax().clamp_min(torch.finfo(torch.float32).tiny)
     base = basis(x, min(size, keep - 1)) if keep > 1 else torch.zeros(0, dtype=torch.int64, device=rows.device)
     rest = x
     for b in base.unbind():
         row = rest.index_select(0, b.view(1)).squeeze(0)
         direction = row / row.norm().clamp_min(1e-6)
-        rest = rest - torch.outer(rest @ direction, direction)
+        rest = rest - torch.outer(products(rest, direction), direction)
     error = rest.norm(dim=1).index_fill(0, base, -torch.inf)
     far = top(error, keep - len(base))
     unit = normalise(x)
-    return base, far, (unit @ unit.index_select(0, far).T).argmax(1)
+    return base, far, cosines(unit, unit.index_select(0, far)).argmax(1)
 
 
 @final

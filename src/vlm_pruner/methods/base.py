@@ -11,20 +11,50 @@ import dataclasses
 import functools
 import importlib
 import pkgutil
+import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from importlib.metadata import entry_points
 from typing import Any, ClassVar
 
 import torch
+from torch import Tensor
 
 from vlm_pruner.budget import Keep
 from vlm_pruner.errors import InputError, MissingSignalError, PlanError, unknown_name
+from vlm_pruner.ops.sync import declared_sync, may_read
 from vlm_pruner.ops.threads import own_threads, share_out
 from vlm_pruner.types import Selection, Signal, VisualTokens
 
-__all__ = ["PruningMethod", "create", "method_class", "registry", "require", "select_alike"]
+__all__ = [
+    "NotFiniteError",
+    "PruningMethod",
+    "create",
+    "method_class",
+    "refuse_what_is_not_finite",
+    "registry",
+    "require",
+    "select_alike",
+]
+
+
+class NotFiniteError(InputError):
+    """What a method reads of a picture holds a NaN or an infinity, between which nothing can be chosen.
+
+    Args:
+        method: name of the method.
+        what: the features or the signal that is meant.
+        picture, of: the number of the picture, from 1 on, among so many.
+    """
+
+    def __init__(self, method: str, what: str, picture: int = 1, of: int = 1) -> None:
+        super().__init__(f"{method}: picture {picture} of {of} has {what} that are NaN or infinite")
+        self.method, self.what, self.picture, self.of = method, what, picture, of
+
+    def renumbered(self, picture: int, of: int) -> NotFiniteError:
+        """The same of picture number `picture` among so many, for a caller that knows of more of them."""
+        return NotFiniteError(self.method, self.what, picture, of)
 
 
 class PruningMethod(ABC):
@@ -37,6 +67,8 @@ class PruningMethod(ABC):
     wants: ClassVar[frozenset[Signal]] = frozenset()  # used where available: one of several substitutes, or optional
     default_layer: ClassVar[int | None] = None  # None = before the language model; 2 = input of decoder layer 2
     question_aware: ClassVar[bool] = False  # may the same image keep other tokens for another question?
+    slow_from: ClassVar[int | None] = None  # tokens from which a choice takes minutes on a CPU, and is warned about
+    looks_itself: ClassVar[bool] = False  # for what is not finite, in the course of its work, which costs less
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """A choice has no gradient, no autocast and its own number of threads, whatever a method computes."""
@@ -52,12 +84,20 @@ class PruningMethod(ABC):
         Raises:
             PlanError: `keep` is not in 1 ... n.
             InputError: features that are not [n, d].
+            NotFiniteError: a NaN or an infinity in what the method reads; on a device, where looking for one would
+                mean to wait, only the engine raises it.
             MissingSignalError: a signal that the method needs is missing.
         """
 
     def select_batch(self, tokens: Sequence[VisualTokens], keep: Sequence[int]) -> list[Selection]:
         """`select` for several images at once; methods that can share the work override it."""
-        return [self.select(t, k) for t, k in zip(tokens, keep, strict=True)]
+        made = []
+        for i, (t, k) in enumerate(zip(tokens, keep, strict=True), 1):
+            try:
+                made.append(self.select(t, k))
+            except NotFiniteError as error:
+                raise error.renumbered(i, len(tokens)) from None
+        return made
 
     def stages(self, keep: Keep, num_layers: int) -> list[tuple[PruningMethod, Keep, int | None]]:
         """(method, keep, layer) of each stage when the method is asked for by name alone.
@@ -83,7 +123,13 @@ def _alone(verb: Callable[..., Any]) -> Callable[..., Any]:
             return []
         first = images[0].features
         with torch.no_grad(), _no_autocast(first.device.type), own_threads(first):
-            return verb(self, tokens, keep)
+            if may_read(first) and not self.looks_itself:
+                refuse_what_is_not_finite(self, images)
+            try:
+                return verb(self, tokens, keep)
+            except NotFiniteError:  # by one that looks itself, at some of the images
+                refuse_what_is_not_finite(self, images)
+                raise
 
     return run
 
@@ -100,6 +146,42 @@ def _check(method: PruningMethod, image: VisualTokens, keep: int) -> None:
         raise InputError(f"{method.name}: the features of an image are [tokens, width], got {shape}")
     if not 1 <= keep <= n:
         raise PlanError(f"{method.name}: keep={keep} does not lie between 1 and the {n} tokens of the image")
+    if method.slow_from is not None and n >= method.slow_from and image.device.type == "cpu":
+        warnings.warn(
+            f"{method.name} chooses from {n} tokens: from {method.slow_from} on that takes minutes on a CPU; its "
+            "description has the cost, and vlm-pruner takes a second",
+            stacklevel=4,
+        )
+
+
+def refuse_what_is_not_finite(method: PruningMethod, images: Sequence[VisualTokens]) -> None:
+    """Raise if what `method` reads of one of `images` is not finite; reads one value for all of them.
+
+    Raises:
+        NotFiniteError: naming the first such image.
+    """
+    if not images:
+        return
+    read = [[(name, tensor) for name, tensor in _read_by(method, image)] for image in images]
+    sums = torch.stack([tensor.sum(dtype=torch.float32) for image in read for _, tensor in image])
+    with declared_sync():  # a sum with a NaN or an infinity has no number for its value
+        if bool(sums.isfinite().all()):
+            return
+        for i, image in enumerate(read, 1):
+            for name, tensor in image:
+                if not bool(tensor.isfinite().all()):
+                    raise NotFiniteError(method.name, name, i, len(images))
+
+
+def _read_by(method: PruningMethod, image: VisualTokens) -> Iterator[tuple[str, Tensor]]:
+    """The features and every signal that a method needs or wants and the image has, by name."""
+    yield "features", image.features
+    for signal in sorted(method.needs | method.wants):
+        value: Any = image
+        for part in signal.value.split("."):
+            value = getattr(value, part, None)
+        if isinstance(value, Tensor) and value.is_floating_point():
+            yield signal.value, value
 
 
 def select_alike(
@@ -110,15 +192,20 @@ def select_alike(
 ) -> list[Selection]:
     """A `select_batch` of calls of `select`, each for all images that agree in their budget and their `traits`.
 
-    On a CPU they are shared out over the threads of torch.
+    On a CPU they are shared out over the threads of torch, each of which goes through its images one by one: every op
+    over all of them would find each image gone from the caches again.
     """
+
+    def one_by_one(images: Sequence[VisualTokens], count: int) -> list[Selection]:
+        return [made for image in images for made in select([image], count)]
+
     groups: dict[tuple[int, tuple[object, ...]], list[int]] = {}
     for i, (t, k) in enumerate(zip(tokens, keep, strict=True)):
         groups.setdefault((k, traits(t)), []).append(i)
     found: dict[int, Selection] = {}
     for (count, _), rows in groups.items():
         alike = [tokens[i] for i in rows]
-        made = share_out(alike, select, alike[0].device, count)
+        made = share_out(alike, one_by_one if alike[0].device.type == "cpu" else select, alike[0].device, count)
         found.update(zip(rows, made, strict=True))
     return [found[i] for i in range(len(tokens))]
 

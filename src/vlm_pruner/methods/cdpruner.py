@@ -12,7 +12,7 @@ from torch import Tensor
 from vlm_pruner.methods._order import TokenByToken
 from vlm_pruner.methods._signals import question
 from vlm_pruner.ops import dpp
-from vlm_pruner.ops.basic import inverse_norms, normalise
+from vlm_pruner.ops.basic import cosines, inverse_norms, mean, normalise
 from vlm_pruner.types import Signal, VisualTokens
 
 __all__ = ["CDPruner", "relevance"]
@@ -20,7 +20,7 @@ __all__ = ["CDPruner", "relevance"]
 
 def relevance(image: Tensor, text: Tensor, negate: bool = True) -> Tensor:
     """[n] in (0, 1]: mean cosine of `image` [n, c] to `text` [m, c], negated as released, min-max scaled."""
-    cosine = (normalise(image) @ normalise(text).T).mean(1)
+    cosine = mean(cosines(normalise(image), normalise(text)), 1)
     cosine = -cosine if negate else cosine
     low, high = cosine.min(), cosine.max()
     return torch.where(high > low, (cosine - low + 1e-6) / torch.where(high > low, high - low, 1.0), 1.0)

@@ -13,7 +13,7 @@ from vlm_pruner.methods._order import TokenByToken
 from vlm_pruner.methods._signals import question
 from vlm_pruner.methods.cdpruner import relevance
 from vlm_pruner.ops import dpp, spread
-from vlm_pruner.ops.basic import minmax, normalise
+from vlm_pruner.ops.basic import minmax, normalise, products
 from vlm_pruner.types import Signal, VisualTokens
 
 __all__ = ["CenCDPruner", "CenDivPrune", "centred", "distinctiveness"]
@@ -21,7 +21,7 @@ __all__ = ["CenCDPruner", "CenDivPrune", "centred", "distinctiveness"]
 
 def centred(rows: Tensor) -> Tensor:
     """[n, d] unit directions of `rows` minus their mean, float32."""
-    x = rows.float()
+    x = rows.float().double()
     x = x / x.abs().amax().clamp_min(torch.finfo(torch.float32).tiny)
     return normalise(x - x.mean(0, keepdim=True))
 
@@ -29,8 +29,7 @@ def centred(rows: Tensor) -> Tensor:
 def distinctiveness(rows: Tensor) -> Tensor:
     """[n] in [0, 1]: minus the mean cosine of each of `rows` [n, d] to all others, min-max scaled; O(n d)."""
     unit = normalise(rows)
-    n = unit.shape[0]
-    return minmax((1 - n * (unit @ unit.mean(0))) / max(1, n - 1))
+    return minmax((1 - products(unit, unit.double().sum(0))) / max(1, unit.shape[0] - 1)).float()
 
 
 @final

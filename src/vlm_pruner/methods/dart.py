@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vlm_pruner.methods._signals import read
 from vlm_pruner.methods.base import PruningMethod
-from vlm_pruner.ops.basic import normalise, top
+from vlm_pruner.ops.basic import cosines, normalise, top
 from vlm_pruner.types import Selection, Signal, VisualTokens
 
 __all__ = ["Dart", "dart", "dart_released"]
@@ -18,7 +18,7 @@ __all__ = ["Dart", "dart", "dart_released"]
 
 def _norms(keys: Tensor) -> Tensor:
     """[n] L1 norm over heads and channels of keys [heads, n, head_dim]."""
-    return keys.float().abs().sum((0, 2))
+    return keys.transpose(0, 1).flatten(1).double().abs().sum(1)
 
 
 def dart(features: Tensor, keys: Tensor, text: Tensor, text_keys: Tensor, keep: int, pivots: int = 4) -> Tensor:
@@ -32,7 +32,7 @@ def dart(features: Tensor, keys: Tensor, text: Tensor, text_keys: Tensor, keep: 
     asked = top(_norms(text_keys), min(pivots, text.shape[0]))
     rows = normalise(features)
     anchors = torch.cat([rows.index_select(0, own), normalise(text).index_select(0, asked)])  # [p, d]
-    similarity = (anchors @ rows.T).index_fill(1, own, torch.inf)  # [p, n]
+    similarity = cosines(anchors, rows).index_fill(1, own, torch.inf)  # [p, n]
     quota, spare = divmod(keep - own.shape[0], anchors.shape[0])
     order = [own]
     for p in range(anchors.shape[0]):
@@ -55,7 +55,7 @@ def dart_released(features: Tensor, keys: Tensor, text: Tensor, text_keys: Tenso
     for position in set([start + i for i in own] + [start + n + i for i in asked]):
         i = position - start
         anchor = rows[i] if i < n else words[i - n]
-        least = top(-(rows[pool] @ anchor), quota).tolist()
+        least = top(-cosines(rows[pool], anchor[None])[:, 0], quota).tolist()
         taken = {pool[j] for j in least}
         kept += [pool[j] for j in least]
         pool = [j for j in pool if j not in taken]

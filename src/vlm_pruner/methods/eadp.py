@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vlm_pruner.methods._signals import question, raster
 from vlm_pruner.methods.base import PruningMethod
-from vlm_pruner.ops.basic import minmax, normalise, top
+from vlm_pruner.ops.basic import cosines, mean, minmax, normalise, top
 from vlm_pruner.ops.facility import facility
 from vlm_pruner.types import Selection, Signal, VisualTokens
 
@@ -30,8 +30,8 @@ def word_relevance(
         sign: -1 as released, where cosines are negated.
     """
     rows = normalise(image)
-    whole = sign * (rows @ normalise(pooled).T)  # [n, m]
-    each = sign * torch.einsum("nc,mlc->nml", rows, normalise(words))  # [n, m, l]
+    whole = sign * cosines(rows, normalise(pooled))  # [n, m]
+    each = sign * cosines(rows, normalise(words).flatten(0, 1)).view(-1, *words.shape[:2])  # [n, m, l]
     chance = (100 * each).softmax(0)
     entropy = -(chance * (chance + 1e-12).log()).sum(0)  # [m, l]
     count = max(1, int(share * words.shape[1]))
@@ -39,7 +39,7 @@ def word_relevance(
     weight = (-entropy.gather(1, sharp) / (0.01 + 1e-6)).softmax(-1)
     index = sharp[None].expand(rows.shape[0], -1, -1)
     local = (each.gather(2, index) * weight).sum(-1)  # [n, m]
-    return (alpha * whole + (1 - alpha) * local).mean(1)
+    return mean(alpha * whole + (1 - alpha) * local, 1)
 
 
 def smooth(relevance: Tensor, grid: tuple[int, int, int]) -> Tensor:
@@ -47,7 +47,7 @@ def smooth(relevance: Tensor, grid: tuple[int, int, int]) -> Tensor:
     frames, h, w = grid
     if min(h, w) < 2:
         return relevance
-    side = torch.arange(-1, 2, dtype=torch.float32, device=relevance.device).square().mul(-0.5).exp()
+    side = torch.arange(-1, 2, dtype=relevance.dtype, device=relevance.device).square().mul(-0.5).exp()
     kernel = torch.outer(side, side) / side.sum().square()
     padded = torch.nn.functional.pad(relevance.view(frames, 1, h, w), (1, 1, 1, 1), mode="reflect")
     return torch.nn.functional.conv2d(padded, kernel[None, None]).flatten()
@@ -59,8 +59,8 @@ def eadp(rows: Tensor, weight: Tensor, keep: int) -> Tensor:
     Needs the [n, n] cosines: what a candidate adds is measured on every token.
     """
     unit = normalise(rows)
-    cover = (unit @ unit.T).clamp_(-1, 1).add_(1).mul_(0.5)
-    return facility(cover[None], keep, row_weight=weight[None])[0]
+    cover = cosines(unit, unit).clamp_(-1, 1).add_(1).mul_(0.5)
+    return facility(cover.float()[None], keep, row_weight=weight[None])[0]
 
 
 @final

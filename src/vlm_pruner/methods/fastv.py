@@ -9,7 +9,7 @@ from torch import Tensor
 
 from vlm_pruner.methods._signals import read
 from vlm_pruner.methods.base import PruningMethod
-from vlm_pruner.ops.basic import top
+from vlm_pruner.ops.basic import mean, top
 from vlm_pruner.types import Selection, Signal, VisualTokens
 
 __all__ = ["FastV", "fastv"]
@@ -17,7 +17,7 @@ __all__ = ["FastV", "fastv"]
 
 def fastv(attention: Tensor, keep: int) -> Tensor:
     """[keep] tokens with the largest head-mean of `attention` [heads, n], the row of the last prompt token."""
-    return top(attention.float().mean(0), keep)
+    return top(mean(attention, 0), keep)
 
 
 @final

@@ -29,14 +29,14 @@ def holov(rows: Tensor, attention: Tensor, keep: int, chunks: int = 16, beta: fl
     """
     n, p = rows.shape[0], min(chunks, rows.shape[0])
     sizes = [n // p + (c < n % p) for c in range(p)]
-    parts = zip(torch.split(rows.float(), sizes), torch.split(1000 * attention.float(), sizes), strict=True)
+    parts = zip(torch.split(rows, sizes), torch.split(1000 * attention.double(), sizes), strict=True)
     value = torch.stack([_value(part, mass, beta) for part, mass in parts])  # [p]
     weight = value / (value.sum() + 1e-6)
     quota = (weight * keep).floor()
     quota = quota + (ranking(weight).argsort() < keep - quota.sum())
-    rank = torch.cat([ranking(part).argsort() for part in torch.split(attention.float(), sizes)])  # [n] in its chunk
+    rank = torch.cat([ranking(part).argsort() for part in torch.split(attention, sizes)])  # [n] in its chunk
     inside = torch.cat([rank_c < q for rank_c, q in zip(torch.split(rank, sizes), quota.unbind(), strict=True)])
-    by_attention = ranking(attention.float())
+    by_attention = ranking(attention)
     taken = by_attention.index_select(0, ranking(inside.index_select(0, by_attention).int()))[:keep]
     chunk = torch.cat([torch.full_like(r, c) for c, r in enumerate(torch.split(rank, sizes))])
     return taken.index_select(0, (chunk * n + rank).index_select(0, taken).argsort())
@@ -52,6 +52,7 @@ def _value(rows: Tensor, mass: Tensor, beta: float) -> Tensor:
 def _variety(rows: Tensor) -> Tensor:
     """[m] spread of each row's cosines to its chunk [m, d], the zeroed diagonal among them."""
     m = rows.shape[0]
+    rows = rows.float().double()
     rows = rows / rows.abs().amax().clamp_min(torch.finfo(torch.float32).tiny)
     unit = rows / (rows.norm(dim=-1, keepdim=True) + 1e-6)
     cosine = (unit @ unit.T).fill_diagonal_(0.0)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vlm_pruner.methods._signals import read, site_rows
 from vlm_pruner.methods.base import PruningMethod
-from vlm_pruner.ops.basic import normalise
+from vlm_pruner.ops.basic import cosines, normalise
 from vlm_pruner.ops.facility import facility
 from vlm_pruner.types import Selection, Signal, VisualTokens
 
@@ -37,9 +37,9 @@ def mmtok(
         words: [t, d] word embeddings of the question.
     """
     image, text, tower = normalise(features), normalise(words), normalise(vision)
-    asked = (text @ image.T / text_temperature).softmax(-1) / max(1, text.shape[0])  # [t, n]
-    seen = (tower @ tower.T / image_temperature).softmax(-1) * (alpha / tower.shape[0])  # [n, n]
-    return facility(torch.cat([asked, seen]).T.contiguous()[None], keep)[0]
+    asked = (cosines(text, image) / text_temperature).softmax(-1) / max(1, text.shape[0])  # [t, n]
+    seen = (cosines(tower, tower) / image_temperature).softmax(-1) * (alpha / tower.shape[0])  # [n, n]
+    return facility(torch.cat([asked, seen]).float().T.contiguous()[None], keep)[0]
 
 
 @final

@@ -11,7 +11,7 @@ from torch import Tensor
 from vlm_pruner.methods._merge import merged
 from vlm_pruner.methods._signals import SALIENCE, read, salience
 from vlm_pruner.methods.base import PruningMethod
-from vlm_pruner.ops.basic import chosen, normalise, others, ranking, top
+from vlm_pruner.ops.basic import chosen, cosines, normalise, others, ranking, top
 from vlm_pruner.types import Selection, Signal, VisualTokens
 
 __all__ = ["PruMerge", "PruMergePlus", "enrich", "released"]
@@ -28,9 +28,9 @@ def enrich(rows: Tensor, keys: Tensor, score: Tensor, index: Tensor, neighbours:
     n, x, weight = rows.shape[0], rows.float(), score.float()
     unit = normalise(keys)
     own = index[:, None] == torch.arange(n, device=rows.device)  # [k, n]
-    cosine = (unit.index_select(0, index) @ unit.T).masked_fill(own, -torch.inf)
+    cosine = cosines(unit.index_select(0, index), unit).masked_fill(own, -torch.inf)
     near = cosine.argsort(dim=1, descending=True, stable=True)[:, : min(neighbours, n - 1)]
-    share = torch.zeros_like(cosine).scatter(1, near, 1.0) * weight  # [k, n]
+    share = torch.zeros_like(cosine, dtype=torch.float32).scatter(1, near, 1.0) * weight  # [k, n]
     if not mean:
         return x.index_select(0, index) + share @ x
     share = share + own * weight.clamp_min(1e-12)
@@ -42,7 +42,7 @@ def released(score: Tensor, plus: bool) -> Tensor:
 
     Outliers above Q3 + 1.5 IQR; with `plus` also every step-th token. Reads the count on the host.
     """
-    values, n = score.float(), score.shape[0]
+    values, n = score.double(), score.shape[0]
     low, high = torch.quantile(values, values.new_tensor([0.25, 0.75])).unbind()
     ratio = int((values > high + 1.5 * (high - low)).sum()) / n
     outliers = top(values, int(n * ratio))
@@ -61,7 +61,7 @@ def _fixed(tokens: VisualTokens, keys: Tensor, score: Tensor, kept: Tensor, neig
     if len(kept) < keep:
         dropped = others(kept, n)
         weight = score.index_select(0, dropped).clamp_min(1e-12)
-        mean = (weight / weight.sum()) @ rows.index_select(0, dropped).float()
+        mean = (weight / weight.sum()).float() @ rows.index_select(0, dropped).float()
         features = torch.cat([features, mean[None]])
         slot = slot.index_fill(0, dropped, keep - 1)
         kept = torch.cat([kept, dropped.index_select(0, top(score.index_select(0, dropped), 1))])

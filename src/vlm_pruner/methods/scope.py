@@ -9,7 +9,7 @@ from torch import Tensor
 
 from vlm_pruner.methods._signals import SALIENCE, salience, site_rows
 from vlm_pruner.methods.base import PruningMethod
-from vlm_pruner.ops.basic import normalise
+from vlm_pruner.ops.basic import cosines, normalise
 from vlm_pruner.ops.facility import facility
 from vlm_pruner.types import Selection, Signal, VisualTokens
 
@@ -22,7 +22,7 @@ def scope(rows: Tensor, score: Tensor, keep: int, alpha: float = 1.0) -> Tensor:
     Needs the [n, n] cosines: what a candidate adds is measured on every token.
     """
     unit = normalise(rows)
-    return facility((unit @ unit.T)[None], keep, candidate_weight=score.float().pow(alpha)[None])[0]
+    return facility(cosines(unit, unit).float()[None], keep, candidate_weight=score.double().pow(alpha)[None])[0]
 
 
 @final

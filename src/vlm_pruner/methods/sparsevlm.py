@@ -13,7 +13,7 @@ from vlm_pruner.methods._merge import merged
 from vlm_pruner.methods._signals import read
 from vlm_pruner.methods._stages import counts, layers
 from vlm_pruner.methods.base import PruningMethod
-from vlm_pruner.ops.basic import others, pool, top
+from vlm_pruner.ops.basic import mean, others, pool, top
 from vlm_pruner.types import Selection, Signal, VisualTokens
 
 __all__ = ["SparseVLM", "SparseVLMPlus", "cluster", "raters", "recycled_count"]
@@ -29,16 +29,16 @@ def raters(embeddings: Tensor, words: Tensor) -> Tensor:
 
     All words rate where none stands out. `embeddings` [n, d] are the image's rows at the input of the language model.
     """
-    share = (embeddings.float() @ words.float().T).softmax(-1).mean(0)  # [t]
-    above = share > share.mean()
-    return torch.where(above.any(), above, True).float()
+    share = mean((embeddings.double() @ words.double().T).softmax(-1), 0)  # [t]
+    above = share > mean(share, 0)
+    return torch.where(above.any(), above, True).double()
 
 
 def rate(attention: Tensor, rater: Tensor, heads: float = 1.0) -> Tensor:
     """[n] mean attention [heads, t, n] of the raters [t] over the share `heads` of heads that see most of the image."""
-    rated = (attention.float() * rater[None, :, None]).sum(1) / rater.sum()  # [heads, n]
+    rated = (attention.double() * rater[None, :, None]).sum(1) / rater.sum()  # [heads, n]
     best = top(rated.sum(-1), max(1, round(heads * rated.shape[0])))
-    return rated.index_select(0, best).mean(0)
+    return mean(rated.index_select(0, best), 0)
 
 
 def recycled_count(dropped: int) -> tuple[int, int]:
@@ -61,7 +61,7 @@ def cluster(rows: Tensor, k: int) -> tuple[Tensor, Tensor]:
     Density counts the k nearest rows, itself among them; ties go to the lower index. Needs the [m, m] distances.
     """
     m = rows.shape[0]
-    x = rows.float()
+    x = rows.float().double()
     distance = torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist") / x.shape[1] ** 0.5
     density = (-distance.topk(k, dim=1, largest=False).values.square().mean(1)).exp()  # [m]
     place = torch.arange(m, device=rows.device)

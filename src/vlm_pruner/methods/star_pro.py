@@ -12,7 +12,7 @@ from vlm_pruner.budget import Keep
 from vlm_pruner.methods._signals import read, site_rows
 from vlm_pruner.methods._stages import counts, layers
 from vlm_pruner.methods.base import PruningMethod
-from vlm_pruner.ops.basic import top
+from vlm_pruner.ops.basic import mean, products, top
 from vlm_pruner.types import Selection, Signal, VisualTokens
 
 __all__ = ["PivotedQR", "StarPro", "TextAttention", "pivoted_qr"]
@@ -24,9 +24,9 @@ def pivoted_qr(rows: Tensor, keep: int) -> Tensor:
     """[keep] tokens, each the longest of what is left of `rows` [n, c] after projecting out those before it.
 
     Neither centred nor normalised. Where the longest squared residual is at most 1e-8 of the longest row, the tokens of
-    the largest original norm follow. O(keep n c), float32.
+    the largest original norm follow. O(keep n c), float64.
     """
-    rest = rows.float()
+    rest = rows.float().double()
     rest = rest / rest.abs().amax().clamp_min(torch.finfo(torch.float32).tiny)
     norm = rest.square().sum(1)  # [n]
     least = norm.max() * 1e-8
@@ -40,7 +40,7 @@ def pivoted_qr(rows: Tensor, keep: int) -> Tensor:
         taken = taken.index_fill(0, best, -torch.inf)
         row = rest.index_select(0, best).squeeze(0)
         direction = row / row.norm().clamp_min(1e-20)
-        rest = rest - torch.outer(rest @ direction, direction)
+        rest = rest - torch.outer(products(rest, direction), direction)
     return torch.cat(order)
 
 
@@ -52,13 +52,14 @@ class PivotedQR(PruningMethod):
     Source: "STAR-Pro", arXiv:2609.05916, stage A; EasonAI-5589/starpro.
     Deviates: the fallback threshold is relative to the longest row. Inside the language model it reads the residual
     stream.
-    Cost: O(n c keep).
+    Cost: O(n c keep) in float64; warned about from 8,192 tokens on.
     """
 
     name: ClassVar[str] = "pivoted-qr"
     title: ClassVar[str] = "Pivoted QR (STAR-Pro A)"
     source: ClassVar[str] = "arXiv:2609.05916, stage A"
     needs: ClassVar[frozenset[Signal]] = frozenset({Signal.VISION_FEATURES})
+    slow_from: ClassVar[int | None] = 8192
 
     def select(self, tokens: VisualTokens, keep: int) -> Selection:
         order = pivoted_qr(site_rows(self, tokens), keep)
@@ -85,7 +86,7 @@ class TextAttention(PruningMethod):
 
     def select(self, tokens: VisualTokens, keep: int) -> Selection:
         (attention,) = read(self, tokens, Signal.TEXT_ATTENTION)
-        order = top(attention.float().mean((0, 1)), keep)
+        order = top(mean(attention, 0, 1), keep)
         return Selection(index=order.sort().values, order=order)
 
     def stages(self, keep: Keep, num_layers: int) -> list[tuple[PruningMethod, Keep, int | None]]:
@@ -101,13 +102,14 @@ class StarPro(PruningMethod):
 
     Source: "STAR-Pro", arXiv:2609.05916; EasonAI-5589/starpro.
     Deviates: as its two stages; positions are the engine's policy, the released default repacks them.
-    Cost: O(n c keep), then O(heads t n) a stage.
+    Cost: O(n c keep) in float64, then O(heads t n) a stage; warned about from 8,192 tokens on.
     """
 
     name: ClassVar[str] = "star-pro"
     title: ClassVar[str] = "STAR-Pro"
     source: ClassVar[str] = "arXiv:2609.05916"
     needs: ClassVar[frozenset[Signal]] = frozenset({Signal.VISION_FEATURES})
+    slow_from: ClassVar[int | None] = 8192
     question_aware: ClassVar[bool] = True
 
     def select(self, tokens: VisualTokens, keep: int) -> Selection:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vlm_pruner.methods._merge import merged
 from vlm_pruner.methods.base import PruningMethod
-from vlm_pruner.ops.basic import normalise, pool, ranking
+from vlm_pruner.ops.basic import cosines, normalise, pool, ranking
 from vlm_pruner.types import Selection, Signal, VisualTokens
 
 __all__ = ["ToMe", "match", "tome"]
@@ -27,7 +27,7 @@ def match(metric: Tensor, r: int) -> tuple[Tensor, Tensor]:
     """
     unit = normalise(metric)
     a, b = unit[0::2], unit[1::2]
-    best, partner = (a @ b.T).max(1)
+    best, partner = cosines(a, b).max(1)
     order = ranking(best)
     gone, alone = order[:r], order[r:].sort().values
     places = torch.arange(metric.shape[0], device=metric.device)
@@ -43,13 +43,13 @@ def tome(rows: Tensor, metric: Tensor, keep: int) -> tuple[Tensor, Tensor, Tenso
 
     Rounds of `match` on `metric` [n, c]; rows and metric of a merged token are means weighted by the tokens in it.
     """
-    x, m = rows.float(), metric.float()
+    x, m = rows.float(), metric.double()
     index = slot = torch.arange(rows.shape[0], device=rows.device)
     size = torch.ones(rows.shape[0], dtype=torch.float32, device=rows.device)
     while len(index) > keep:
         stay, fresh = match(m, min(len(index) // 2, len(index) - keep))
         total = pool(size[:, None], fresh, len(stay))
-        x, m = pool(x, fresh, len(stay), size) / total, pool(m, fresh, len(stay), size) / total
+        x, m = pool(x, fresh, len(stay), size) / total, pool(m, fresh, len(stay), size, torch.float64) / total
         index, slot, size = index.index_select(0, stay), fresh.index_select(0, slot), total.squeeze(1)
     return index, x, slot
 
@@ -73,6 +73,6 @@ class ToMe(PruningMethod):
 
     def select(self, tokens: VisualTokens, keep: int) -> Selection:
         vision = tokens.vision
-        keys = None if vision is None or vision.keys is None else vision.keys.float().mean(0)  # [n, head_dim]
+        keys = None if vision is None or vision.keys is None else vision.keys.double().mean(0)  # [n, head_dim]
         index, rows, slot = tome(tokens.features, tokens.features if keys is None else keys, keep)
         return merged(index, rows, slot, tokens.features.dtype)

@@ -13,7 +13,7 @@ from vlm_pruner.methods._signals import SALIENCE, read, salience
 from vlm_pruner.methods._stages import layers, scaled
 from vlm_pruner.methods.base import PruningMethod
 from vlm_pruner.methods.sparsevlm import rate, raters
-from vlm_pruner.ops.basic import chosen, normalise
+from vlm_pruner.ops.basic import chosen, cosines, normalise, products
 from vlm_pruner.types import Selection, Signal, VisualTokens
 
 __all__ = ["Tops", "TopsText", "tops"]
@@ -26,13 +26,13 @@ def tops(rows: Tensor, relevance: Tensor, keep: int, alpha: float, coverage: flo
     what the candidate would add to the cosine coverage of the candidates. Needs the [n, n] cosines of `rows` [n, d].
     """
     unit = normalise(rows)
-    cosine = unit @ unit.T
-    relevance = relevance.float()
+    cosine = cosines(unit, unit)
+    relevance = relevance.double()
     best = relevance.argmax().view(1)
     order, free = [best], ~chosen(best, rows.shape[0])
     near = cosine.index_select(0, best).squeeze(0)
     for _ in range(keep - 1):
-        gain = (cosine - near).relu_() @ free.float()
+        gain = products((cosine - near).relu_(), free)
         score = _relative(relevance, free) + alpha * _relative(1 - near, free) + coverage * _relative(gain, free)
         best = score.masked_fill(~free, -torch.inf).argmax().view(1)
         order.append(best)
@@ -54,7 +54,7 @@ class TopsText(PruningMethod):
 
     Source: "TOPS", 2026, stage II.
     Deviates: the attention is that of the layer before; raters are found among all text rows after the image.
-    Cost: O(n^2 (d + keep)), an [n, n] matrix.
+    Cost: O(n^2 (d + keep)), an [n, n] matrix in float64; warned about from 8,192 tokens on.
     """
 
     name: ClassVar[str] = "tops-text"
@@ -63,6 +63,7 @@ class TopsText(PruningMethod):
     needs: ClassVar[frozenset[Signal]] = frozenset({Signal.TEXT, Signal.TEXT_ATTENTION})
     default_layer: ClassVar[int | None] = 12
     question_aware: ClassVar[bool] = True
+    slow_from: ClassVar[int | None] = 8192
 
     alpha: float = 0.5
     coverage: float = 1.0
@@ -86,7 +87,7 @@ class Tops(PruningMethod):
     Deviates: one weight of the coverage for all budgets (`coverage`; the paper lists 0.5 for 192 and 128, 1.0 for 64
     and 32, other values for other models). Criteria are divided by their mean, as in its algorithm; its text says
     min-max.
-    Cost: O(n^2 (d + keep)), an [n, n] matrix.
+    Cost: O(n^2 (d + keep)), an [n, n] matrix in float64; warned about from 8,192 tokens on.
     """
 
     name: ClassVar[str] = "tops"
@@ -94,6 +95,7 @@ class Tops(PruningMethod):
     source: ClassVar[str] = "TOPS, 2026"
     wants: ClassVar[frozenset[Signal]] = SALIENCE
     question_aware: ClassVar[bool] = True
+    slow_from: ClassVar[int | None] = 8192
 
     alpha: float = 0.5
     coverage: float = 1.0

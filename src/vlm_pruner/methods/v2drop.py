@@ -19,7 +19,7 @@ __all__ = ["V2Drop", "v2drop"]
 
 def v2drop(features: Tensor, previous: Tensor, keep: int) -> Tensor:
     """[keep] tokens whose rows [n, d] moved furthest (Euclidean) while they passed the layer before."""
-    return top((features.float() - previous.float()).norm(dim=-1), keep)
+    return top((features.double() - previous.double()).norm(dim=-1).float(), keep)
 
 
 @final

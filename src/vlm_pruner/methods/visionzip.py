@@ -11,7 +11,7 @@ from torch import Tensor
 from vlm_pruner.methods._merge import merged
 from vlm_pruner.methods._signals import SALIENCE, read, salience
 from vlm_pruner.methods.base import PruningMethod
-from vlm_pruner.ops.basic import normalise, others, pool, top
+from vlm_pruner.ops.basic import cosines, normalise, others, pool, top
 from vlm_pruner.types import Selection, Signal, VisualTokens
 
 __all__ = ["VisionZip", "visionzip"]
@@ -41,7 +41,7 @@ def visionzip(
     targets = rest.index_select(0, place)
     sent = others(place, m)  # places in `rest`
     direction = normalise(metric).index_select(0, rest)
-    slot = (direction.index_select(0, sent) @ direction.index_select(0, place).T).argmax(1)
+    slot = cosines(direction.index_select(0, sent), direction.index_select(0, place)).argmax(1)
     away = rest.index_select(0, sent)
     members = rows.index_select(0, away)
     count = pool(torch.ones_like(members[:, :1]), slot, contextual)
@@ -73,7 +73,7 @@ class VisionZip(PruningMethod):
 
     def select(self, tokens: VisualTokens, keep: int) -> Selection:
         rows, score = tokens.features, salience(self, tokens)
-        metric = read(self, tokens, Signal.VISION_KEYS)[0].float().mean(0)  # [n, head_dim]
+        metric = read(self, tokens, Signal.VISION_KEYS)[0].double().mean(0)  # [n, head_dim]
         context = min(int(self.contextual * keep + 0.5), keep - 1) if keep < len(tokens) else 0
         if not context:
             order = top(score, keep)

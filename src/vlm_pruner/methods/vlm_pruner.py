@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from vlm_pruner.errors import PlanError
-from vlm_pruner.methods.base import PruningMethod, require, select_alike
+from vlm_pruner.methods.base import PruningMethod, refuse_what_is_not_finite, require, select_alike
 from vlm_pruner.ops import GrowthRule, declared_sync, farthest_points, grow, merge, screen
 from vlm_pruner.ops.basic import together
+from vlm_pruner.ops.sync import may_read
 from vlm_pruner.types import Selection, Signal, VisualTokens
 
 __all__ = ["VLMPruner"]
@@ -53,6 +54,7 @@ class VLMPruner(PruningMethod):
     source: ClassVar[str] = "arXiv:2512.02700, Alg. 1"
     needs: ClassVar[frozenset[Signal]] = frozenset({Signal.KEYS})
     default_layer: ClassVar[int | None] = 2
+    looks_itself: ClassVar[bool] = True
 
     pivots: int = 4
     channels: int = 256
@@ -96,6 +98,7 @@ class VLMPruner(PruningMethod):
         where = together(place), together(diagonal)
         # The screened features have no name here, so that their memory is free again before rows are merged.
         grown = grow(screen(features, self.channels), *where, pivots, keep, self._rule())
+        _look_for_what_is_not_finite(self, tokens, pivots, grown.similarity)
         if self.fill:
             return self._finish(features, *grown)
         with declared_sync():  # the count depends on the data: image by image
@@ -112,6 +115,23 @@ class VLMPruner(PruningMethod):
         if self.merge:
             merged[:] = merge(features, index, source, similarity, self.self_weight)
         return [Selection(*parts) for parts in zip(index, order, merged, source, strict=True)]
+
+
+def _look_for_what_is_not_finite(
+    method: VLMPruner, tokens: Sequence[VisualTokens], pivots: Tensor, cosine: Tensor
+) -> None:
+    """Raise if features or keys hold a NaN or an infinity: on a CPU, and looking only where their traces are.
+
+    Its channel has a variance that is NaN, so it stays, and nothing is left of its row: a cosine of exactly 0. The key of
+    largest norm, which is the first pivot, is the one that holds it.
+    """
+    if not may_read(cosine):
+        return
+    with declared_sync():
+        largest = [t.keys[:, p[:1]] for t, p in zip(tokens, pivots, strict=True) if t.keys is not None]
+        traces = ~(cosine.abs() > 0).all() | ~torch.stack([key.isfinite().all() for key in largest]).all()
+        if bool(traces):
+            refuse_what_is_not_finite(method, tokens)
 
 
 def _traits(tokens: VisualTokens) -> tuple[object, ...]:

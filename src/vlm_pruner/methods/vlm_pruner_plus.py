@@ -12,7 +12,7 @@ from vlm_pruner.errors import PlanError
 from vlm_pruner.methods.base import PruningMethod
 from vlm_pruner.methods.cen_prune import distinctiveness
 from vlm_pruner.ops import facility, merge
-from vlm_pruner.ops.basic import normalise
+from vlm_pruner.ops.basic import cosines, normalise
 from vlm_pruner.types import Selection, VisualTokens
 
 __all__ = ["VLMPrunerPlus"]
@@ -60,12 +60,12 @@ class VLMPrunerPlus(PruningMethod):
         unit = normalise(tokens.features)
         order = cover(unit, distinctiveness(tokens.features), keep, self.emphasis)
         index = order.sort().values
-        similarity, owner = (unit @ unit.index_select(0, index).T).max(1)  # [n]
+        similarity, owner = cosines(unit, unit.index_select(0, index)).max(1)  # [n]
         slots = torch.arange(keep, device=index.device)
         source = owner.index_copy(0, index, slots)
         if not self.merge:
             return Selection(index, order, source=source)
-        rows = merge([tokens.features], index[None], source[None], similarity[None], self.self_weight)[0]
+        rows = merge([tokens.features], index[None], source[None], similarity.float()[None], self.self_weight)[0]
         return Selection(index, order, rows, source)
 
 
@@ -76,4 +76,4 @@ def cover(unit: Tensor, stands_out: Tensor, keep: int, emphasis: float) -> Tenso
     largest, so that a token like all others is still seen. Needs the [n, n] cosines.
     """
     weight = stands_out.clamp_min(1e-3).pow(emphasis)
-    return facility((unit @ unit.T).clamp_min_(0)[None], keep, row_weight=weight[None])[0]
+    return facility(cosines(unit, unit).clamp_min_(0).float()[None], keep, row_weight=weight[None])[0]

@@ -1,4 +1,10 @@
-"""Small pieces that most methods share: float32, stable in ties, and no value ever leaves the device."""
+"""Small pieces that most methods share: the same on every processor, stable in ties, and no value leaves the device.
+
+Cosines are exact. Rows of unit length are put on a grid of steps of 2^-26: products of two such numbers are multiples
+of 2^-52, and sums of them that stay below 2 have a place in float64, so that nothing is rounded, in whatever order a
+processor adds. Tokens that are alike are then alike to the last digit, and a choice between two that are not does not
+depend on who computes it. The grid is finer than the steps of float32 at 1/4 and above; below, a number moves by 2^-27.
+"""
 
 from __future__ import annotations
 
@@ -7,38 +13,74 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from vlm_pruner.ops.sync import declared_sync, may_read
+__all__ = [
+    "STEP",
+    "chosen",
+    "cosines",
+    "first_largest",
+    "inverse_norms",
+    "mean",
+    "minmax",
+    "normalise",
+    "others",
+    "pool",
+    "products",
+    "ranking",
+    "together",
+    "top",
+]
 
-__all__ = ["PLAIN", "chosen", "inverse_norms", "minmax", "normalise", "others", "pool", "ranking", "together", "top"]
 
+STEP = 2.0**-26
+"""Entries of rows of unit length are multiples of it."""
 
-PLAIN = (1e-12, 1e15)
-"""Lengths whose squares neither vanish nor overflow in float32."""
+_CHUNK = 1 << 20  # numbers in float64 at a time
 
 
 def normalise(x: Tensor) -> Tensor:
-    """Rows of `x` [..., d] at unit length in float32; a zero row stays zero, and no finite row overflows."""
-    x = x.float()
-    x = x / x.abs().amax(-1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
-    unit: Tensor = x / x.norm(dim=-1, keepdim=True).clamp_min(1e-6)
-    return unit
+    """Rows of `x` [..., d] at unit length, float32 on the grid of `STEP`; a zero row stays zero, no row overflows."""
+    rows = x.float().reshape(-1, x.shape[-1])
+    parts = [
+        _unit(part.to(torch.float64, copy=True)) for part in torch.split(rows, max(1, _CHUNK // max(1, rows.shape[1])))
+    ]
+    return torch.cat(parts).view(x.shape)
+
+
+def _unit(rows: Tensor) -> Tensor:
+    inverse = _inverse(torch.linalg.vector_norm(rows, dim=1, keepdim=True))
+    return rows.mul_(inverse / STEP).round_().float().mul_(STEP)
+
+
+def _inverse(length: Tensor) -> Tensor:
+    return torch.where(length > 0, 1 / length, 0.0)
 
 
 def inverse_norms(rows: Tensor) -> Tensor:
-    """[n] float32: 1 / length of each of `rows` [n, d], 0 for a row of zeros; without a copy of all of them."""
-    if rows.dtype == torch.float32 and may_read(rows):
-        norm = torch.linalg.vector_norm(rows, dim=1)
-        with declared_sync():
-            if bool(((norm > PLAIN[0]) & (norm < PLAIN[1])).all()):
-                inverse: Tensor = norm.reciprocal_()
-                return inverse
-    return torch.cat([_scaled_inverse_norms(part.float()) for part in torch.split(rows, 256)])
+    """[n] float64: 1 / length of each of `rows` [n, d], 0 for a row of zeros; without a copy of all of them."""
+    parts = torch.split(rows, max(1, _CHUNK // max(1, rows.shape[1])))
+    return torch.cat([_inverse(torch.linalg.vector_norm(part.float().double(), dim=1)) for part in parts])
 
 
-def _scaled_inverse_norms(rows: Tensor) -> Tensor:
-    largest = rows.abs().amax(1).clamp_(min=torch.finfo(torch.float32).tiny)
-    norm = torch.linalg.vector_norm(rows / largest[:, None], dim=1)
-    return torch.where(norm > 0, 1 / (norm * largest), 0.0)
+def cosines(one: Tensor, other: Tensor) -> Tensor:
+    """[n, m] float64, exact: products of rows [n, d] and [m, d] that `normalise` made."""
+    return one.double() @ other.double().T
+
+
+def mean(x: Tensor, *dims: int) -> Tensor:
+    """The mean over some dimensions, float32 and rounded once: what is equal but for rounding is a tie everywhere."""
+    return x.double().mean(dims).float()
+
+
+def products(rows: Tensor, vector: Tensor) -> Tensor:
+    """[n] float64 products of `rows` [n, d] with a `vector` [d], each added up by itself: equal rows get one number."""
+    parts = torch.split(rows, max(1, _CHUNK // max(1, rows.shape[1])))
+    return torch.cat([(part.double() * vector.double()).sum(1) for part in parts])
+
+
+def first_largest(score: Tensor) -> Tensor:
+    """[1] the first of those whose `score` [n], float64, is the largest but for rounding (2^-40 of itself)."""
+    most = score.amax()
+    return (score >= most - 2.0**-40 * most.abs()).to(torch.uint8).argmax().view(1)
 
 
 def ranking(score: Tensor) -> Tensor:
@@ -68,13 +110,15 @@ def others(index: Tensor, n: int) -> Tensor:
     return torch.argsort(chosen(index, n).int(), stable=True)[: n - index.shape[0]]
 
 
-def pool(rows: Tensor, slot: Tensor, k: int, weight: Tensor | None = None) -> Tensor:
-    """[k, d] float32 sum of the `rows` [n, d] of each slot, times `weight` [n]; a slot of -1 takes no part.
+def pool(
+    rows: Tensor, slot: Tensor, k: int, weight: Tensor | None = None, dtype: torch.dtype = torch.float32
+) -> Tensor:
+    """[k, d] `dtype` sum of the `rows` [n, d] of each slot, times `weight` [n]; a slot of -1 takes no part.
 
     One product with a [k, n] matrix, since scattered additions are not deterministic on a GPU.
     """
-    share = (slot[None] == torch.arange(k, device=slot.device)[:, None]).float()  # [k, n]
-    return (share if weight is None else share * weight[None]) @ rows.float()
+    share = (slot[None] == torch.arange(k, device=slot.device)[:, None]).to(dtype)  # [k, n]
+    return (share if weight is None else share * weight[None].to(dtype)) @ rows.to(dtype)
 
 
 def together(images: Sequence[Tensor]) -> Tensor:

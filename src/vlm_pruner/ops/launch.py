@@ -1,4 +1,4 @@
-"""What the kernels share: programs that work on one image together, and how these agree.
+"""What the kernels share: programs that work on one image together, and how these agree. They compute in float64.
 
 A selection is a loop in which every step needs the outcome of the one before. One launch goes through the whole loop:
 each image has a crew of programs on the device, each of which looks after some of the tokens, and which wait for one
@@ -28,7 +28,9 @@ __all__ = [
     "interpreted",
     "inverse",
     "lower",
+    "lowest",
     "meet",
+    "on_grid",
     "part",
     "share",
 ]
@@ -37,7 +39,8 @@ OPTIONS = {"enable_fp_fusion": True}
 """Of every launch; said aloud, because the default of Triton is about to change."""
 
 _ON_DEVICE, _INTERPRETED = 16, 256  # tokens: many where every operation has its price
-_LOWEST = tl.constexpr(-3.4028234663852886e38)
+_LOWEST = tl.constexpr(-1.7976931348623157e308)
+_ROUNDER = tl.constexpr(1.5 * 2.0**26)  # what is added to it, in float64, is rounded to a multiple of 2^-26
 _NOBODY = tl.constexpr(0x7FFFFFFF)
 Run = TypeVar("Run", bound=Callable[..., Any])
 
@@ -81,9 +84,15 @@ class Crew:
         self.grid = (batch, self.size)
         slots = 1 if self.size == 1 else triton.next_power_of_2(everybody)
         self.arrivals = torch.zeros(batch, dtype=torch.int32, device=device)
-        self.scores = torch.empty(batch, 2, slots, dtype=torch.float32, device=device)  # of two steps in turn
+        self.scores = torch.empty(batch, 2, slots, dtype=torch.float64, device=device)  # of two steps in turn
         self.tokens = torch.empty(batch, 2, slots, dtype=torch.int32, device=device)
         self.options = {"SLOTS": slots, "launch_cooperative_grid": self.size > 1, **OPTIONS}
+
+
+@triton.jit
+def lowest():
+    """-inf in float64, with which a search for the best begins."""
+    return tl.full((), float("-inf"), tl.float64)
 
 
 @triton.jit
@@ -109,9 +118,16 @@ def meet(arrivals, rounds, ALONE: tl.constexpr):
 
 @triton.jit
 def part(rows, token, real, channel, sizes):
-    """[tokens, channels] of the features in float32; `sizes` are n, d and the strides of a row."""
+    """[tokens, channels] of the features in float64; `sizes` are n, d and the strides of a row."""
     address = token.to(tl.int64)[:, None] * sizes[2] + channel[None, :] * sizes[3]
-    return tl.load(rows + address, mask=real[:, None] & (channel < sizes[1])[None, :], other=0.0).to(tl.float32)
+    x = tl.load(rows + address, mask=real[:, None] & (channel < sizes[1])[None, :], other=0.0)
+    return x.to(tl.float32).to(tl.float64)
+
+
+@triton.jit
+def on_grid(x):
+    """Entries of rows of unit length on the grid of `vlm_pruner.ops.basic`, from float64 to float64."""
+    return ((x + _ROUNDER) - _ROUNDER).to(tl.float32).to(tl.float64)
 
 
 @triton.jit
@@ -151,5 +167,5 @@ def best_of_crew(best, token, scores, tokens, arrivals, step, SLOTS: tl.constexp
         lane = tl.arange(0, SLOTS)
         score = tl.load(scores + step % 2 * SLOTS + lane)
         which = tl.load(tokens + step % 2 * SLOTS + lane)
-        best, token = better(float("-inf"), 0, score, which, lane < tl.num_programs(1))
+        best, token = better(lowest(), 0, score, which, lane < tl.num_programs(1))
     return best, token

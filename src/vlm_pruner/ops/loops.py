@@ -21,10 +21,11 @@ from torch import Tensor
 
 from vlm_pruner.ops.sync import declared_sync
 
-__all__ = ["compiled", "dots", "floats", "numbers", "scaled", "value"]
+__all__ = ["as_written", "compiled", "dots", "doubles", "exact_dot", "numbers", "on_grid", "slack", "value"]
 
+_STRICT: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
 # Sums may be taken in any order and products fused with them, as everywhere; NaN and infinities are what they are.
-_OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {"reassoc", "contract", "nsz"}}
+_OPTIONS: dict[str, Any] = {**_STRICT, "fastmath": {"reassoc", "contract", "nsz"}}
 _BITS = {torch.bfloat16: torch.uint16, torch.float16: torch.int16}
 
 
@@ -34,11 +35,20 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     What is kept is found by the name of the function and the age of its file. Functions of this file become part of
     what calls them, so that its check sum belongs to the name.
     """
+    return _compiled(function, _OPTIONS)
+
+
+def as_written(function: Callable[..., Any]) -> Callable[..., Any]:
+    """As `compiled`, where every operation is rounded by itself: for what must round alike on all processors."""
+    return _compiled(function, _STRICT)
+
+
+def _compiled(function: Callable[..., Any], options: dict[str, Any]) -> Callable[..., Any]:
     try:
         function.__qualname__ += f"-{_check_sum()}"
-        return numba.njit(cache=True, **_OPTIONS)(function)  # type: ignore[no-any-return]
+        return numba.njit(cache=True, **options)(function)  # type: ignore[no-any-return]
     except (OSError, RuntimeError):  # there is no source, or no folder that can be written to
-        return numba.njit(**_OPTIONS)(function)  # type: ignore[no-any-return]
+        return numba.njit(**options)(function)  # type: ignore[no-any-return]
 
 
 @functools.cache
@@ -60,10 +70,10 @@ def numbers(tensor: Tensor) -> tuple[NDArray[Any], tuple[int, ...]]:
         return memory.view(_BITS.get(tensor.dtype, tensor.dtype)).numpy(), strides[:-1]
 
 
-def floats(tensor: Tensor) -> NDArray[Any]:
-    """A vector that is read more than once, in float32; shares its memory where it can."""
+def doubles(tensor: Tensor) -> NDArray[Any]:
+    """A vector that is read more than once, in float64."""
     with declared_sync():
-        return tensor.detach().float().contiguous().numpy()
+        return tensor.detach().double().contiguous().numpy()
 
 
 def value(x: Any) -> Any:
@@ -88,25 +98,46 @@ def _from_half(x):  # type: ignore[no-untyped-def]
     return -number if x < 0 else number
 
 
-@compiled
-def scaled(rows, at, scale, out):  # type: ignore[no-untyped-def]
-    """Into `out`: the row of `numbers` that begins `at`, times `scale`, in float32."""
-    row = rows[at : at + len(out)]
+def slack(terms: int) -> float:
+    """More than what float32 makes of a product of two rows of unit length, in whatever order it adds, is off by."""
+    return (terms + 32) * 2.0**-24
+
+
+@as_written
+def on_grid(row, inverse, out):  # type: ignore[no-untyped-def]
+    """Into `out`: a row of `numbers` times 1 / its length, on the grid of `vlm_pruner.ops.basic`, in float32."""
     for c in range(len(out)):
-        out[c] = value(row[c]) * scale
+        out[c] = np.rint(value(row[c]) * inverse * 2.0**26) * 2.0**-26
 
 
 @compiled
 def dots(rows, stride, own, tokens, out):  # type: ignore[no-untyped-def]
-    """Into `out`: the products of `own` with the rows of one to four `tokens`, each the same in whatever company."""
+    """Into `out`, in float64: the products of `own` with the rows of one to four `tokens`, 256 channels in float32."""
     d, last = len(own), len(tokens) - 1
     at0, at1 = tokens[0] * stride, tokens[min(1, last)] * stride
     at2, at3 = tokens[min(2, last)] * stride, tokens[last] * stride
-    row0, row1, row2, row3 = rows[at0 : at0 + d], rows[at1 : at1 + d], rows[at2 : at2 + d], rows[at3 : at3 + d]
-    sum0, sum1, sum2, sum3 = np.float32(0), np.float32(0), np.float32(0), np.float32(0)
-    for c in range(d):
-        sum0 += own[c] * value(row0[c])
-        sum1 += own[c] * value(row1[c])
-        sum2 += own[c] * value(row2[c])
-        sum3 += own[c] * value(row3[c])
-    out[0], out[1], out[2], out[3] = sum0, sum1, sum2, sum3
+    out[:] = 0
+    for start in range(0, d, 256):
+        part = own[start : start + 256]
+        end = start + len(part)
+        row0, row1 = rows[at0 + start : at0 + end], rows[at1 + start : at1 + end]
+        row2, row3 = rows[at2 + start : at2 + end], rows[at3 + start : at3 + end]
+        sum0, sum1, sum2, sum3 = np.float32(0), np.float32(0), np.float32(0), np.float32(0)
+        for c in range(len(part)):
+            sum0 += part[c] * value(row0[c])
+            sum1 += part[c] * value(row1[c])
+            sum2 += part[c] * value(row2[c])
+            sum3 += part[c] * value(row3[c])
+        out[0] += sum0
+        out[1] += sum1
+        out[2] += sum2
+        out[3] += sum3
+
+
+@compiled
+def exact_dot(one, other):  # type: ignore[no-untyped-def]
+    """The product of two rows of a grid in float64, which is exact: see `vlm_pruner.ops.basic`."""
+    total = 0.0
+    for c in range(len(one)):
+        total += np.float64(one[c]) * np.float64(other[c])
+    return total

@@ -1,8 +1,10 @@
 """The channels that vary most, as the definition finds them in float64."""
 
+import importlib
+
 import pytest
 import torch
-from tests.support.ops import DEVICE, FAST, READS_NOTHING, blobs, poisoned, running
+from tests.support.ops import DEVICE, FAST, READS_NOTHING, blobs, numba, poisoned, running
 from tests.support.sync import no_undeclared_reads
 
 from vlm_pruner.ops import screen
@@ -62,14 +64,30 @@ def test_reads_nothing(backend):
         screen(images, 8)
 
 
-def test_channels_are_sorted_only_where_a_tie_is_to_be_broken(monkeypatch):
-    lengths = []
-    sort = torch.Tensor.sort
-    monkeypatch.setattr(
-        torch.Tensor, "sort", lambda x, *args, **kwargs: lengths.append(len(x)) or sort(x, *args, **kwargs)
-    )
-    steps = torch.arange(1.0, 21.0)
-    screen([torch.outer(torch.linspace(-1, 1, 9), steps)], 5, backend="torch")
-    assert not lengths
-    screen([torch.outer(torch.linspace(-1, 1, 9), steps.clamp(max=17))], 2, backend="torch")
-    assert lengths[0] == 20
+@pytest.mark.parametrize("backend", ["torch", numba])
+def test_only_channels_in_doubt_are_measured_again(backend, monkeypatch):
+    torch_ = importlib.import_module("vlm_pruner.ops.screen.torch")
+    measured, exact = [], torch_._exact
+    monkeypatch.setattr(torch_, "_exact", lambda part: measured.append(part.shape[1]) or exact(part))
+    steps, ramp = torch.arange(1.0, 21.0), torch.linspace(-1, 1, 9)
+    with running(backend):
+        screen([torch.outer(ramp, steps)], 5)
+        assert not measured
+        screen([torch.outer(ramp, steps.clamp(max=17))], 2)
+        assert measured == [4]
+        screen([torch.outer(ramp, steps.clamp(max=17))], 6)  # one of them has a place of its own
+        assert measured == [4]
+
+
+@pytest.mark.parametrize("backend", ["naive", *FAST])
+def test_what_float32_cannot_tell_apart_is_told_apart(backend):
+    """Two channels whose variances differ by 2e-8 of themselves, and a common part that costs digits."""
+    ramp = torch.linspace(-1, 1, 65).double()
+    nearly = ramp.clone()
+    nearly[-1] += 2.0**-21
+    rows = torch.stack([ramp, nearly, ramp * 0.5], 1).float() + 0.5
+    both = torch.cat([rows[:, [1, 0, 2]], rows], 1)
+    with running(backend):
+        found = screen([both.to(DEVICE)], 2)
+    expected = torch.nn.functional.normalize(both[:, [0, 4]].double(), dim=1).float()
+    torch.testing.assert_close(found[0].cpu(), expected, rtol=0, atol=2.0**-25)

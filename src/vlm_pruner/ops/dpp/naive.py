@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from vlm_pruner.ops.basic import first_largest
 from vlm_pruner.ops.dpp import LEAST
 
 __all__ = ["dpp"]
@@ -18,7 +19,7 @@ def dpp(rows: Sequence[Tensor], weight: Sequence[Tensor], keep: int) -> Tensor:
 
 
 def _one(rows: Tensor, weight: Tensor, keep: int) -> Tensor:
-    scaled = rows.double() * weight.double()[:, None]
+    scaled = rows.float().double() * weight.double()[:, None]
     kernel = scaled @ scaled.T
     least = kernel.diagonal().max() * LEAST
     order: list[int] = []
@@ -27,8 +28,9 @@ def _one(rows: Tensor, weight: Tensor, keep: int) -> Tensor:
         across = kernel[spanning]  # [s, n]
         inner = torch.linalg.solve(kernel[spanning][:, spanning], across) if spanning else across
         added = kernel.diagonal() - (across * inner).sum(0)  # the factor by which the determinant grows
+        added[added <= least] = 0
         added[order] = -torch.inf
-        order.append(int(added.argmax()))
+        order.append(int(first_largest(added)))
         if added[order[-1]] > least:
             spanning.append(order[-1])
     return torch.tensor(order, device=rows.device)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vlm_pruner.ops.basic import together
 from vlm_pruner.ops.dpp import LEAST
-from vlm_pruner.ops.launch import Crew, at_home, best_of_crew, better, interpreted, part, share
+from vlm_pruner.ops.launch import Crew, at_home, best_of_crew, better, interpreted, lowest, part, share
 
 __all__ = ["dpp"]
 
@@ -25,12 +25,12 @@ def _across(rows, weight, token, real, latest, sizes, TOKENS: tl.constexpr, CHAN
     own = tl.load(weight + token, mask=real, other=0.0)[:, None]
     it = tl.maximum(latest, 0)
     its = tl.load(weight + it)
-    entry = tl.zeros((TOKENS,), tl.float32)
+    entry = tl.zeros((TOKENS,), tl.float64)
     for start in range(0, sizes[1], CHANNELS):
         channel = start + tl.arange(0, CHANNELS)
         mine = part(rows, token, real, channel, sizes) * own
         row = tl.load(rows + it.to(tl.int64) * sizes[2] + channel * sizes[3], mask=channel < sizes[1], other=0.0)
-        other = tl.where(latest < 0, mine, (row.to(tl.float32) * its)[None, :])
+        other = tl.where(latest < 0, mine, (row.to(tl.float32).to(tl.float64) * its)[None, :])
         entry += tl.sum(mine * other, 1)
     return entry
 
@@ -45,10 +45,10 @@ def _whole(
     rows, sizes = features + b * row_b, (n, d, row_n, row_d)
     weight, residual, factors = weight + b * n, residual + b * n, factors + b * n * keep
     scores, tokens, arrivals = scores + b * 2 * SLOTS, tokens + b * 2 * SLOTS, arrivals + b
-    latest, height, floor = -1, 0.0, 0.0
+    latest, height, floor = -1, lowest(), lowest()
     last = factors  # the row that is being written
     for step in range(keep):
-        best, which = float("-inf"), 0
+        best, which = lowest(), 0
         for start in range(tl.program_id(1) * TOKENS, n, tl.num_programs(1) * TOKENS):
             token = start + tl.arange(0, TOKENS)
             real = token < n
@@ -61,10 +61,12 @@ def _whole(
                     mine = tl.load(line[:, None] + token[None, :], mask=there[:, None] & real[None, :], other=0.0)
                     its = tl.load(line + latest, mask=there, other=0.0, cache_modifier=".cg")  # another program's
                     entry -= tl.sum(mine * its[:, None], 0)
-                entry = tl.where(height > floor, entry / tl.sqrt(tl.maximum(height, 1e-30)), 0.0)
+                entry = tl.where(height > floor, entry / tl.sqrt(tl.maximum(height, 1e-300)), 0.0)
                 tl.store(last + token, entry, mask=real)
-                left = tl.load(residual + token, mask=real, other=0.0) - entry * entry
-                left = tl.where(token == latest, float("-inf"), left)
+                before = tl.load(residual + token, mask=real, other=0.0)
+                left = before - entry * entry
+                left = tl.where(left > floor, left, 0.0)  # what adds no volume comes last
+                left = tl.where((token == latest) | (before == float("-inf")), float("-inf"), left)
             tl.store(residual + token, left, mask=real)
             best, which = better(best, which, left, token, real)
         if step > 0:
@@ -77,12 +79,12 @@ def _whole(
 
 @at_home
 def dpp(rows: Sequence[Tensor], weight: Sequence[Tensor], keep: int) -> Tensor:
-    """[B, keep] tokens; see `vlm_pruner.ops.dpp.dpp`. B n (keep + 1) floats beyond the input."""
-    images, weights = together(rows), torch.stack([w.float() for w in weight])  # [B, n, d], [B, n]
+    """[B, keep] tokens; see `vlm_pruner.ops.dpp.dpp`. B n (keep + 1) numbers beyond the input."""
+    images, weights = together(rows), torch.stack([w.double() for w in weight])  # [B, n, d], [B, n]
     (batch, n, d), device = images.shape, images.device
     crew = Crew(batch, triton.cdiv(n, share()), device)
-    factors = torch.empty(batch, keep, n, dtype=torch.float32, device=device)
-    residual = torch.empty(batch, n, dtype=torch.float32, device=device)
+    factors = torch.empty(batch, keep, n, dtype=torch.float64, device=device)
+    residual = torch.empty(batch, n, dtype=torch.float64, device=device)
     chosen = torch.empty(batch, keep, dtype=torch.int64, device=device)
     _whole[crew.grid](
         images, weights, factors, residual, crew.scores, crew.tokens, crew.arrivals, chosen, LEAST, keep,

@@ -20,7 +20,7 @@ def facility(
     """[B, keep] int64 candidates of B images in order of selection, each adding most to the coverage of all rows.
 
     The gain of candidate i is `candidate_weight[i] * sum_r row_weight[r] * max(0, cover[i, r] - reached[r])`, where
-    `reached` starts at 0. Ties go to the lower index. O(keep n m) time at most, O(n + m) memory beyond `cover`.
+    `reached` starts at 0; sums are float64. Ties go to the lower index. O(keep n m) time at most.
 
     Args:
         cover: [B, n, m] float32, how well candidate i covers row r.

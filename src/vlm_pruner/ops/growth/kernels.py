@@ -18,31 +18,31 @@ _MEMBERS = tl.constexpr(16)  # kept tokens compared at a time, the least that a 
 
 @triton.jit
 def _rows(image, token, real, channel, q):
-    """[tokens, channels] unit rows."""
+    """[tokens, channels] unit rows in float64."""
     address = token.to(tl.int64)[:, None] * image[1] + channel[None, :] * image[2]
-    return tl.load(image[0] + address, mask=real[:, None] & (channel < q)[None, :], other=0.0)
+    return tl.load(image[0] + address, mask=real[:, None] & (channel < q)[None, :], other=0.0).to(tl.float64)
 
 
 @triton.jit
 def _cosines(image, one, one_real, other, other_real, q, A: tl.constexpr, B: tl.constexpr, CHANNELS: tl.constexpr):
-    """[A, B] cosines of two sets of tokens, in float32."""
-    total = tl.zeros((A, B), tl.float32)
+    """[A, B] cosines of two sets of tokens; of rows on a grid exactly."""
+    total = tl.zeros((A, B), tl.float64)
     for start in range(0, q, CHANNELS):
         channel = start + tl.arange(0, CHANNELS)
         left = _rows(image, one, one_real, channel, q)
         right = _rows(image, other, other_real, channel, q)
-        total = tl.dot(left, tl.trans(right), total, input_precision="ieee")
+        total = tl.dot(left, tl.trans(right), total, input_precision="ieee", out_dtype=tl.float64)
     return total
 
 
 @triton.jit
 def _apart(image, one, one_real, other, other_real, axes, A: tl.constexpr, B: tl.constexpr):
     """[A, B] distances of two sets of tokens; infinite where one has no place."""
-    total = tl.zeros((A, B), tl.float32)
+    total = tl.zeros((A, B), tl.float64)
     for axis in range(axes):
         left = tl.load(image[3] + one.to(tl.int64) * axes + axis, mask=one_real, other=0.0)
         right = tl.load(image[3] + other.to(tl.int64) * axes + axis, mask=other_real, other=0.0)
-        step = left[:, None] - right[None, :]
+        step = left.to(tl.float64)[:, None] - right.to(tl.float64)[None, :]
         total += step * step
     return tl.where(total == total, tl.sqrt(total), float("inf"))
 
@@ -63,8 +63,8 @@ def begin_with(pivots, count, vectors, inside, order, n, keep, TILE: tl.constexp
             kept = tl.where(token == tl.load(pivots + i), 1, kept)
         tl.store(inside + token, kept, mask=token < n)
         tl.store(vectors[0] + token, tl.zeros((TILE,), tl.int64), mask=token < n)
-        tl.store(vectors[1] + token, tl.full((TILE,), float("-inf"), tl.float32), mask=token < n)
-        tl.store(vectors[2] + token, tl.full((TILE,), float("inf"), tl.float32), mask=token < n)
+        tl.store(vectors[1] + token, tl.full((TILE,), float("-inf"), tl.float64), mask=token < n)
+        tl.store(vectors[2] + token, tl.full((TILE,), float("inf"), tl.float64), mask=token < n)
     for start in range(tl.program_id(1) * TILE, keep, tl.num_programs(1) * TILE):
         place = start + tl.arange(0, TILE)
         tl.store(order + place, tl.load(pivots + place, mask=place < count, other=-1), mask=place < keep)

@@ -30,30 +30,30 @@ def grow(unit: Tensor, place: Tensor, diagonal: Tensor, pivots: Tensor, keep: in
         members, fits, ended = state.event()
         state.next_pass(ended)
         state.add(members, fits)
-    return Grown(state.order[:, :keep], state.owner, state.similarity)
+    return Grown(state.order[:, :keep], state.owner, state.similarity.float())
 
 
 @functools.lru_cache(maxsize=64)
 def ladder(rule: GrowthRule, device: torch.device) -> Tensor:
-    """[P] float32 thresholds of the passes; cached, because filling a tensor from the host can wait for the device."""
-    return torch.tensor(rule.thresholds(), dtype=torch.float32, device=device)
+    """[P] float64 thresholds of the passes; cached, because filling a tensor from the host can wait for the device."""
+    return torch.tensor(rule.thresholds(), dtype=torch.float64, device=device)
 
 
 class _State:
-    """The running vectors of B images of n tokens."""
+    """The running vectors of B images of n tokens, in float64, where cosines of the rows of `screen` are exact."""
 
     def __init__(self, unit: Tensor, place: Tensor, diagonal: Tensor, keep: int, rule: GrowthRule) -> None:
         batch, n, _ = unit.shape
         device = unit.device
-        self.unit, self.keep, self.rule = unit, keep, rule
+        self.unit, self.keep, self.rule = unit.double(), keep, rule
         self.ladder = ladder(rule, device)  # [P]
-        axes = place.transpose(1, 2)  # [B, c, n]
+        axes = place.double().transpose(1, 2)  # [B, c, n]
         nowhere = axes.isnan()
         # Opposite infinities: a token without a place is infinitely far from all others, whichever side it is on.
         self.to, self.of = axes.masked_fill(nowhere, torch.inf), axes.masked_fill(nowhere, -torch.inf)
-        self.slope = (rule.spatial_weight / diagonal)[:, None]  # [B, 1]
-        self.similarity = unit.new_full((batch, n), -torch.inf)  # largest cosine to a kept token
-        self.near = unit.new_full((batch, n), torch.inf)  # squared distance to the nearest kept token
+        self.slope = (rule.spatial_weight / diagonal.double())[:, None]  # [B, 1]
+        self.similarity = self.unit.new_full((batch, n), -torch.inf)  # largest cosine to a kept token
+        self.near = self.unit.new_full((batch, n), torch.inf)  # squared distance to the nearest kept token
         self.owner = torch.zeros(batch, n, dtype=torch.int64, device=device)
         self.inside = torch.zeros(batch, n + 1, dtype=torch.bool, device=device)  # column n takes masked writes
         self.order = torch.full((batch, keep + 1), -1, dtype=torch.int64, device=device)  # column keep likewise

@@ -1,4 +1,4 @@
-"""The definition of the growth: every block is compared afresh with everything kept."""
+"""The definition of the growth, in float64: every block is compared afresh with everything kept."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ def _one(
     unit: Tensor, place: Tensor, diagonal: Tensor, pivots: Tensor, keep: int, rule: GrowthRule
 ) -> tuple[Tensor, Tensor, Tensor]:
     kept: list[int] = pivots.tolist()
+    unit, place, diagonal = unit.double(), place.double(), diagonal.double()
 
     def redundancy(tokens: Tensor) -> Tensor:
         cosine = (unit[tokens] @ unit[kept].T).amax(1)
@@ -48,4 +49,4 @@ def _one(
             break
     best = (unit @ unit[kept].T).max(1)
     order = torch.tensor(kept + [-1] * (keep - len(kept)), device=unit.device)
-    return order, best.indices, best.values
+    return order, best.indices, best.values.float()

@@ -3,7 +3,7 @@
 One step is one *event*: the next block, in the order of the pass, that has a member below the threshold. Blocks without
 one change nothing, so they are skipped together. Where values may be read (CPU) images go through it one by one, and
 all but the matrix products is NumPy on the same memory, whose calls cost a third of torch's. Elsewhere images go
-together and nothing is read (`masked.py`).
+together and nothing is read (`masked.py`). All is in float64, where cosines of the rows of `screen` are exact.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def _alone(
         if rule.fill:  # passes that would add nothing are skipped
             level = max(level, bisect_right(ladder, float(image.score.min())))
         image.one_pass(ladder[min(level, len(ladder) - 1)], rule.token_batch)
-    return tuple(torch.from_numpy(array) for array in (image.order, image.owner, image.similarity))
+    return tuple(torch.from_numpy(array) for array in (image.order, image.owner, np.float32(image.similarity)))
 
 
 class _Image:
@@ -57,13 +57,13 @@ class _Image:
 
     def __init__(self, unit: Tensor, place: Tensor, slope: float, keep: int, block: int) -> None:
         n = len(unit)
-        self.unit, self.slope, self.keep, self.size = unit, slope, keep, 0
+        self.unit, self.slope, self.keep, self.size = unit.double(), slope, keep, 0
         self.order = np.full(keep, -1)
         self.owner = np.zeros(n, np.int64)
-        self.similarity = np.full(n, -np.inf, np.float32)  # largest cosine to a kept token
-        self.near = np.full(n, np.inf, np.float32)  # squared distance to the nearest kept token
-        self.apart = np.empty((place.shape[1], block, n), np.float32)  # fresh memory costs more than the arithmetic
-        axes = np.ascontiguousarray(place.numpy().T)  # [c, n]
+        self.similarity = np.full(n, -np.inf)  # largest cosine to a kept token
+        self.near = np.full(n, np.inf)  # squared distance to the nearest kept token
+        self.apart = np.empty((place.shape[1], block, n))  # fresh memory costs more than the arithmetic
+        axes = np.ascontiguousarray(place.numpy().T, np.float64)  # [c, n]
         nowhere = np.isnan(axes)
         self.placeless = bool(nowhere.any())
         # Opposite infinities: a token without a place is infinitely far from all others, whichever side it is on.
@@ -83,7 +83,7 @@ class _Image:
         for axis in apart[1:]:
             apart[0] += axis
         np.minimum(self.near, apart[0].min(0), out=self.near)
-        near = np.where(np.isinf(self.near), np.float32(0), self.near) if self.placeless else self.near
+        near = np.where(np.isinf(self.near), 0.0, self.near) if self.placeless else self.near
         self.score = np.sqrt(near)
         self.score *= self.slope
         self.score += 1

@@ -18,7 +18,7 @@ from vlm_pruner.ops.launch import Crew, at_home, interpreted
 
 __all__ = ["grow"]
 
-_ON_DEVICE = {"TILE": 64, "RIVALS": 64, "CHANNELS": 64, "WAITING": 64}
+_ON_DEVICE = {"TILE": 64, "RIVALS": 32, "CHANNELS": 32, "WAITING": 64}
 _WIDEST = 64  # tokens judged together, beyond which all pairs of them do not fit into registers
 _INTERPRETED = {"TILE": 512, "RIVALS": 2048, "CHANNELS": 256, "WAITING": 64}  # no registers to fill, calls to pay for
 
@@ -59,15 +59,15 @@ def _one_pass(
     return size, first, rounds
 
 
-@triton.jit(do_not_specialize=["n", "keep", "width", "begin", "levels", "place_b", "diagonal_b"])
+@triton.jit(do_not_specialize=["n", "keep", "width", "begin", "levels", "place_b"])
 def _whole(
-    unit, place, diagonal, pivots, rungs, order, owner, similarity, near, inside, score, ranked, slots, arrivals,
-    n, q, axes, keep, width, begin, levels, weight, place_b, diagonal_b, unit_b, unit_n, unit_q,
+    unit, place, slopes, pivots, rungs, order, owner, similarity, near, inside, score, ranked, slots, arrivals,
+    n, q, axes, keep, width, begin, levels, place_b, unit_b, unit_n, unit_q,
     FILL: tl.constexpr, RUNGS: tl.constexpr, WIDTH: tl.constexpr, WAITING: tl.constexpr,
     TILE: tl.constexpr, RIVALS: tl.constexpr, CHANNELS: tl.constexpr, SLOTS: tl.constexpr,
 ):  # fmt: skip
     b = tl.program_id(0).to(tl.int64)
-    slope = tl.div_rn(weight, tl.load(diagonal + b * diagonal_b))
+    slope = tl.load(slopes + b)
     image = (unit + b * unit_b, unit_n, unit_q, place + b * place_b, slope)
     vectors = (owner + b * n, similarity + b * n, near + b * n)
     sizes = (n, q, axes, keep, width)
@@ -112,14 +112,15 @@ def grow(unit: Tensor, place: Tensor, diagonal: Tensor, pivots: Tensor, keep: in
     crew = Crew(batch, triton.cdiv(n, blocks["TILE"]), device)
     order, owner = (torch.empty(batch, size, dtype=torch.int64, device=device) for size in (keep, n))
     inside, ranked = (torch.empty(batch, n, dtype=torch.int32, device=device) for _ in range(2))
-    similarity, near, score = (torch.empty(batch, n, dtype=torch.float32, device=device) for _ in range(3))
+    similarity, near, score = (torch.empty(batch, n, dtype=torch.float64, device=device) for _ in range(3))
+    slopes = (rule.spatial_weight / diagonal.double()).contiguous()
     rungs, place = masked.ladder(rule, device), place if place[0].is_contiguous() else place.contiguous()
     _whole[crew.grid](
-        unit, place, diagonal, pivots.contiguous(), rungs, order, owner, similarity, near,
+        unit, place, slopes, pivots.contiguous(), rungs, order, owner, similarity, near,
         inside, score, ranked, crew.tokens, crew.arrivals,
         n, q, place.shape[2], keep, rule.token_batch, pivots.shape[1], len(rungs),
-        float(rule.spatial_weight), place.stride(0), diagonal.stride(0), *unit.stride(),
+        place.stride(0), *unit.stride(),
         FILL=rule.fill, RUNGS=triton.next_power_of_2(len(rungs)),
         WIDTH=triton.next_power_of_2(max(16, rule.token_batch)), **blocks, **crew.options,
     )  # fmt: skip
-    return Grown(order, owner, similarity)
+    return Grown(order, owner, similarity.float())

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from vlm_pruner.ops.basic import STEP
+
 __all__ = ["spread"]
 
 
@@ -17,9 +19,11 @@ def spread(features: Sequence[Tensor], keep: int, start: int | None, weight: Seq
 
 
 def _one(features: Tensor, keep: int, start: int | None, weight: Tensor) -> Tensor:
-    unit = torch.nn.functional.normalize(features.double(), dim=1)
-    cosine = unit @ unit.T  # [n, n]
-    cosine = cosine.maximum(cosine.T)  # its roundings must not decide between two tokens nearest to each other
+    rows = features.float().double()
+    norm = rows.norm(dim=1, keepdim=True)
+    unit = (rows * (1 / norm).where(norm > 0, 0.0) / STEP).round() * STEP
+    unit = unit.float().double()
+    cosine = unit @ unit.T  # [n, n], without rounding
     closest = cosine.clone().fill_diagonal_(-torch.inf).amax(1)  # [n] cosine of the nearest neighbour
     chosen = [int(closest.argmin()) if start is None else start]
     while len(chosen) < keep:

@@ -19,6 +19,8 @@ from vlm_pruner.ops.launch import (
     interpreted,
     inverse,
     lower,
+    lowest,
+    on_grid,
     part,
     share,
 )
@@ -30,50 +32,36 @@ _INTERPRETED = {"TILE": 256, "CHANNELS": 512}
 
 
 @triton.jit(do_not_specialize=["n"])
-def _lengths(
-    features, length, largest, closest, n, d, row_b, row_n, row_d, TOKENS: tl.constexpr, CHANNELS: tl.constexpr
-):
-    """1 / length and 1 / largest entry of every row; both 0 for a row of zeros. No square overflows or vanishes.
-
-    `closest`, which is raised afterwards, begins with -inf.
-    """
+def _lengths(features, length, closest, n, d, row_b, row_n, row_d, TOKENS: tl.constexpr, CHANNELS: tl.constexpr):
+    """1 / length of every row, 0 for a row of zeros; `closest`, which is raised afterwards, begins with -inf."""
     b = tl.program_id(1).to(tl.int64)
     rows, sizes = features + b * row_b, (n, d, row_n, row_d)
     token = tl.program_id(0) * TOKENS + tl.arange(0, TOKENS)
     real = token < n
-    most = tl.zeros((TOKENS,), tl.float32)
+    square = tl.zeros((TOKENS,), tl.float64)
     for start in range(0, d, CHANNELS):
-        most = tl.maximum(most, tl.max(tl.abs(part(rows, token, real, start + tl.arange(0, CHANNELS), sizes)), 1))
-    scale = inverse(most)
-    square = tl.zeros((TOKENS,), tl.float32)
-    for start in range(0, d, CHANNELS):
-        scaled = part(rows, token, real, start + tl.arange(0, CHANNELS), sizes) * scale[:, None]
-        square += tl.sum(scaled * scaled, 1)
-    tl.store(closest + b * n + token, tl.full((TOKENS,), float("-inf"), tl.float32), mask=real)
-    tl.store(largest + b * n + token, scale, mask=real)
+        x = part(rows, token, real, start + tl.arange(0, CHANNELS), sizes)
+        square += tl.sum(x * x, 1)
+    tl.store(closest + b * n + token, tl.full((TOKENS,), float("-inf"), tl.float64), mask=real)
     tl.store(length + b * n + token, inverse(tl.sqrt(square)), mask=real)
 
 
 @triton.jit(do_not_specialize=["n"])
-def _neighbours(
-    features, length, largest, closest, n, d, row_b, row_n, row_d, TILE: tl.constexpr, CHANNELS: tl.constexpr
-):
+def _neighbours(features, length, closest, n, d, row_b, row_n, row_d, TILE: tl.constexpr, CHANNELS: tl.constexpr):
     """Raise `closest` of the tokens of two tiles to the largest cosine with a token of the other one."""
     if tl.program_id(1) <= tl.program_id(2):  # the matrix is symmetric
         b = tl.program_id(0).to(tl.int64)
         rows, sizes = features + b * row_b, (n, d, row_n, row_d)
-        length, largest, closest = length + b * n, largest + b * n, closest + b * n
+        length, closest = length + b * n, closest + b * n
         one, other = tl.program_id(1) * TILE + tl.arange(0, TILE), tl.program_id(2) * TILE + tl.arange(0, TILE)
-        left_scale = tl.load(largest + one, mask=one < n, other=0.0)[:, None]
-        right_scale = tl.load(largest + other, mask=other < n, other=0.0)[:, None]
-        cosine = tl.zeros((TILE, TILE), tl.float32)
+        left_scale = tl.load(length + one, mask=one < n, other=0.0)[:, None]
+        right_scale = tl.load(length + other, mask=other < n, other=0.0)[:, None]
+        cosine = tl.zeros((TILE, TILE), tl.float64)
         for start in range(0, d, CHANNELS):
             channel = start + tl.arange(0, CHANNELS)
-            left = part(rows, one, one < n, channel, sizes) * left_scale
-            right = part(rows, other, other < n, channel, sizes) * right_scale
-            cosine = tl.dot(left, tl.trans(right), cosine, input_precision="ieee")
-        left_length = tl.load(length + one, mask=one < n, other=0.0)
-        cosine *= left_length[:, None] * tl.load(length + other, mask=other < n, other=0.0)[None, :]
+            left = on_grid(part(rows, one, one < n, channel, sizes) * left_scale)
+            right = on_grid(part(rows, other, other < n, channel, sizes) * right_scale)
+            cosine = tl.dot(left, tl.trans(right), cosine, input_precision="ieee", out_dtype=tl.float64)
         cosine = tl.where(cosine == 0, 0.0, cosine)  # no -0: the maximum of floats is that of their bits
         cosine = tl.where((one[:, None] == other[None, :]) | (one >= n)[:, None], float("-inf"), cosine)
         cosine = tl.where((other >= n)[None, :], float("-inf"), cosine)
@@ -82,22 +70,23 @@ def _neighbours(
 
 
 @triton.jit
-def _cosines(rows, length, largest, token, real, latest, sizes, TOKENS: tl.constexpr, CHANNELS: tl.constexpr):
-    """[TOKENS] cosines with the token `latest`."""
-    scale = tl.load(largest + token, mask=real, other=0.0)[:, None]
-    other_scale = tl.load(largest + latest)
-    dot = tl.zeros((TOKENS,), tl.float32)
+def _cosines(rows, length, token, real, latest, sizes, TOKENS: tl.constexpr, CHANNELS: tl.constexpr):
+    """[TOKENS] cosines with the token `latest`, exactly."""
+    scale = tl.load(length + token, mask=real, other=0.0)[:, None]
+    other_scale = tl.load(length + latest)
+    cosine = tl.zeros((TOKENS,), tl.float64)
     for start in range(0, sizes[1], CHANNELS):
         channel = start + tl.arange(0, CHANNELS)
         row = rows + latest.to(tl.int64) * sizes[2] + channel * sizes[3]
-        other = tl.load(row, mask=channel < sizes[1], other=0.0).to(tl.float32) * other_scale
-        dot += tl.sum(part(rows, token, real, channel, sizes) * scale * other[None, :], 1)
-    return dot * tl.load(length + token, mask=real, other=0.0) * tl.load(length + latest)
+        other = tl.load(row, mask=channel < sizes[1], other=0.0).to(tl.float32).to(tl.float64)
+        own = on_grid(part(rows, token, real, channel, sizes) * scale)
+        cosine += tl.sum(own * on_grid(other * other_scale)[None, :], 1)
+    return cosine
 
 
 @triton.jit(do_not_specialize=["start_at", "keep", "n"])
 def _choose(
-    features, length, largest, closest, weight, near, scores, tokens, arrivals, chosen, start_at, keep,
+    features, length, closest, weight, near, scores, tokens, arrivals, chosen, start_at, keep,
     n, d, row_b, row_n, row_d, WEIGHTED: tl.constexpr, TOKENS: tl.constexpr, CHANNELS: tl.constexpr,
     SLOTS: tl.constexpr,
 ):  # fmt: skip
@@ -105,23 +94,23 @@ def _choose(
     one takes the token that is farthest from those chosen."""
     b = tl.program_id(0).to(tl.int64)
     rows, sizes = features + b * row_b, (n, d, row_n, row_d)
-    length, largest, closest, near = length + b * n, largest + b * n, closest + b * n, near + b * n
+    length, closest, near = length + b * n, closest + b * n, near + b * n
     scores, tokens, arrivals = scores + b * 2 * SLOTS, tokens + b * 2 * SLOTS, arrivals + b
     latest = 0
     for step in range(keep):
-        best, which = float("-inf"), 0
+        best, which = lowest(), 0
         for start in range(tl.program_id(1) * TOKENS, n, tl.num_programs(1) * TOKENS):
             token = start + tl.arange(0, TOKENS)
             real = token < n
             if step == 0:
                 score = -tl.load(closest + token, mask=real, other=0.0)
-                score = tl.where(start_at < 0, score, (token == start_at).to(tl.float32))
-                tl.store(near + token, tl.full((TOKENS,), float("inf"), tl.float32), mask=real)
+                score = tl.where(start_at < 0, score, (token == start_at).to(tl.float64))
+                tl.store(near + token, tl.full((TOKENS,), float("inf"), tl.float64), mask=real)
             else:
-                score = -_cosines(rows, length, largest, token, real, latest, sizes, TOKENS, CHANNELS)
+                score = -_cosines(rows, length, token, real, latest, sizes, TOKENS, CHANNELS)
                 score = lower(near, score, token, real, latest)
                 if WEIGHTED:
-                    own = tl.load(weight + b * n + token, mask=real, other=0.0).to(tl.float32)
+                    own = tl.load(weight + b * n + token, mask=real, other=0.0).to(tl.float64)
                     score = tl.where(score == float("-inf"), score, own * (1 + tl.maximum(score, -2.0)))
             best, which = better(best, which, score, token, real)
         best, latest = best_of_crew(best, which, scores, tokens, arrivals, step, SLOTS)
@@ -136,17 +125,17 @@ def spread(features: Sequence[Tensor], keep: int, start: int | None, weight: Seq
     (batch, n, d), device = images.shape, images.device
     matrix = _INTERPRETED if interpreted() else _ON_DEVICE
     crew = Crew(batch, triton.cdiv(n, share()), device)
-    length, largest, closest, near = (torch.empty(batch, n, dtype=torch.float32, device=device) for _ in range(4))
+    length, closest, near = (torch.empty(batch, n, dtype=torch.float64, device=device) for _ in range(3))
     weights = near if weight is None else torch.stack(list(weight)).contiguous()  # [B, n]; not read where there is none
     chosen = torch.empty(batch, keep, dtype=torch.int64, device=device)
     sizes = (n, d, *images.stride())
     blocks = {"TOKENS": share(), "CHANNELS": 512 if interpreted() else 128}
-    _lengths[triton.cdiv(n, share()), batch](images, length, largest, closest, *sizes, **blocks, **OPTIONS)
+    _lengths[triton.cdiv(n, share()), batch](images, length, closest, *sizes, **blocks, **OPTIONS)
     if start is None:
         sides = triton.cdiv(n, matrix["TILE"])
-        _neighbours[batch, sides, sides](images, length, largest, closest, *sizes, **matrix, **OPTIONS)
+        _neighbours[batch, sides, sides](images, length, closest, *sizes, **matrix, **OPTIONS)
     _choose[crew.grid](
-        images, length, largest, closest, weights, near, crew.scores, crew.tokens, crew.arrivals, chosen,
+        images, length, closest, weights, near, crew.scores, crew.tokens, crew.arrivals, chosen,
         -1 if start is None else start, keep, *sizes, WEIGHTED=weight is not None, **blocks, **crew.options,
     )  # fmt: skip
     return chosen

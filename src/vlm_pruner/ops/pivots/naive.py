@@ -16,11 +16,11 @@ def farthest_points(keys: Sequence[Tensor], count: int) -> Tensor:
 
 
 def _one(keys: Tensor, count: int) -> Tensor:
-    rows = keys.double().transpose(0, 1).flatten(1)  # [n, heads * head_dim]
+    rows = keys.float().double().transpose(0, 1).flatten(1)  # [n, heads * head_dim]
     chosen = [rows.abs().sum(1).argmax()]
     nearest = rows.new_full((len(rows),), torch.inf)
     while len(chosen) < count:
-        nearest = nearest.minimum((rows - rows[chosen[-1]]).norm(dim=1))
+        nearest = nearest.minimum((rows - rows[chosen[-1]]).square().sum(1))
         nearest[chosen[-1]] = -1.0
         chosen.append(nearest.argmax())
     return torch.stack(chosen)

@@ -1,14 +1,15 @@
 """Max-min pivots with one pass over the keys per pivot and no copy of them.
 
-Distances to the first pivot are direct differences. With a and b as seen from it, the others are |a|^2 + |b|^2 - 2ab,
-whose rounding grows with the norms. It only proposes: unless the lead of the farthest token is known to exceed that,
-the few farthest are compared again by direct differences, and those decide.
+Where values may be read (CPU), distances to the first pivot are direct differences. With a and b as seen from it, the
+others are |a|^2 + |b|^2 - 2ab, whose rounding grows with the norms. They only propose: tokens that rounding leaves
+between them and the farthest are compared again by direct differences in float64, and those decide. Elsewhere all
+distances are such differences.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -17,21 +18,50 @@ from vlm_pruner.ops.sync import declared_sync, may_read
 
 __all__ = ["farthest_points"]
 
-_PROPOSED = 8  # tokens compared again by direct differences
-_ROUNDING = 1e-5  # more than that of a product, relative to the norms of its factors
-_CHUNK = {"cpu": 1 << 19}  # elements per temporary: on a CPU, what caches hold; fewer would be more calls
-_CHUNK_ELSEWHERE = 1 << 24
+_UNIT = 2.0**-24  # what rounding to float32 may change, relatively
+_CHUNK = 1 << 19  # elements per temporary: what caches hold; fewer would be more calls
+_CHUNK_ELSEWHERE = 1 << 23
 _PLAIN = (1e-10, 1e15)  # L1 norms up to which no square vanishes or overflows in float32
 
 
 def farthest_points(keys: Sequence[Tensor], count: int) -> Tensor:
     """[B, count] tokens; see `vlm_pruner.ops.pivots.farthest_points`. Reads the keys once per pivot."""
     heads, n, width = keys[0].shape
-    limit = _CHUNK.get(keys[0].device.type, _CHUNK_ELSEWHERE)
-    tokens = max(1, min(n, limit // width))
-    heads = max(1, min(heads, limit // (tokens * width)))
+    if not may_read(keys[0]):
+        return torch.stack([_unread(k, count) for k in keys])
+    tokens = max(1, min(n, _CHUNK // width))
+    heads = max(1, min(heads, _CHUNK // (tokens * width)))
     spare = keys[0].new_empty(heads, tokens, width, dtype=torch.float32)
-    return torch.stack([_Image(k, spare).farthest_points(count) for k in keys])
+    with declared_sync():
+        return torch.stack([_Image(k, spare).farthest_points(count) for k in keys])
+
+
+def _rows(keys: Tensor, index: Tensor) -> Tensor:
+    """[m, heads * head_dim] float64 keys of some tokens."""
+    return keys.index_select(1, index).float().double().transpose(0, 1).flatten(1)
+
+
+def _apart_exactly(rows: Tensor, other: Tensor) -> Tensor:
+    """[m] squared distances of rows to another row [1, heads * head_dim]; alike rows get the same number."""
+    return (rows - other).square_().sum(1)
+
+
+def _unread(keys: Tensor, count: int) -> Tensor:
+    """[count] tokens, every distance by direct differences in float64."""
+    heads, n, width = keys.shape
+    strips = torch.split(torch.arange(n, device=keys.device), max(1, _CHUNK_ELSEWHERE // (heads * width)))
+
+    def rows() -> Iterator[Tensor]:
+        return (_rows(keys, strip) for strip in strips)
+
+    chosen = [torch.cat([part.abs().sum(1) for part in rows()]).argmax()[None]]
+    nearest = torch.full((n,), torch.inf, dtype=torch.float64, device=keys.device)
+    while len(chosen) < count:
+        pivot = _rows(keys, chosen[-1])
+        apart = torch.cat([_apart_exactly(part, pivot) for part in rows()])
+        nearest = nearest.minimum(apart).index_fill_(0, chosen[-1], -torch.inf)
+        chosen.append(nearest.argmax()[None])
+    return torch.cat(chosen)
 
 
 class _Image:
@@ -49,17 +79,16 @@ class _Image:
     def farthest_points(self, count: int) -> Tensor:
         """[count] tokens, one pass over the keys for each and one for the first."""
         norm = self.fold(_absolute, self.keys[:, :1])  # [n]
-        chosen = [norm.argmax()[None]]
+        chosen = [self.longest(norm)]
         first = self.rows(chosen[0])  # [1, heads * head_dim]
-        if not _needs_no_scaling(norm.amax()):
+        if not _PLAIN[0] < float(norm.amax()) < _PLAIN[1]:
             self.scale = first.abs().amax().clamp(min=torch.finfo(torch.float32).tiny)
             first = first / self.scale
         square = self.fold(_apart, first)  # [n]
         nearest = square.index_fill(0, chosen[0], -torch.inf)
-        rounding = _rounding(square, first) if count > 1 else None
+        off = self.rounding(square, first)
         while len(chosen) < count:
-            leader = _leader(nearest, rounding)
-            chosen.append(self.farthest(nearest, chosen) if leader is None else leader)
+            chosen.append(self.farthest(nearest, chosen, off))
             if len(chosen) < count:
                 pivot = self.rows(chosen[-1]) - first
                 dot = self.fold(_product, pivot) - first @ pivot[0]
@@ -72,14 +101,32 @@ class _Image:
         rows = self.keys.index_select(1, index).float().transpose(0, 1).flatten(1)
         return rows if self.scale is None else rows / self.scale
 
-    def farthest(self, nearest: Tensor, chosen: list[Tensor]) -> Tensor:
-        """[1] of the tokens with the largest `nearest`, the one that direct differences put farthest from `chosen`."""
-        far = nearest.topk(min(_PROPOSED, len(nearest))).indices
-        proposed = torch.cat([nearest.argmax()[None], far]).sort().values  # ascending: ties go to the lower index
-        rows = self.rows(torch.cat([proposed, *chosen]))
-        apart = (rows[: len(proposed), None] - rows[len(proposed) :]).square_().sum(-1).amin(1)
-        best = apart.masked_fill_(nearest.index_select(0, proposed) < 0, -1.0).argmax()[None]
-        return proposed.index_select(0, best)
+    def rounding(self, square: Tensor, first: Tensor) -> float:
+        """What a difference of two entries of `nearest` may be by rounding alone, with `square` seen from `first`."""
+        reach, norm = math.sqrt(float(square.amax())), float(torch.linalg.vector_norm(first))
+        return 8 * _UNIT * (first.shape[1] + 32) * reach * (reach + norm)
+
+    def longest(self, norm: Tensor) -> Tensor:
+        """[1] the token of the largest L1 norm, of which `norm` [n] is what float32 makes."""
+        doubtful = _doubtful(norm, 4 * _UNIT * (self.keys.shape[0] * self.keys.shape[2] + 32) * float(norm.amax()))
+        if len(doubtful) == 1:
+            return doubtful
+        exact = [_rows(self.keys, part).abs().sum(1) for part in self.strips_of(doubtful)]
+        return doubtful[torch.cat(exact).argmax()[None]]
+
+    def farthest(self, nearest: Tensor, chosen: list[Tensor], off: float) -> Tensor:
+        """[1] the token farthest from `chosen`; of those within `off` of the largest `nearest`, differences decide."""
+        doubtful = _doubtful(nearest, off)
+        if len(doubtful) == 1:
+            return doubtful
+        exact = []
+        for part in self.strips_of(doubtful):
+            rows = _rows(self.keys, part)
+            exact.append(torch.stack([_apart_exactly(rows, _rows(self.keys, one)) for one in chosen]).amin(0))
+        return doubtful[torch.cat(exact).argmax()[None]]
+
+    def strips_of(self, tokens: Tensor) -> tuple[Tensor, ...]:
+        return torch.split(tokens, max(1, _CHUNK // (self.keys.shape[0] * self.keys.shape[2])))
 
     def fold(self, function: Callable[[Tensor, Tensor, Tensor, Tensor], object], row: Tensor) -> Tensor:
         """[n] sum over heads of what `function` makes of the scaled keys and of `row` [1, heads * head_dim].
@@ -117,28 +164,8 @@ def _product(part: Tensor, row: Tensor, _: Tensor, out: Tensor) -> Tensor:
     return torch.bmm(part, row.transpose(1, 2), out=out[:, :, None])  # the other way round: half the speed of memory
 
 
-def _rounding(square: Tensor, first: Tensor) -> float | None:
-    """What a difference of two entries of `nearest` may be by rounding alone; None where it cannot be read."""
-    if len(square) < 2 or not may_read(square):
-        return None
-    with declared_sync():
-        reach, norm = math.sqrt(float(square.amax())), float(torch.linalg.vector_norm(first))
-        return _ROUNDING * reach * (reach + norm)
-
-
-def _leader(nearest: Tensor, rounding: float | None) -> Tensor | None:
-    """[1] the token with the largest `nearest` where its lead is known to be more than rounding, else None."""
-    if rounding is None:
-        return None
-    top = nearest.topk(2)
-    with declared_sync():
-        best, second = top.values.tolist()
-        return top.indices[:1] if best - second > rounding else None
-
-
-def _needs_no_scaling(largest: Tensor) -> bool:
-    """May squares of keys whose L1 norm is at most `largest` be taken as they are? Unknown where it cannot be read."""
-    if not may_read(largest):
-        return False
-    with declared_sync():
-        return _PLAIN[0] < float(largest) < _PLAIN[1]
+def _doubtful(value: Tensor, off: float) -> Tensor:
+    """[m] the tokens within `off` of the largest `value`, ascending; all that are not out where there is no telling."""
+    found = value >= value.amax() - off if math.isfinite(off) else value != -torch.inf
+    found = found.nonzero().flatten()
+    return found if len(found) else (value != -torch.inf).nonzero().flatten()

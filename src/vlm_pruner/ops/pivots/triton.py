@@ -10,9 +10,15 @@ import triton.language as tl
 from torch import Tensor
 
 from vlm_pruner.ops.basic import together
-from vlm_pruner.ops.launch import Crew, at_home, best_of_crew, better, inverse, lower, share
+from vlm_pruner.ops.launch import Crew, at_home, best_of_crew, better, lower, lowest, share
 
 __all__ = ["farthest_points"]
+
+
+@triton.jit
+def _number(address, mask):
+    """What is there in float64, as float32 has it."""
+    return tl.load(address, mask=mask, other=0.0).to(tl.float32).to(tl.float64)
 
 
 @triton.jit
@@ -21,26 +27,25 @@ def _norms(rows, token, real, sizes, TOKENS: tl.constexpr, WIDTH: tl.constexpr):
     channel = tl.arange(0, WIDTH)
     mask = real[:, None] & (channel < sizes[2])[None, :]
     part = rows + token.to(tl.int64)[:, None] * sizes[4] + channel[None, :] * sizes[5]
-    norm = tl.zeros((TOKENS,), tl.float32)
+    norm = tl.zeros((TOKENS,), tl.float64)
     for _ in range(sizes[0]):
-        norm += tl.sum(tl.abs(tl.load(part, mask=mask, other=0.0).to(tl.float32)), 1)
+        norm += tl.sum(tl.abs(_number(part, mask)), 1)
         part += sizes[3]
     return norm
 
 
 @triton.jit
-def _apart(rows, token, real, pivot, scale, sizes, TOKENS: tl.constexpr, WIDTH: tl.constexpr):
-    """[TOKENS] squared distances to the pivot, in units of 1 / `scale`."""
+def _apart(rows, token, real, pivot, sizes, TOKENS: tl.constexpr, WIDTH: tl.constexpr):
+    """[TOKENS] squared distances to the pivot."""
     channel = tl.arange(0, WIDTH)
     inside = channel < sizes[2]
     mask = real[:, None] & inside[None, :]
     part = rows + token.to(tl.int64)[:, None] * sizes[4] + channel[None, :] * sizes[5]
     own = rows + pivot.to(tl.int64) * sizes[4] + channel * sizes[5]
-    apart = tl.zeros((TOKENS,), tl.float32)
+    apart = tl.zeros((TOKENS,), tl.float64)
     for _ in range(sizes[0]):
-        one = tl.load(part, mask=mask, other=0.0).to(tl.float32) * scale
-        other = tl.load(own, mask=inside, other=0.0).to(tl.float32) * scale
-        apart += tl.sum((one - other[None, :]) * (one - other[None, :]), 1)
+        step = _number(part, mask) - _number(own, inside)[None, :]
+        apart += tl.sum(step * step, 1)
         part += sizes[3]
         own += sizes[3]
     return apart
@@ -56,33 +61,31 @@ def _whole(
     rows, near = keys + b * key_b, near + b * n
     scores, tokens, arrivals = scores + b * 2 * SLOTS, tokens + b * 2 * SLOTS, arrivals + b
     sizes = (heads, n, width, key_h, key_n, key_c)
-    pivot, scale = -1, 0.0
+    pivot = -1
     for step in range(count):
-        best, which = float("-inf"), 0
+        best, which = lowest(), 0
         for start in range(tl.program_id(1) * TOKENS, n, tl.num_programs(1) * TOKENS):
             token = start + tl.arange(0, TOKENS)
             real = token < n
             if step == 0:
                 score = _norms(rows, token, real, sizes, TOKENS, WIDTH)
-                tl.store(near + token, tl.full((TOKENS,), float("inf"), tl.float32), mask=real)
+                tl.store(near + token, tl.full((TOKENS,), float("inf"), tl.float64), mask=real)
             else:
-                score = _apart(rows, token, real, pivot, scale, sizes, TOKENS, WIDTH)
+                score = _apart(rows, token, real, pivot, sizes, TOKENS, WIDTH)
                 score = lower(near, score, token, real, pivot)
             best, which = better(best, which, score, token, real)
         best, pivot = best_of_crew(best, which, scores, tokens, arrivals, step, SLOTS)
-        if step == 0:
-            scale = inverse(best)  # no entry exceeds the largest L1 norm: no square overflows
         if tl.program_id(1) == 0:
             tl.store(chosen + b * count + step, pivot.to(tl.int64))
 
 
 @at_home
 def farthest_points(keys: Sequence[Tensor], count: int) -> Tensor:
-    """[B, count] tokens; see `vlm_pruner.ops.pivots.farthest_points`. Distances are direct differences in float32."""
+    """[B, count] tokens; see `vlm_pruner.ops.pivots.farthest_points`. Distances are direct differences."""
     images = together(keys)  # [B, heads, n, head_dim]
     (batch, heads, n, width), device = images.shape, images.device
     crew = Crew(batch, triton.cdiv(n, share()), device)
-    near = torch.empty(batch, n, dtype=torch.float32, device=device)
+    near = torch.empty(batch, n, dtype=torch.float64, device=device)
     chosen = torch.empty(batch, count, dtype=torch.int64, device=device)
     _whole[crew.grid](
         images, near, crew.scores, crew.tokens, crew.arrivals, chosen, count, heads, n, width, *images.stride(),

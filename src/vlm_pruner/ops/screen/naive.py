@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from vlm_pruner.ops.basic import STEP
+
 __all__ = ["screen"]
 
 
@@ -16,10 +18,11 @@ def screen(features: Sequence[Tensor], channels: int) -> Tensor:
 
 
 def _one(features: Tensor, channels: int) -> Tensor:
-    x = features.double()  # [n, d]
-    spread = (x - x.mean(0)).square().sum(0)  # [d] the variance up to a factor
+    x = features.float().double()  # [n, d]
+    apart = (x - x[0]).T.contiguous()  # [d, n]; of channels that do not vary exactly zero
+    spread = apart.square().sum(1) - apart.sum(1).square() / len(x)  # [d] the variance up to a factor
     best = spread.argsort(descending=True, stable=True)[:channels].sort().values  # [q]
     rows = x[:, best]
     norm = rows.norm(dim=1, keepdim=True)
-    unit: Tensor = (rows / norm.where(norm > 0, 1.0)).float()
-    return unit
+    unit: Tensor = (rows * (1 / norm).where(norm > 0, 0.0) / STEP).round() * STEP
+    return unit.float()

@@ -8,14 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vlm_pruner.ops.basic import PLAIN
-from vlm_pruner.ops.loops import compiled, numbers, value
-from vlm_pruner.ops.screen.torch import largest, unit_rows
+from vlm_pruner.ops.loops import as_written, compiled, numbers, value
+from vlm_pruner.ops.screen.torch import LEAST, settled, unit_rows
 from vlm_pruner.ops.sync import declared_sync
 
 __all__ = ["screen"]
 
 _ROWS = 64  # summed in float32 before float64 takes over
+_ROUNDING = (_ROWS + 8) * 2.0**-24  # more than that of such a sum, relatively
 
 
 def screen(features: Sequence[Tensor], channels: int) -> Tensor:
@@ -29,19 +29,41 @@ def screen(features: Sequence[Tensor], channels: int) -> Tensor:
 
 def _one(features: Tensor, out: Tensor) -> None:
     if out.shape[1] == features.shape[1]:
-        unit_rows(out.copy_(features))
+        out.copy_(unit_rows(features))
         return
     memory, (stride,) = numbers(features)
-    spread = torch.from_numpy(_spread(memory, *features.shape, stride))
+    parts = _largest(*_spread(memory, *features.shape, stride), out.shape[1], _ROUNDING, LEAST)
     with declared_sync():
-        channels = largest(spread, out.shape[1]).numpy()
-        if not _gather(memory, stride, channels, out.numpy(), *PLAIN):
-            unit_rows(out)
+        sure, doubtful = (torch.from_numpy(part) for part in parts)
+        channels = settled(features, sure, doubtful, out.shape[1]).numpy()
+        _gather(memory, stride, channels, out.numpy())
+
+
+@compiled
+def _largest(spread, square, count, rounding, least):
+    """The channels sure to be among the `count` that vary most, and those that may be; both ascending.
+
+    A variance may be off by `rounding` times its mean `square`, and by the `least`.
+    """
+    edge = np.partition(spread, len(spread) - count)[len(spread) - count]  # of the last that stays, between these two:
+    low, high, total = np.inf, -np.inf, 0.0
+    for c in range(len(spread)):
+        off = rounding * square[c] + least
+        low = min(low, spread[c] - off) if spread[c] >= edge else low
+        high = max(high, spread[c] + off) if spread[c] <= edge else high
+        total += square[c]
+    told = total < np.inf  # not where sums overflowed, or there is a NaN
+    stays, doubtful = np.empty(len(spread), np.bool_), np.empty(len(spread), np.bool_)
+    for c in range(len(spread)):
+        off = rounding * square[c] + least
+        stays[c] = told and spread[c] - off > high
+        doubtful[c] = not told or not (stays[c] or spread[c] + off < low)
+    return np.flatnonzero(stays), np.flatnonzero(doubtful)
 
 
 @compiled
 def _spread(rows, n, d, stride):
-    """[d] the variance of each channel over n rows, whose first entries are `stride` apart.
+    """[d] the variance of each channel over n rows, whose first entries are `stride` apart, and [d] its mean square.
 
     Deviations are from the mean of the first rows, so that a large mean costs no digits. Four rows are taken at a time.
     """
@@ -78,23 +100,28 @@ def _spread(rows, n, d, stride):
         for c in range(d):
             total[c] += part[c]
             square[c] += part_square[c]
-    return ((square - total * total / n) / n).astype(np.float32)
+    for c in range(d):
+        square[c] /= n
+        total[c] = square[c] - (total[c] / n) ** 2
+    return total, square
 
 
 @compiled
-def _gather(rows, stride, channels, out, shortest, longest):
-    """Some channels as unit rows into `out` [n, q]; False if one has squares that do not fit: it stays as it is."""
-    plain = True
+def _picked(row, channels, own):
+    """Some channels of a row into `own`; the sum of their squares."""
+    square = 0.0
+    for c in range(len(own)):
+        own[c] = value(row[channels[c]])
+        square += np.float64(own[c]) * np.float64(own[c])
+    return square
+
+
+@as_written
+def _gather(rows, stride, channels, out):
+    """Some channels as unit rows on the grid into `out` [n, q]; nothing is left of a row that is not finite."""
     for i in range(len(out)):
         row, own = rows[i * stride : i * stride + channels[-1] + 1], out[i]
-        square = np.float32(0)
+        square = _picked(row, channels, own)
+        inverse = 1 / np.sqrt(square) if 0 < square < np.inf else 0.0
         for c in range(len(own)):
-            own[c] = value(row[channels[c]])
-            square += own[c] * own[c]
-        length = np.sqrt(square)
-        if shortest < length < longest:
-            for c in range(len(own)):
-                own[c] /= length
-        else:
-            plain = False
-    return plain
+            own[c] = np.rint(own[c] * inverse * 2.0**26) * 2.0**-26 if inverse > 0 else 0.0

@@ -10,7 +10,7 @@ import triton.language as tl
 from torch import Tensor
 
 from vlm_pruner.ops.basic import together
-from vlm_pruner.ops.launch import OPTIONS, at_home, interpreted, inverse, share
+from vlm_pruner.ops.launch import OPTIONS, at_home, interpreted, inverse, on_grid, share
 
 __all__ = ["screen"]
 
@@ -20,40 +20,35 @@ _ON_DEVICE, _INTERPRETED = 1 << 12, 1 << 20  # entries of unit rows that a progr
 
 @triton.jit(do_not_specialize=["n"])
 def _variances(features, variance, n, d, row_b, row_n, row_d, COLUMNS: tl.constexpr, TOKENS: tl.constexpr):
-    """Mean first, then squares about it: no digits are lost where a mean is large."""
+    """n times the variance, by deviations from the first row: exactly zero where a channel does not vary."""
     b = tl.program_id(0).to(tl.int64)
     column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     rows = features + b * row_b + column[None, :] * row_d
-    mean = tl.zeros((COLUMNS,), tl.float32)
+    first = tl.load(features + b * row_b + column * row_d, mask=column < d, other=0.0).to(tl.float32).to(tl.float64)
+    total, square = tl.zeros((COLUMNS,), tl.float64), tl.zeros((COLUMNS,), tl.float64)
     for start in range(0, n, TOKENS):
         token = start + tl.arange(0, TOKENS)
         mask = (token < n)[:, None] & (column < d)[None, :]
-        mean += tl.sum(tl.load(rows + token.to(tl.int64)[:, None] * row_n, mask=mask, other=0.0).to(tl.float32), 0)
-    mean = mean / n
-    square = tl.zeros((COLUMNS,), tl.float32)
-    for start in range(0, n, TOKENS):
-        token = start + tl.arange(0, TOKENS)
-        mask = (token < n)[:, None] & (column < d)[None, :]
-        part = tl.load(rows + token.to(tl.int64)[:, None] * row_n, mask=mask, other=0.0).to(tl.float32)
-        part = tl.where(mask, part - mean[None, :], 0.0)
+        part = tl.load(rows + token.to(tl.int64)[:, None] * row_n, mask=mask, other=0.0).to(tl.float32).to(tl.float64)
+        part = tl.where(mask, part - first[None, :], 0.0)
+        total += tl.sum(part, 0)
         square += tl.sum(part * part, 0)
-    tl.store(variance + b * d + column, square, mask=column < d)
+    tl.store(variance + b * d + column, square - total * total / n, mask=column < d)
 
 
 @triton.jit(do_not_specialize=["n"])
 def _unit_rows(features, channels, unit, n, q, row_b, row_n, row_d, TOKENS: tl.constexpr, CHANNELS: tl.constexpr):
-    """Each row is divided by its largest entry, then by its length, so that no square overflows or vanishes."""
+    """Rows of unit length on the grid; squares of float32 neither overflow nor vanish in float64."""
     b = tl.program_id(1).to(tl.int64)
     token = (tl.program_id(0) * TOKENS + tl.arange(0, TOKENS)).to(tl.int64)
     lane = tl.arange(0, CHANNELS)
     channel = tl.load(channels + b * q + lane, mask=lane < q, other=0)
     mask = (token < n)[:, None] & (lane < q)[None, :]
     address = b * row_b + token[:, None] * row_n + channel[None, :] * row_d
-    rows = tl.load(features + address, mask=mask, other=0.0).to(tl.float32)
-    rows *= inverse(tl.max(tl.abs(rows), 1))[:, None]
-    rows *= inverse(tl.sqrt(tl.sum(rows * rows, 1)))[:, None]
+    rows = tl.load(features + address, mask=mask, other=0.0).to(tl.float32).to(tl.float64)
+    rows = on_grid(rows * inverse(tl.sqrt(tl.sum(rows * rows, 1)))[:, None])
     rows = tl.where(rows == rows, rows, 0.0)  # of a row that is not finite nothing is left
-    tl.store(unit + (b * n + token[:, None]) * q + lane[None, :], rows, mask=mask)
+    tl.store(unit + (b * n + token[:, None]) * q + lane[None, :], rows.to(tl.float32), mask=mask)
 
 
 @at_home
@@ -62,7 +57,7 @@ def screen(features: Sequence[Tensor], channels: int) -> Tensor:
     images = together(features)  # [B, n, d]
     batch, n, d = images.shape
     q, device = min(channels, d), images.device
-    variance = torch.empty(batch, d, dtype=torch.float32, device=device)
+    variance = torch.empty(batch, d, dtype=torch.float64, device=device)
     _variances[batch, triton.cdiv(d, _COLUMNS)](
         images, variance, n, d, *images.stride(), COLUMNS=_COLUMNS, TOKENS=_TOKENS, **OPTIONS
     )
