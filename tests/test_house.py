@@ -62,6 +62,7 @@ PUBLIC = {  # beside these, only method classes are exported
     "InputError",
     "InvalidSelectionError",
     "MissingSignalError",
+    "NotFiniteError",
     "PlanError",
     "PrunePlan",
     "PruneReport",

@@ -22,6 +22,7 @@ _HOMES = {
         "InputError",
         "InvalidSelectionError",
         "MissingSignalError",
+        "NotFiniteError",
         "PlanError",
         "PrunedCacheError",
         "UnsupportedModelError",

@@ -11,6 +11,7 @@ __all__ = [
     "InputError",
     "InvalidSelectionError",
     "MissingSignalError",
+    "NotFiniteError",
     "PlanError",
     "PrunedCacheError",
     "UnsupportedModelError",
@@ -27,6 +28,24 @@ class VlmPrunerError(Exception):
 
 class InputError(VlmPrunerError, ValueError):
     """An image, a question, a model or a split of questions that cannot be had."""
+
+
+class NotFiniteError(InputError):
+    """What a method reads of a picture holds a NaN or an infinity, between which nothing can be chosen.
+
+    Args:
+        method: name of the method.
+        what: the features or the signal that is meant.
+        picture, of: the number of the picture, from 1 on, among so many.
+    """
+
+    def __init__(self, method: str, what: str, picture: int = 1, of: int = 1) -> None:
+        super().__init__(f"{method}: picture {picture} of {of} has {what} that are NaN or infinite")
+        self.method, self.what, self.picture, self.of = method, what, picture, of
+
+    def renumbered(self, picture: int, of: int) -> NotFiniteError:
+        """The same of picture number `picture` among so many, for a caller that knows of more of them."""
+        return NotFiniteError(self.method, self.what, picture, of)
 
 
 class PlanError(VlmPrunerError, ValueError):

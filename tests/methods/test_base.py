@@ -9,9 +9,9 @@ import torch
 from tests.support.ops import numba, running
 from tests.support.tokens import visual_tokens
 
-from vlm_pruner.errors import PlanError
+from vlm_pruner.errors import NotFiniteError, PlanError
 from vlm_pruner.methods import create, registry
-from vlm_pruner.methods.base import NotFiniteError, method_class
+from vlm_pruner.methods.base import method_class
 from vlm_pruner.methods.vlm_pruner import VLMPruner
 
 

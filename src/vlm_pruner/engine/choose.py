@@ -9,8 +9,8 @@ from torch import Tensor
 
 from vlm_pruner.engine.prompt import ImageState, Prompt
 from vlm_pruner.engine.rows import Kept, gather_rows
-from vlm_pruner.errors import InvalidSelectionError
-from vlm_pruner.methods.base import NotFiniteError, refuse_what_is_not_finite, require
+from vlm_pruner.errors import InvalidSelectionError, NotFiniteError
+from vlm_pruner.methods.base import refuse_what_is_not_finite, require
 from vlm_pruner.plan import Stage
 from vlm_pruner.types import Selection, VisualTokens
 

@@ -22,13 +22,12 @@ import torch
 from torch import Tensor
 
 from vlm_pruner.budget import Keep
-from vlm_pruner.errors import InputError, MissingSignalError, PlanError, unknown_name
+from vlm_pruner.errors import InputError, MissingSignalError, NotFiniteError, PlanError, unknown_name
 from vlm_pruner.ops.sync import declared_sync, may_read
 from vlm_pruner.ops.threads import own_threads, share_out
 from vlm_pruner.types import Selection, Signal, VisualTokens
 
 __all__ = [
-    "NotFiniteError",
     "PruningMethod",
     "create",
     "method_class",
@@ -37,24 +36,6 @@ __all__ = [
     "require",
     "select_alike",
 ]
-
-
-class NotFiniteError(InputError):
-    """What a method reads of a picture holds a NaN or an infinity, between which nothing can be chosen.
-
-    Args:
-        method: name of the method.
-        what: the features or the signal that is meant.
-        picture, of: the number of the picture, from 1 on, among so many.
-    """
-
-    def __init__(self, method: str, what: str, picture: int = 1, of: int = 1) -> None:
-        super().__init__(f"{method}: picture {picture} of {of} has {what} that are NaN or infinite")
-        self.method, self.what, self.picture, self.of = method, what, picture, of
-
-    def renumbered(self, picture: int, of: int) -> NotFiniteError:
-        """The same of picture number `picture` among so many, for a caller that knows of more of them."""
-        return NotFiniteError(self.method, self.what, picture, of)
 
 
 class PruningMethod(ABC):

@@ -122,8 +122,8 @@ def _look_for_what_is_not_finite(
 ) -> None:
     """Raise if features or keys hold a NaN or an infinity: on a CPU, and looking only where their traces are.
 
-    Its channel has a variance that is NaN, so it stays, and nothing is left of its row: a cosine of exactly 0. The key of
-    largest norm, which is the first pivot, is the one that holds it.
+    Its channel has a variance that is NaN, so it stays, and nothing is left of its row: a cosine of exactly 0. The key
+    of largest norm, which is the first pivot, is the one that holds it.
     """
     if not may_read(cosine):
         return

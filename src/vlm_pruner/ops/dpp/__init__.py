@@ -18,7 +18,8 @@ def dpp(rows: Sequence[Tensor], weight: Sequence[Tensor], keep: int, *, backend:
     """[B, keep] int64 tokens of B images in order of selection, each of which adds most volume to those before it.
 
     The kernel of an image is diag(w) R R^T diag(w); its determinant over the chosen tokens is what grows. All is
-    computed in float64. Ties go to the lower index, and so does what adds no volume. Chen et al., "Fast greedy MAP inference for determinantal point process", arXiv:1709.05135, Alg. 1.
+    computed in float64. Ties go to the lower index, and so does what adds no volume. Chen et al., "Fast greedy MAP
+    inference for determinantal point process", arXiv:1709.05135, Alg. 1.
 
     Args:
         rows: B tensors R [n, d] of one shape, any float dtype.
