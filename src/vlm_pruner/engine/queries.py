@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Way", "find_way", "projections", "remake"]
+__all__ = ["Way", "attention_of", "find_way", "projections", "remake"]
 
 _NEAR = 0.02  # of the largest key: rounding in bfloat16 stays below, another rotation is far above
 _NORMS = (("q_norm", "k_norm"), ("query_layernorm", "key_layernorm"), ("qk_norm", "qk_norm"))
@@ -27,6 +27,12 @@ class Way:
 
     turn: Callable[[Tensor, Tensor, Tensor], Tensor] | None  # (rows [h, t, d], cos, sin [t, w]); None = not turned
     norm_first: bool = True
+
+
+def attention_of(layer: Any) -> Any:
+    """The attention module of a decoder layer; None where it attends to nothing."""
+    mixer = getattr(layer, "mixer", None)  # one name for all that a layer can be
+    return getattr(layer, "self_attn", mixer if hasattr(mixer, "q_proj") else None)
 
 
 def projections(attention: Any) -> tuple[nn.Module, nn.Module] | None:

@@ -17,7 +17,7 @@ from vlm_pruner.adapters.base import plane
 from vlm_pruner.engine.forward import Forward
 from vlm_pruner.engine.masks import visible_rows
 from vlm_pruner.engine.prompt import ImageState
-from vlm_pruner.engine.queries import Way, find_way, remake
+from vlm_pruner.engine.queries import Way, attention_of, find_way, remake
 from vlm_pruner.types import Signal, VisualTokens
 
 __all__ = ["LayerTap", "tokens_reader"]
@@ -72,7 +72,7 @@ class LayerTap:
 
     def attention(self, row: int, queries: Tensor) -> Tensor | None:
         """[heads, t, k] float32 attention of the queries at columns [t] of a row; None if it cannot be recomputed."""
-        attn: Any = self.layer.self_attn
+        attn = attention_of(self.layer)
         way = self._way()
         if self.queries is None or self.all_keys is None or way is None:
             return None
@@ -100,7 +100,7 @@ class LayerTap:
             n = self.keys.shape[2]
             last = torch.arange(max(0, n - 2), n, device=self.keys.device)  # far from where nothing is turned
             rows, keys = self.raw_keys[0][last.to(self.raw_keys.device)], self.keys[0][:, last]
-            way = find_way(self.layer.self_attn, rows, keys, self.tables(0, last))
+            way = find_way(attention_of(self.layer), rows, keys, self.tables(0, last))
             if way is not None:
                 self.ways[self.layer] = way
         return way
