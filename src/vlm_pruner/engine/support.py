@@ -45,8 +45,8 @@ class Parts:
     def follows(self, index: int) -> bool:
         """Is decoder layer `index` one that sees a shorter sequence and nothing else: a recurrence, a convolution, a
         network of its own? Its cache holds states, not entries."""
-        types = getattr(self.text_config, "layer_types", None)
-        return bool(types) and types[index] in _STATES
+        types = getattr(self.text_config, "layer_types", None) or ()
+        return index < len(types) and types[index] in _STATES
 
     @property
     def dtype(self) -> torch.dtype:
