@@ -124,9 +124,7 @@ class Hooks:
     def _install_rotary(self) -> None:
         rotary = getattr(self.parts.text, "rotary_emb", None)
         if rotary is None or self.parts.adapter.canvas:
-            why = (
-                "the decoder has no rotary_emb" if rotary is None else "pictures are numbered with what surrounds them"
-            )
+            why = "pictures are numbered with what surrounds them" if rotary else "the decoder has no rotary_emb"
             raise UnsupportedModelError(f"{self.parts.name}: positions cannot be repacked, {why}")
         self._hook(rotary.register_forward_pre_hook(self.inner.rotary_pre, with_kwargs=True))
         self._hook(rotary.register_forward_hook(self.inner.rotary_post, with_kwargs=True))
