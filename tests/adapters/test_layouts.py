@@ -27,7 +27,9 @@ def coded(rows: int, columns: int) -> Tensor:
     return view.reshape(rows * columns, SIDE * SIDE, 2).float()
 
 
-@pytest.mark.parametrize("size", [(40, 50), (28, 56), (50, 23), (56, 30), (28, 28), (13, 56), (56, 11), (320, 13), (13, 320)])
+@pytest.mark.parametrize(
+    "size", [(40, 50), (28, 56), (50, 23), (56, 30), (28, 28), (13, 56), (56, 11), (320, 13), (13, 320)]
+)
 @pytest.mark.parametrize("name", ["llava_next", "llava_onevision"])
 def test_anyres_places_are_those_of_the_models_own_packing(name: str, size: tuple[int, int]) -> None:
     """The model packs coded features; a token must lie where its code says, newlines where they are."""

@@ -8,12 +8,12 @@ import pytest
 import torch
 from tests.support.families import tiny
 from tests.support.pruning import dropped, forward, plan
-from vlm_pruner.verify.reference import masked
-from vlm_pruner.verify.shortened import STATES, types_of
 from transformers import DynamicCache
 
 from vlm_pruner import PlanError, UnsupportedModelError, prune
 from vlm_pruner.engine.cache import PrunedLayer, first_pruned
+from vlm_pruner.verify.reference import masked
+from vlm_pruner.verify.shortened import STATES, types_of
 
 HYBRIDS = ["qwen3_5", "qwen3_5_moe", "lfm2_vl", "lfm3_vl", "minicpmv4_6", "minicpmv4_7", "nemotron_h_omni"]
 each_hybrid = pytest.mark.parametrize("name", HYBRIDS)

@@ -11,13 +11,13 @@ import transformers
 from tests.support.families import FAMILIES, Prompt, tiny
 from tests.support.flash import STAND_IN, attending
 from tests.support.pruning import Reader, forward
-from vlm_pruner.verify.shortened import STATES, layers_of, types_of
 from tests.support.versions import cache_in
 from torch import Tensor
 
 from vlm_pruner import ImageRecord, MissingSignalError, PrunePlan, Stage, VisualTokens, VlmPrunerError, prune
 from vlm_pruner.engine.queries import projections
 from vlm_pruner.methods.base import create
+from vlm_pruner.verify.shortened import STATES, layers_of, types_of
 
 FEW = ("llava", "llava-mistral", "llava_next", "llava_onevision", "qwen2_vl", "qwen2_5_vl")
 Shown = list[tuple[VisualTokens, ImageRecord]]

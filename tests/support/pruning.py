@@ -8,7 +8,6 @@ from typing import Any, ClassVar, final
 
 import torch
 from tests.support.families import END, IMAGE, LAYERS, START, VIDEO, Prompt
-from vlm_pruner.verify.shortened import types_of
 from tests.support.versions import CACHE
 from torch import Tensor
 
@@ -16,6 +15,7 @@ from vlm_pruner.engine import Session
 from vlm_pruner.methods.base import PruningMethod
 from vlm_pruner.plan import PrunePlan, Stage
 from vlm_pruner.types import Selection, Signal, VisualTokens
+from vlm_pruner.verify.shortened import types_of
 
 GENERATE = {
     "max_new_tokens": 4,

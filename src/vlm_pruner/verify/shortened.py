@@ -119,4 +119,6 @@ def _mask(model: Any, index: int, places: Tensor, like: Tensor) -> Tensor | None
         seen &= places[:, None] - places[None] < model.config.get_text_config().sliding_window
     if model.config.get_text_config()._attn_implementation == "sdpa":
         return seen[None, None]
-    return torch.zeros(seen.shape, dtype=like.dtype, device=like.device).masked_fill(~seen, torch.finfo(like.dtype).min)[None, None]
+    return torch.zeros(seen.shape, dtype=like.dtype, device=like.device).masked_fill(
+        ~seen, torch.finfo(like.dtype).min
+    )[None, None]
