@@ -19,9 +19,7 @@ __all__ = ["Way", "attention_of", "find_way", "projections", "remake", "without_
 
 _NEAR = 0.02  # of the largest key: rounding in bfloat16 stays below, another rotation is far above
 _NORMS = (
-_NORMS = (
     ("q_norm", "k_norm"), ("query_layernorm", "key_layernorm"), ("qk_norm", "qk_norm"), ("q_layernorm", "k_layernorm")
-)  # fmt: skip
 )  # fmt: skip
 
 
