@@ -270,8 +270,6 @@ ENGINE = (
            "engine/test_calls.py -k caller_asked"),
     Mutant("guidance replaces the report", "engine/generation.py", "return self.noted and (", "return False and (",
            "engine/test_calls.py -k guidance"),
-    Mutant("a way that was not found is remembered", "engine/signals.py", "        if way is None:  #",
-           "        if self.layer not in self.ways:  #", "engine/test_signals.py -k broken"),
     Mutant("nobody counts the stages", "engine/checks.py", "if len(fwd.levels) != len(sites):", "if False:",
            "engine/test_release.py -k stage"),
     Mutant("a cache that was not cut passes", "engine/checks.py", "if not layer.is_initialized:", "if False:",
