@@ -18,7 +18,7 @@ from vlm_pruner.ops.launch import Crew, at_home, interpreted
 
 __all__ = ["grow"]
 
-_ON_DEVICE = {"TILE": 64, "RIVALS": 32, "CHANNELS": 32, "WAITING": 64}
+_ON_DEVICE = {"TILE": 64, "RIVALS": 16, "CHANNELS": 16, "WAITING": 64}
 _WIDEST = 64  # tokens judged together, beyond which all pairs of them do not fit into registers
 _INTERPRETED = {"TILE": 512, "RIVALS": 2048, "CHANNELS": 256, "WAITING": 64}  # no registers to fill, calls to pay for
 
