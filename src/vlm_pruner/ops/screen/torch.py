@@ -67,6 +67,8 @@ def _largest(spread: Tensor, rounding: Tensor, count: int) -> tuple[Tensor, Tens
 def settled(features: Tensor, sure: Tensor, doubtful: Tensor, count: int) -> Tensor:
     """[count] channels, ascending: the `sure` ones and the best of the `doubtful`, which are measured again."""
     room = count - len(sure)
+    if not len(doubtful):
+        return sure
     if len(doubtful) > room:
         exact = torch.cat([_exact(features.index_select(1, part)) for part in _strips(features, doubtful)])
         doubtful = doubtful[exact.sort(descending=True, stable=True).indices[:room]]
