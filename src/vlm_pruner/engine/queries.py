@@ -18,8 +18,9 @@ from torch import Tensor, nn
 __all__ = ["Way", "attention_of", "find_way", "projections", "remake", "without_gate"]
 
 _NEAR = 0.02  # of the largest key: rounding in bfloat16 stays below, another rotation is far above
-_NORMS = (("q_norm", "k_norm"), ("query_layernorm", "key_layernorm"), ("qk_norm", "qk_norm"))
-_NORMS += (("q_layernorm", "k_layernorm"),)
+_NORMS = (
+    ("q_norm", "k_norm"), ("query_layernorm", "key_layernorm"), ("qk_norm", "qk_norm"), ("q_layernorm", "k_layernorm")
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
