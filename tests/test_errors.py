@@ -9,7 +9,7 @@ from vlm_pruner import errors
 
 def test_all_errors_have_one_root():
     classes = [c for _, c in inspect.getmembers(errors, inspect.isclass) if issubclass(c, Exception)]
-    assert len(classes) == 8
+    assert len(classes) == 9
     assert all(issubclass(c, errors.VlmPrunerError) for c in classes)
     assert {c.__name__ for c in classes} == set(errors.__all__) - {"first_line", "missing_package", "unknown_name"}
 
@@ -19,6 +19,7 @@ def test_all_errors_have_one_root():
     [
         (errors.PlanError, ValueError),
         (errors.InputError, ValueError),
+        (errors.NotFiniteError, ValueError),
         (errors.InvalidSelectionError, ValueError),
         (errors.UnsupportedModelError, TypeError),
         (errors.MissingSignalError, RuntimeError),
