@@ -6,6 +6,7 @@ the images the kept set is the same under all settings and on all backends. Meth
 one backend. Triton's kernels are left out: their interpreter would take days.
 
     python -m benchmarks.rounding              the table
+    python -m benchmarks.rounding --large      add what is measured on large images, too
     python -m benchmarks.rounding --answers    first, CDPruner's right answers on each backend and budget
 """
 
@@ -18,7 +19,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -46,18 +47,19 @@ SETTINGS: tuple[dict[str, str], ...] = (
     {"ATEN_CPU_CAPABILITY": "default"},
     {"ATEN_CPU_CAPABILITY": "avx2"},
 )
-IMAGES, SIDE, WIDTH = 1000, 10, 64
+IMAGES, FEW, SIDE, WIDTH = 1000, 300, 10, 64
+LARGE = {"vispruner": (24, 320)}  # side and width of images on which float32 made another choice of nearly every one
 EXACT = ("vlm-pruner", "vlm-pruner-plus", "divprune", "vispruner")  # of which all sets must be the same
 NOT_COMPARED = {"none", "random", "grid", "pooling"}  # look at no numbers
 
 
-def image(seed: int) -> tuple[VisualTokens, int]:
+def image(seed: int, side: int = SIDE, width: int = WIDTH) -> tuple[VisualTokens, int]:
     """Spatially correlated tokens with every signal there is, and a budget; every third in bfloat16."""
     rng = np.random.default_rng(seed)
-    n, dtype = SIDE * SIDE, torch.bfloat16 if seed % 3 == 2 else torch.float32
+    n, dtype = side * side, torch.bfloat16 if seed % 3 == 2 else torch.float32
 
-    def rows(width: int, noise: float = 0.35) -> torch.Tensor:
-        return torch.from_numpy(field(rng, SIDE, SIDE, width, noise=noise)).to(dtype)
+    def rows(channels: int, noise: float = 0.35) -> torch.Tensor:
+        return torch.from_numpy(field(rng, side, side, channels, noise=noise)).to(dtype)
 
     def text(*shape: int) -> torch.Tensor:
         return torch.from_numpy(rng.standard_normal(shape).astype(np.float32)).to(dtype)
@@ -69,12 +71,12 @@ def image(seed: int) -> tuple[VisualTokens, int]:
     def heads(keys: torch.Tensor) -> torch.Tensor:
         return keys.view(len(keys), 4, -1).transpose(0, 1).contiguous()
 
-    features = rows(WIDTH)
+    features = rows(width)
     tokens = VisualTokens(
-        features=features, keys=heads(rows(WIDTH, 0.6)), grid=(1, SIDE, SIDE),
-        text=text(6, WIDTH), text_keys=heads(text(6, WIDTH)), words=text(6, WIDTH),
+        features=features, keys=heads(rows(width, 0.6)), grid=(1, side, side),
+        text=text(6, width), text_keys=heads(text(6, width)), words=text(6, width),
         attention=attention(4, n), text_attention=attention(4, 6, n),
-        previous=features + 0.1 * rows(WIDTH), embeddings=rows(WIDTH),
+        previous=features + 0.1 * rows(width), embeddings=rows(width),
         vision=VisionSignals(
             features=rows(96), cls=text(96), keys=heads(rows(64)), cls_keys=text(4, 16),
             cls_attention=attention(4, n), attention=attention(9, n),
@@ -89,6 +91,19 @@ def names() -> list[str]:
     return sorted(set(registry()) - NOT_COMPARED)
 
 
+def choices_of_large(count: int) -> Iterator[tuple[str, str, str]]:
+    """The same of the methods in `LARGE`, which use no primitive."""
+    for name, size in LARGE.items():
+        for seed in range(count):
+            kept = create(name).select(*image(seed, *size)).index
+            yield f"{name}, {size[0]} x {size[0]} tokens", "torch", digest(kept)
+
+
+def digest(kept: torch.Tensor) -> str:
+    """A kept set in a few letters."""
+    return hashlib.sha256(kept.numpy().tobytes()).hexdigest()[:12]
+
+
 def choices(count: int) -> Iterator[tuple[str, str, str]]:
     """(method, backend, a digest of the kept set) of every image in this process."""
     there = [b for b in BACKENDS if refusal("dpp", b, torch.empty(0)) is None]
@@ -98,7 +113,7 @@ def choices(count: int) -> Iterator[tuple[str, str, str]]:
             for backend in there if uses_ops(name) else there[:1]:
                 with use_backend(backend):
                     kept = create(name).select(tokens, keep).index
-                yield name, backend, hashlib.sha256(kept.numpy().tobytes()).hexdigest()[:12]
+                yield name, backend, digest(kept)
 
 
 _USES: dict[str, bool] = {}
@@ -120,9 +135,9 @@ def uses_ops(name: str) -> bool:
     return _USES[name]
 
 
-def under(setting: dict[str, str], count: int) -> dict[str, list[tuple[str, str]]]:
+def under(setting: dict[str, str], count: int, large: Sequence[str] = ()) -> dict[str, list[tuple[str, str]]]:
     """Per method the (backend, digest) of every image, from a process under `setting`."""
-    command = [sys.executable, "-m", "benchmarks.rounding", "--choices", str(count)]
+    command = [sys.executable, "-m", "benchmarks.rounding", "--choices", str(count), *large]
     done = subprocess.run(command, env={**os.environ, **setting}, check=True, capture_output=True, text=True)
     found: dict[str, list[tuple[str, str]]] = {}
     for line in done.stdout.splitlines():
@@ -133,9 +148,10 @@ def under(setting: dict[str, str], count: int) -> dict[str, list[tuple[str, str]
 
 def same_everywhere(report: Report, count: int) -> None:
     """A row for each method: of which share of the images the kept set does not depend on who computes it."""
+    large = ["--large"] if report.options.large else []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        found = list(pool.map(lambda setting: under(setting, count), SETTINGS))
-    for name in names():
+        found = list(pool.map(lambda setting: under(setting, count, large), SETTINGS))
+    for name in found[0]:
         runs = [setting[name] for setting in found]
         backends = sorted({backend for backend, _ in runs[0]})
         sets: list[set[str]] = [set() for _ in range(count)]
@@ -143,7 +159,9 @@ def same_everywhere(report: Report, count: int) -> None:
             for i, (_, digest) in enumerate(run):
                 sets[i // len(backends)].add(digest)
         share = 100 * sum(len(s) == 1 for s in sets) / count
-        report.check(name not in EXACT or share == 100, f"{name}: {share:.1f} % of the kept sets are the same")
+        report.check(
+            name.split(",")[0] not in EXACT or share == 100, f"{name}: {share:.1f} % of the kept sets are the same"
+        )
         report.row(name, same=share, images=count, settings=len(SETTINGS), backends=len(backends))
 
 
@@ -168,7 +186,7 @@ def main(options: argparse.Namespace) -> None:
     """Measure, check, print."""
     device = prepare(options)
     if options.choices:
-        for line in choices(options.choices):
+        for line in (choices_of_large if options.large else choices)(options.choices):
             print(json.dumps(line))
         return
     report = Report("rounding", options, device)
@@ -176,13 +194,14 @@ def main(options: argparse.Namespace) -> None:
         answers(report, options.quick)
     elif (RESULTS / "rounding.json").exists():  # as they were measured
         before: list[dict[str, Any]] = json.loads((RESULTS / "rounding.json").read_text(encoding="utf-8"))["rows"]
-        report.rows += [row for row in before if "right_64" in row]
-    same_everywhere(report, 20 if options.quick else IMAGES)
+        report.rows += [row for row in before if "right_64" in row or (", " in row["name"]) != options.large]
+    same_everywhere(report, 20 if options.quick else FEW if options.large else IMAGES)
     report.finish()
 
 
 if __name__ == "__main__":
     parser = arguments(__doc__ or "")
     parser.add_argument("--answers", action="store_true", help="also run CDPruner on the embedded model")
+    parser.add_argument("--large", action="store_true", help="only the methods that are measured on large images, too")
     parser.add_argument("--choices", type=int, default=0, help="only print the choices of so many images")
     main(parser.parse_args())

@@ -128,9 +128,9 @@ def _look_for_what_is_not_finite(
     if not may_read(cosine):
         return
     with declared_sync():
-        largest = [t.keys[:, p[:1]] for t, p in zip(tokens, pivots, strict=True) if t.keys is not None]
-        traces = ~(cosine.abs() > 0).all() | ~torch.stack([key.isfinite().all() for key in largest]).all()
-        if bool(traces):
+        firsts = [t.keys[:, int(p[0])] for t, p in zip(tokens, pivots, strict=True) if t.keys is not None]
+        sums = [float(key.sum(dtype=torch.float32)) for key in firsts]
+        if not float(cosine.abs().amin()) > 0 or not all(map(math.isfinite, sums)):
             refuse_what_is_not_finite(method, tokens)
 
 

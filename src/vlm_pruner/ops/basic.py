@@ -43,7 +43,7 @@ def normalise(x: Tensor) -> Tensor:
     parts = [
         _unit(part.to(torch.float64, copy=True)) for part in torch.split(rows, max(1, _CHUNK // max(1, rows.shape[1])))
     ]
-    return torch.cat(parts).view(x.shape)
+    return (parts[0] if len(parts) == 1 else torch.cat(parts)).view(x.shape)
 
 
 def _unit(rows: Tensor) -> Tensor:

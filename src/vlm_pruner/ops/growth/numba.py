@@ -132,6 +132,9 @@ def _leaders(image, members, best, second, which):
             at3 = members[min(first + 3, last)] * stride
             m0, m1, m2, m3 = rows[at : at + q], rows[at1 : at1 + q], rows[at2 : at2 + q], rows[at3 : at3 + q]
             count = min(4, len(members) - first)
+            if count <= 2:  # as most blocks have
+                _two(image, members, begin, min(n, begin + _TOKENS), first, best, second, which)
+                continue
             for pair in range(begin, min(n, begin + _TOKENS), 2):
                 i, j = pair, min(pair + 1, n - 1)
                 x, y = rows[i * stride : i * stride + q], rows[j * stride : j * stride + q]
@@ -149,6 +152,37 @@ def _leaders(image, members, best, second, which):
                 _lead(best, second, which, i, first, count, a0, a1, a2, a3)
                 if j > i:
                     _lead(best, second, which, j, first, count, b0, b1, b2, b3)
+
+
+@compiled
+def _two(image, members, begin, end, first, best, second, which):
+    """One or two members and four tokens at a time."""
+    rows, q, stride = image[0], image[1], image[2]
+    at, at1, count = members[first] * stride, members[-1] * stride, len(members) - first
+    m0, m1 = rows[at : at + q], rows[at1 : at1 + q]
+    for four in range(begin, end, 4):
+        i, j, k, o = four, min(four + 1, end - 1), min(four + 2, end - 1), min(four + 3, end - 1)
+        x, y = rows[i * stride : i * stride + q], rows[j * stride : j * stride + q]
+        z, w = rows[k * stride : k * stride + q], rows[o * stride : o * stride + q]
+        a0, a1, a2, a3 = np.float32(0), np.float32(0), np.float32(0), np.float32(0)
+        b0, b1, b2, b3 = np.float32(0), np.float32(0), np.float32(0), np.float32(0)
+        for c in range(q):
+            a0 += m0[c] * x[c]
+            a1 += m0[c] * y[c]
+            a2 += m0[c] * z[c]
+            a3 += m0[c] * w[c]
+            b0 += m1[c] * x[c]
+            b1 += m1[c] * y[c]
+            b2 += m1[c] * z[c]
+            b3 += m1[c] * w[c]
+        none = np.float32(-np.inf)
+        _lead(best, second, which, i, first, count, a0, b0, none, none)
+        if j > i:
+            _lead(best, second, which, j, first, count, a1, b1, none, none)
+        if k > j:
+            _lead(best, second, which, k, first, count, a2, b2, none, none)
+        if o > k:
+            _lead(best, second, which, o, first, count, a3, b3, none, none)
 
 
 @compiled

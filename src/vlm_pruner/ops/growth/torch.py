@@ -62,8 +62,11 @@ class _Image:
         self.owner = np.zeros(n, np.int64)
         self.similarity = np.full(n, -np.inf)  # largest cosine to a kept token
         self.near = np.full(n, np.inf)  # squared distance to the nearest kept token
-        self.apart = np.empty((place.shape[1], block, n))  # fresh memory costs more than the arithmetic
-        axes = np.ascontiguousarray(place.numpy().T, np.float64)  # [c, n]
+        axes = np.ascontiguousarray(place.numpy().T)  # [c, n]
+        # Squares of small whole numbers have a place in float32.
+        if not (np.rint(axes) == axes).all() or np.abs(axes).max() > 1024:
+            axes = axes.astype(np.float64)
+        self.apart = np.empty((place.shape[1], block, n), axes.dtype)  # fresh memory costs more than the arithmetic
         nowhere = np.isnan(axes)
         self.placeless = bool(nowhere.any())
         # Opposite infinities: a token without a place is infinitely far from all others, whichever side it is on.

@@ -58,6 +58,8 @@ def _largest(spread, square, count, rounding, least):
         off = rounding * square[c] + least
         stays[c] = told and spread[c] - off > high
         doubtful[c] = not told or not (stays[c] or spread[c] + off < low)
+    if stays.sum() + doubtful.sum() == count:  # there is no choice
+        return np.flatnonzero(stays | doubtful), np.empty(0, np.int64)
     return np.flatnonzero(stays), np.flatnonzero(doubtful)
 
 

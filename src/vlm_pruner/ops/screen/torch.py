@@ -31,7 +31,12 @@ def screen(features: Sequence[Tensor], channels: int) -> Tensor:
 
 def unit_rows(rows: Tensor) -> Tensor:
     """[n, q] float32 rows of unit length on the grid; zero rows, and those with a NaN or infinity, become zero."""
-    return normalise(rows).nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
+    unit = normalise(rows)
+    if may_read(unit):
+        with declared_sync():
+            if bool(unit.sum().isfinite()):
+                return unit
+    return unit.nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
 
 
 def _varying(features: Tensor, channels: int) -> Tensor:
@@ -67,6 +72,8 @@ def _largest(spread: Tensor, rounding: Tensor, count: int) -> tuple[Tensor, Tens
 def settled(features: Tensor, sure: Tensor, doubtful: Tensor, count: int) -> Tensor:
     """[count] channels, ascending: the `sure` ones and the best of the `doubtful`, which are measured again."""
     room = count - len(sure)
+    if not len(doubtful):
+        return sure
     if len(doubtful) > room:
         exact = torch.cat([_exact(features.index_select(1, part)) for part in _strips(features, doubtful)])
         doubtful = doubtful[exact.sort(descending=True, stable=True).indices[:room]]
