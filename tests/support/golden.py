@@ -12,44 +12,16 @@ columns; tokens in raster order), `keep` (tokens asked for), `params` (what diff
 
 from __future__ import annotations
 
-import functools
-import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from tests.support.golden_cases import Array, Case, Cases, check_sums
 from torch import Tensor
 
-Array = NDArray[Any]
-Case = dict[str, Any]
-
-_FILE = Path(__file__).parent.parent / "golden" / "expected.json"
-
-
-@functools.cache
-def _all_cases() -> list[Case]:
-    loaded: list[Case] = json.loads(_FILE.read_text())
-    return loaded
-
-
-def methods() -> list[str]:
-    """Names that have golden cases."""
-    return sorted({c["method"] for c in _all_cases()})
-
-
-def cases(method: str) -> list[Case]:
-    """Every golden case of `method`.
-
-    Raises:
-        LookupError: there is none, which means a misspelt name: the error lists those that have cases.
-    """
-    found = [c for c in _all_cases() if c["method"] == method]
-    if not found:
-        raise LookupError(f"no golden case for {method!r}; there are {methods()}")
-    return found
+_CASES = Cases("expected.json")
+methods, cases = _CASES.methods, _CASES.of
 
 
 def case_id(case: Case) -> str:
@@ -67,9 +39,7 @@ def build(case: Case) -> dict[str, Any]:
     rng = np.random.default_rng(case["seed"])
     rows, cols = case["grid"]
     arrays = _RECIPES[case["recipe"]](rng, rows, cols, case.get("width", 320))
-    for name, expected in case["checksums"].items():
-        found = round(float(np.asarray(arrays[name], np.float64).mean()), 6)
-        assert found == expected, f"checksum of {name} is {found}, expected {expected}: other random stream"
+    check_sums(case, arrays)
     return {k: v if isinstance(v, int) else torch.from_numpy(np.ascontiguousarray(v)) for k, v in arrays.items()}
 
 

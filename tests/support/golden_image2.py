@@ -10,41 +10,17 @@ width, 3], everything else is float32.
 
 from __future__ import annotations
 
-import functools
-import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from tests.support.golden import Array, Case, field, softmax
+from tests.support.golden import field, softmax
+from tests.support.golden_cases import Array, Case, Cases, check_sums
 
-_FILE = Path(__file__).parent.parent / "golden" / "expected_image2.json"
+_CASES = Cases("expected_image2.json")
+methods, cases = _CASES.methods, _CASES.of
 _SQUARE = {"screen": 8, "plain": 8, "photo": 28}  # pixels along the side of a token
-
-
-@functools.cache
-def _all_cases() -> list[Case]:
-    loaded: list[Case] = json.loads(_FILE.read_text())
-    return loaded
-
-
-def methods() -> list[str]:
-    """Names that have golden cases."""
-    return sorted({c["method"] for c in _all_cases()})
-
-
-def cases(method: str) -> list[Case]:
-    """Every golden case of `method`.
-
-    Raises:
-        LookupError: there is none, which means a misspelt name: the error lists those that have cases.
-    """
-    found = [c for c in _all_cases() if c["method"] == method]
-    if not found:
-        raise LookupError(f"no golden case for {method!r}; there are {methods()}")
-    return found
 
 
 def build(case: Case) -> dict[str, Any]:
@@ -55,9 +31,7 @@ def build(case: Case) -> dict[str, Any]:
     """
     rng = np.random.default_rng(case["seed"])
     arrays = _RECIPES[case["recipe"]](rng, *case["grid"], case)
-    for name, expected in case["checksums"].items():
-        found = round(float(np.asarray(arrays[name], np.float64).mean()), 6)
-        assert found == expected, f"checksum of {name} is {found}, expected {expected}: other random stream"
+    check_sums(case, arrays)
     return {k: v if isinstance(v, int) else torch.from_numpy(np.ascontiguousarray(v)) for k, v in arrays.items()}
 
 

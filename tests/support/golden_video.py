@@ -11,45 +11,15 @@ method's defaults), `keep` (what the released code kept, not always the budget),
 
 from __future__ import annotations
 
-import functools
-import json
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from tests.support.golden_cases import Array, Case, Cases, check_sums
 from torch import Tensor
 
 from vlm_pruner.types import VisionSignals, VisualTokens
 
-Array = NDArray[Any]
-Case = dict[str, Any]
-
-_FILE = Path(__file__).parent.parent / "golden" / "expected_video.json"
-
-
-@functools.cache
-def _all_cases() -> list[Case]:
-    loaded: list[Case] = json.loads(_FILE.read_text())
-    return loaded
-
-
-def methods() -> list[str]:
-    """Names that have golden video cases."""
-    return sorted({c["method"] for c in _all_cases()})
-
-
-def cases(method: str) -> list[Case]:
-    """Every golden video case of `method`.
-
-    Raises:
-        LookupError: there is none, which means a misspelt name: the error lists those that have cases.
-    """
-    found = [c for c in _all_cases() if c["method"] == method]
-    if not found:
-        raise LookupError(f"no golden video case for {method!r}; there are {methods()}")
-    return found
+_CASES = Cases("expected_video.json")
+methods, cases = _CASES.methods, _CASES.of
 
 
 def case_id(case: Case) -> str:
@@ -74,9 +44,7 @@ def build(case: Case) -> VisualTokens:
         weight = np.exp(score - score.max(1, keepdims=True))
         arrays["attention"] = (weight / weight.sum(1, keepdims=True)).reshape(-1).astype(np.float32)
     assert arrays.keys() == case["checksums"].keys()
-    for name, expected in case["checksums"].items():
-        found = round(float(np.asarray(arrays[name], np.float64).mean()), 6)
-        assert found == expected, f"checksum of {name} is {found}, expected {expected}: other random stream"
+    check_sums(case, arrays)
     tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
     vision = VisionSignals(attention=tensors["attention"][None]) if "attention" in tensors else None
     return VisualTokens(tensors["features"], grid=grid, vision=vision)
