@@ -107,7 +107,7 @@ def test_a_picture_that_was_left_alone_is_named() -> None:
             assert "17 asks for more tokens" in result.stderr  # a family of fixed pictures says it beforehand
         else:
             assert ("left alone" in result.stdout) is said
-    assert "no image in the prompt: nothing to prune" in run("ask", "none", *words).stdout
+    assert "no image in the prompt: nothing to prune" in run("ask", "none", *words, "--keep", "0.5").stdout
 
 
 def test_json_says_when_with_what_and_about_which_picture() -> None:

@@ -58,6 +58,9 @@ def survivors(tokens: VisualTokens, index: torch.Tensor) -> VisualTokens:
         features=tokens.features[index],
         position=tokens.coordinates()[index],
         keys=cut(tokens.keys, 1),
+        raw_keys=cut(tokens.raw_keys, 1),
+        values=cut(tokens.values, 1),
+        rotary=cut(tokens.rotary, 1),
         attention=cut(tokens.attention, 1),
         text_attention=cut(tokens.text_attention, 2),
         previous=cut(tokens.previous, 0),
@@ -69,6 +72,7 @@ def survivors(tokens: VisualTokens, index: torch.Tensor) -> VisualTokens:
             keys=cut(vision.keys, 1),
             cls_attention=cut(vision.cls_attention, 1),
             attention=cut(vision.attention, 1),
+            cls_attentions=cut(vision.cls_attentions, 1),
         ),
     )
 

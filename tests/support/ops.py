@@ -29,11 +29,15 @@ FAST = ["torch", *READS_NOTHING, numba]
 
 @contextmanager
 def running(backend: str) -> Iterator[None]:
-    """Ops run on `backend`; "unread" is torch as on a device whose values are not to be read."""
+    """Ops run on `backend`; "unread" is torch as on a device whose values are not to be read.
+
+    Methods read nothing either where the backend is one of devices, whatever the machine of the test.
+    """
+    ops = ("growth.torch", "maxmin.torch", "pivots.torch", "screen.torch") if backend == "unread" else ()
+    methods = ("methods.base", "methods.vlm_pruner") if backend in ("unread", "triton") else ()
     with pytest.MonkeyPatch.context() as patch, use_backend("torch" if backend == "unread" else backend):
-        if backend == "unread":
-            for module in ("growth.torch", "maxmin.torch", "pivots.torch", "screen.torch"):
-                patch.setattr(importlib.import_module(f"vlm_pruner.ops.{module}"), "may_read", lambda _: False)
+        for module in (*(f"ops.{op}" for op in ops), *methods):
+            patch.setattr(importlib.import_module(f"vlm_pruner.{module}"), "may_read", lambda _: False)
         yield
 
 

@@ -187,11 +187,11 @@ def _result(
     images = tuple(one.total for one in next(iter(reports.values())).images)
     if not images:
         raise PlanError("the prompt holds no image: there is nothing to prune, and nothing to profile")
-    device = inputs["input_ids"].device
+    plan, device = list(plans.values())[1], inputs["input_ids"].device
     parameter = next(model.base_model.get_decoder().parameters())
     return ProfileResult(
         model=name,
-        method=" + ".join(dict.fromkeys(s.method.name for s in list(plans.values())[1].stages)),
+        method=" + ".join(f"{s.method.name} at layer {s.site}" for s in plan.stages),
         machine=describe_machine(device) | {"dtype": str(parameter.dtype).removeprefix("torch.")},
         shape=DecoderShape.from_config(model.config),
         text_tokens=inputs["input_ids"].shape[1] - sum(images),

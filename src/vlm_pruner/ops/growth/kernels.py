@@ -11,7 +11,7 @@ import triton.language as tl
 
 from vlm_pruner.ops.launch import meet
 
-__all__ = ["begin_with", "fits_in", "following", "order_of", "redundancy", "take_in"]
+__all__ = ["begin_with", "fits_in", "following", "hand_over", "order_of", "redundancy", "take_in"]
 
 _MEMBERS = tl.constexpr(16)  # kept tokens compared at a time, the least that a product of tiles can have
 
@@ -104,6 +104,14 @@ def take_in(
         tl.store(vectors[2] + token, near, mask=real)
     meet(arrivals, rounds + 2, ALONE)
     return rounds + 2
+
+
+@triton.jit
+def hand_over(similarity, answer, n, TILE: tl.constexpr):
+    """The running similarity in the dtype of the answer; every program copies the tiles that it wrote itself."""
+    for start in range(tl.program_id(1) * TILE, n, tl.num_programs(1) * TILE):
+        token = start + tl.arange(0, TILE)
+        tl.store(answer + token, tl.load(similarity + token, mask=token < n).to(tl.float32), mask=token < n)
 
 
 @triton.jit

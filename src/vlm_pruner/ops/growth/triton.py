@@ -12,13 +12,13 @@ import triton.language as tl
 from torch import Tensor
 
 from vlm_pruner.ops.growth import Grown, masked
-from vlm_pruner.ops.growth.kernels import begin_with, fits_in, following, order_of, redundancy, take_in
+from vlm_pruner.ops.growth.kernels import begin_with, fits_in, following, hand_over, order_of, redundancy, take_in
 from vlm_pruner.ops.growth.rule import GrowthRule
 from vlm_pruner.ops.launch import Crew, at_home, interpreted
 
 __all__ = ["grow"]
 
-_ON_DEVICE = {"TILE": 64, "RIVALS": 16, "CHANNELS": 16, "WAITING": 64}
+_ON_DEVICE = {"TILE": 64, "RIVALS": 64, "CHANNELS": 16, "WAITING": 64}
 _WIDEST = 64  # tokens judged together, beyond which all pairs of them do not fit into registers
 _INTERPRETED = {"TILE": 512, "RIVALS": 2048, "CHANNELS": 256, "WAITING": 64}  # no registers to fill, calls to pay for
 
@@ -59,15 +59,16 @@ def _one_pass(
     return size, first, rounds
 
 
-@triton.jit(do_not_specialize=["n", "keep", "width", "begin", "levels", "place_b"])
+@triton.jit(do_not_specialize=["n", "keep", "width", "begin", "levels", "place_b", "diagonal_b"])
 def _whole(
-    unit, place, slopes, pivots, rungs, order, owner, similarity, near, inside, score, ranked, slots, arrivals,
-    n, q, axes, keep, width, begin, levels, place_b, unit_b, unit_n, unit_q,
+    unit, place, diagonal, pivots, rungs, order, owner, similarity, near, answer, inside, score, ranked, slots,
+    arrivals, n, q, axes, keep, width, begin, levels, place_b, diagonal_b, unit_b, unit_n, unit_q, WEIGHT: tl.constexpr,
     FILL: tl.constexpr, RUNGS: tl.constexpr, WIDTH: tl.constexpr, WAITING: tl.constexpr,
     TILE: tl.constexpr, RIVALS: tl.constexpr, CHANNELS: tl.constexpr, SLOTS: tl.constexpr,
 ):  # fmt: skip
     b = tl.program_id(0).to(tl.int64)
-    slope = tl.load(slopes + b)
+    # As Python divides a number by a tensor. The weight is no argument: a launch would round it to float32.
+    slope = 1.0 / tl.load(diagonal + b * diagonal_b).to(tl.float64) * tl.full((), WEIGHT, tl.float64)
     image = (unit + b * unit_b, unit_n, unit_q, place + b * place_b, slope)
     vectors = (owner + b * n, similarity + b * n, near + b * n)
     sizes = (n, q, axes, keep, width)
@@ -96,6 +97,7 @@ def _whole(
         if not FILL:
             going = going & (size > before)
     take_in(image, vectors, sizes, order, first, size - first, arrivals, rounds, TILE, CHANNELS, SLOTS == 1)
+    hand_over(similarity + b * n, answer + b * n, n, TILE)
 
 
 @at_home
@@ -113,14 +115,14 @@ def grow(unit: Tensor, place: Tensor, diagonal: Tensor, pivots: Tensor, keep: in
     order, owner = (torch.empty(batch, size, dtype=torch.int64, device=device) for size in (keep, n))
     inside, ranked = (torch.empty(batch, n, dtype=torch.int32, device=device) for _ in range(2))
     similarity, near, score = (torch.empty(batch, n, dtype=torch.float64, device=device) for _ in range(3))
-    slopes = (rule.spatial_weight / diagonal.double()).contiguous()
+    answer = torch.empty(batch, n, dtype=torch.float32, device=device)
     rungs, place = masked.ladder(rule, device), place if place[0].is_contiguous() else place.contiguous()
     _whole[crew.grid](
-        unit, place, slopes, pivots.contiguous(), rungs, order, owner, similarity, near,
-        inside, score, ranked, crew.tokens, crew.arrivals,
+        unit, place, diagonal, pivots.contiguous(), rungs, order, owner, similarity, near,
+        answer, inside, score, ranked, crew.tokens, crew.arrivals,
         n, q, place.shape[2], keep, rule.token_batch, pivots.shape[1], len(rungs),
-        place.stride(0), *unit.stride(),
+        place.stride(0), diagonal.stride(0), *unit.stride(), WEIGHT=float(rule.spatial_weight),
         FILL=rule.fill, RUNGS=triton.next_power_of_2(len(rungs)),
         WIDTH=triton.next_power_of_2(max(16, rule.token_batch)), **blocks, **crew.options,
     )  # fmt: skip
-    return Grown(order, owner, similarity.float())
+    return Grown(order, owner, answer)
