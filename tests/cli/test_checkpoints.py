@@ -65,8 +65,8 @@ def test_every_method_runs_or_has_a_reason(name: str, dtype: str) -> None:
 
 
 OF_THE_TOWER = {  # methods that read what the tower of such a model does not offer
-    "apet", "cls-attention", "fastvid", "flashvid", "hiprune", "holitom", "holov", "mmr", "mmtok", "pivoted-qr", "prumerge",
-    "prumerge-plus", "scope", "star-pro", "visionzip", "vispruner", "vscan",
+    "apet", "cls-attention", "fastvid", "flashvid", "hiprune", "holitom", "holov", "mmr", "mmtok", "pivoted-qr",
+    "prumerge", "prumerge-plus", "scope", "star-pro", "visionzip", "vispruner", "vscan",
 }  # fmt: skip
 
 
