@@ -10,13 +10,14 @@ import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageOps
 
-__all__ = ["as_shown", "notes_of", "with_notes"]
+__all__ = ["as_shown", "called", "notes_of", "with_notes"]
 
 STRIP = 2_000_000  # pixels that are converted at a time
 DEPTHS = (8, 10, 12, 16, 24, 31, 32)  # bits of integer samples; 14 would make dark pictures of 16 bits bright
@@ -27,6 +28,12 @@ _PHOTOMETRIC, _BITS, _FORMAT = 262, 258, 339  # TIFF
 _LOWEST, _HIGHEST = (340, 280), (341, 281)  # TIFF: S(Min|Max)SampleValue, (Min|Max)SampleValue
 
 Values = NDArray[Any]
+
+
+def called(image: Image.Image) -> str:
+    """How a message speaks of a picture: "'cup.png' (600 x 400 pixels)", without a name where it comes from no file."""
+    size, name = f"{image.width} x {image.height} pixels", image.info.get("name") or getattr(image, "filename", "")
+    return f"{Path(name).name!r} ({size})" if name else f"the picture of {size}"
 
 
 def notes_of(image: Image.Image) -> tuple[str, ...]:

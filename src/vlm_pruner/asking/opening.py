@@ -19,12 +19,14 @@ from PIL.ImageFile import ImageFile
 from vlm_pruner.asking.colours import as_shown, with_notes
 from vlm_pruner.errors import InputError
 
-__all__ = ["DEMO_IMAGE", "check_size", "open_image"]
+__all__ = ["DEMO_IMAGE", "MAX_PIXELS", "check_size", "open_image"]
 
 DEMO_IMAGE = "demo"
 """The name of the image inside the package, where no file is called that (a folder may be)."""
 
 MAX_PIXELS = 64_000_000
+MAX_SIDE = 65_535  # pixels, as of JPEG: resizing makes the target's width times the height of a longer one
+READ_PIXELS = 24_000_000  # of a larger picture: processors take more than 30 bytes for each pixel, and send fewer on
 
 _ALONE = threading.RLock()  # Python's warnings and the standard error stream are the whole process's
 _LIBTIFF = re.compile(r"^(\S*\.tiff?|\S*TIFF\w*|\w+(Decode|Lib|Setup|Pre|Post)\w*): ", re.IGNORECASE)
@@ -33,23 +35,26 @@ _LIBTIFF = re.compile(r"^(\S*\.tiff?|\S*TIFF\w*|\w+(Decode|Lib|Setup|Pre|Post)\w
 def open_image(path: str | Path) -> Image.Image:
     """The first frame of an image file as `as_shown` has it; "demo" is the image that comes with the package.
 
-    What a person should know of it (further frames, warnings of the decoder, a range that was guessed) are its
-    `notes_of`.
+    One of more than 24 megapixels is brought to that size. What a person should know of a picture (this, further
+    frames, warnings of the decoder, a range that was guessed) are its `notes_of`.
 
     Raises:
-        InputError: no such file, not an image, a damaged one, or one of more than 64 megapixels.
+        InputError: no such file, not an image, a damaged one, or one that `check_size` refuses.
     """
     file = _existing(path)
     said: list[str] = []
     try:
         with _gathered(file, said), Image.open(file) as image:
             check_size(image)
-            key = _key(image)
+            size, key = image.size, _key(image)
+            if image.format == "JPEG2000" and size[0] * size[1] > READ_PIXELS:
+                image.reduce = 1  # its decoder takes 16 bytes a pixel, but can leave every other one out
             image.load()
             shown = as_shown(image, key)
             if shown is image:  # a plain picture in the place of the file
                 shown = image.convert("RGB")
             frames = _frames(image)
+            shown = _within(shown)
     except InputError:
         raise
     except Image.DecompressionBombError as error:
@@ -57,19 +62,35 @@ def open_image(path: str | Path) -> Image.Image:
     except Exception as error:  # Pillow's readers raise whatever their formats do: OSError, SyntaxError, struct.error
         more = f" ({'; '.join(said)})" if said else ""
         raise InputError(f"{str(path)!r} is not a readable image: {error}{more}") from error
+    shown.info["name"] = file.name
     notes = [f"it holds {frames} frames: the first one is shown"] if frames > 1 else []
+    if max(size) > max(shown.size):
+        notes.append(f"it has {size[0] * size[1] / 1e6:.0f} megapixels: it is read at {shown.width} x {shown.height}")
     return with_notes(shown, *notes, *([f"its decoder warns: {'; '.join(said)}"] if said else []))
 
 
 def check_size(image: Image.Image) -> None:
-    """Refuse an image that would take gigabytes to decode.
+    """Refuse an image that would take gigabytes to decode or to resize.
 
     Raises:
-        InputError: more than 64 megapixels.
+        InputError: more than 64 megapixels, or a side of more than 65,535 pixels.
     """
     if image.width * image.height > MAX_PIXELS:
         megapixels = image.width * image.height / 1e6
         raise InputError(f"the image has {image.width} x {image.height} = {megapixels:.0f} megapixels; {_LIMIT}")
+    if max(image.size) > MAX_SIDE:
+        raise InputError(f"the image has a side of {max(image.size)} pixels; at most {MAX_SIDE} are read")
+
+
+def _within(image: Image.Image) -> Image.Image:
+    """A picture of at most `READ_PIXELS`, its notes kept."""
+    share = (READ_PIXELS / (image.width * image.height)) ** 0.5
+    if share >= 1:
+        return image
+    size = (max(1, int(image.width * share)), max(1, int(image.height * share)))
+    smaller = image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3)
+    smaller.info.update(image.info)
+    return smaller
 
 
 _LIMIT = f"at most {MAX_PIXELS / 1e6:.0f} are read"

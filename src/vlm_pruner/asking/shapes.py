@@ -7,6 +7,7 @@ from typing import Any
 
 from PIL import Image
 
+from vlm_pruner.asking.colours import called
 from vlm_pruner.asking.opening import MAX_PIXELS, check_size
 from vlm_pruner.errors import InputError, first_line
 
@@ -26,7 +27,7 @@ def check_shape(processor: Any, image: Image.Image) -> None:
     width, height = _grown(getattr(processor, "image_processor", processor), image.width, image.height)
     if width * height > MAX_PIXELS:
         raise InputError(
-            f"the image of {image.width} x {image.height} is too thin for this model: its processor makes "
+            f"{called(image)} is too thin for this model: its processor makes "
             f"{width} x {height} = {width * height / 1e6:.0f} megapixels of it; at most {MAX_PIXELS / 1e6:.0f} are read"
         )
 
@@ -38,6 +39,9 @@ def _grown(facts: Any, width: int, height: int) -> tuple[int, int]:
         return width, height
     square = max(width, height)
     if getattr(facts, "do_pad", None) and getattr(facts, "do_center_crop", None):
+        return square, square
+    extreme = getattr(facts, "_is_extreme_aspect", None)  # Step 3.7 pads these alone
+    if extreme is not None and extreme(width, height):
         return square, square
     if not getattr(facts, "do_resize", True) or set(size) != {"shortest_edge"}:
         return width, height
@@ -58,9 +62,7 @@ def refusal(processor: Any, images: Sequence[Image.Image], error: Exception) -> 
             longest = _numbers(getattr(facts, "size", None)).get("longest_edge")
             thin = longest is not None and max(image.size) > longest * min(image.size)
             why = f"one side may be at most {longest} times as long as the other" if thin else first_line(own)
-            return InputError(
-                f"the processor of this model refuses a picture of {image.width} x {image.height} pixels: {why}"
-            )
+            return InputError(f"the processor of this model refuses {called(image)}: {why}")
     what = "a question with a picture" if images else "a question without a picture"
     return InputError(f"the processor of this model refuses {what}: {first_line(error)}")
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from vlm_pruner.types import Selection
 from vlm_pruner.viz.geometry import Layout
 from vlm_pruner.viz.palette import order_colour
+from vlm_pruner.viz.squares import picture_layout
 
 __all__ = ["Pruned", "selection_html", "session_html"]
 
@@ -19,6 +20,10 @@ CELL = 9  # pixels
 
 class Pruned(Protocol):
     """What is drawn of one image: the engine's `ImageRecord`, or anything like it."""
+
+    @property
+    def modality(self) -> str:
+        """ "image" or "video"."""
 
     @property
     def grid(self) -> tuple[int, int, int]:
@@ -71,7 +76,9 @@ def _figure(number: int, image: Pruned) -> str:
     if image.selection is None:
         return f"<p>{escape(caption)}</p>"
     rows, columns = image.grid[1:]
-    layout = Layout.of((columns * CELL, rows * CELL), image.grid, image.position)
+    size = columns * CELL, rows * CELL
+    tiles = image.modality != "video" and image.grid[0] > 1  # where they lie on the picture is not known here
+    layout = picture_layout(None, size, [image]) if tiles else Layout.of(size, image.grid, image.position)
     coloured = _coloured(image.selection)
     maps = []
     for which, panel in enumerate(layout.panels):

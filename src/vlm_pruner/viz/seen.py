@@ -73,10 +73,9 @@ def seen_windows(see: See, size: tuple[int, int]) -> list[Window] | None:
     Returns:
         None where the pixels are no pictures: patches in a list, or words of a codebook.
     """
-    black, white, coded = (
-        _pictures(see(image))
-        for image in (Image.new("RGB", size), Image.new("RGB", size, (255, 255, 255)), _code(size))
-    )
+    black = _pictures(see(Image.new("RGB", size)))
+    white = _pictures(see(Image.new("RGB", size, (255, 255, 255))))
+    coded = _pictures(see(_code(size)))
     if black is None or white is None or coded is None:
         return None
     found = [_window(*three, size) for three in zip(black, white, coded, strict=True)]
@@ -85,11 +84,9 @@ def seen_windows(see: See, size: tuple[int, int]) -> list[Window] | None:
 
 def _code(size: tuple[int, int]) -> Image.Image:
     """Red grows from left to right, green from top to bottom, both from 0 to 255."""
-    width, height = size
-    code = np.full((height, width, 3), 255, np.uint8)
-    code[..., 0] = np.linspace(0, 255, width).round()[None, :]
-    code[..., 1] = np.linspace(0, 255, height).round()[:, None]
-    return Image.fromarray(code)
+    across, down = (np.linspace(0, 255, length).round().astype(np.uint8) for length in size)
+    red, green = (Image.fromarray(line).resize(size, Image.Resampling.NEAREST) for line in (across[None], down[:, None]))
+    return Image.merge("RGB", (red, green, Image.new("L", size, 255)))
 
 
 def _pictures(pixels: Sequence[Any]) -> list[Values] | None:
