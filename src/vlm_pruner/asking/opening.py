@@ -25,8 +25,9 @@ DEMO_IMAGE = "demo"
 """The name of the image inside the package, where no file is called that (a folder may be)."""
 
 MAX_PIXELS = 64_000_000
+MAX_WEBP = 48_000_000  # its decoder holds four times the picture
 MAX_SIDE = 65_535  # pixels, as of JPEG: resizing makes the target's width times the height of a longer one
-READ_PIXELS = 24_000_000  # of a larger picture: processors take more than 30 bytes for each pixel, and send fewer on
+READ_PIXELS = 26_000_000  # of a larger picture: processors take more than 30 bytes for each pixel, and send fewer on
 
 _ALONE = threading.RLock()  # Python's warnings and the standard error stream are the whole process's
 _LIBTIFF = re.compile(r"^(\S*\.tiff?|\S*TIFF\w*|\w+(Decode|Lib|Setup|Pre|Post)\w*): ", re.IGNORECASE)
@@ -35,7 +36,7 @@ _LIBTIFF = re.compile(r"^(\S*\.tiff?|\S*TIFF\w*|\w+(Decode|Lib|Setup|Pre|Post)\w
 def open_image(path: str | Path) -> Image.Image:
     """The first frame of an image file as `as_shown` has it; "demo" is the image that comes with the package.
 
-    One of more than 24 megapixels is brought to that size. What a person should know of a picture (this, further
+    One of more than 26 megapixels is brought to that size. What a person should know of a picture (this, further
     frames, warnings of the decoder, a range that was guessed) are its `notes_of`.
 
     Raises:
@@ -47,14 +48,13 @@ def open_image(path: str | Path) -> Image.Image:
         with _gathered(file, said), Image.open(file) as image:
             check_size(image)
             size, key = image.size, _key(image)
-            if image.format == "JPEG2000" and size[0] * size[1] > READ_PIXELS:
-                image.reduce = 1  # its decoder takes 16 bytes a pixel, but can leave every other one out
+            if size[0] * size[1] > 2 * READ_PIXELS:
+                _halve(image)
             image.load()
-            shown = as_shown(image, key)
+            shown = _within(as_shown(image, key))
             if shown is image:  # a plain picture in the place of the file
                 shown = image.convert("RGB")
             frames = _frames(image)
-            shown = _within(shown)
     except InputError:
         raise
     except Image.DecompressionBombError as error:
@@ -73,13 +73,22 @@ def check_size(image: Image.Image) -> None:
     """Refuse an image that would take gigabytes to decode or to resize.
 
     Raises:
-        InputError: more than 64 megapixels, or a side of more than 65,535 pixels.
+        InputError: more than 64 megapixels (48 of a WebP file), or a side of more than 65,535 pixels.
     """
-    if image.width * image.height > MAX_PIXELS:
+    webp = image.format == "WEBP"
+    if image.width * image.height > (MAX_WEBP if webp else MAX_PIXELS):
         megapixels = image.width * image.height / 1e6
-        raise InputError(f"the image has {image.width} x {image.height} = {megapixels:.0f} megapixels; {_LIMIT}")
+        read = f"at most {MAX_WEBP / 1e6:.0f} are read of WebP" if webp else _LIMIT
+        raise InputError(f"the image has {image.width} x {image.height} = {megapixels:.0f} megapixels; {read}")
     if max(image.size) > MAX_SIDE:
         raise InputError(f"the image has a side of {max(image.size)} pixels; at most {MAX_SIDE} are read")
+
+
+def _halve(image: ImageFile) -> None:
+    """Have a file decoded at half its size where its decoder can, which otherwise takes up to 16 bytes for a pixel."""
+    if image.format == "JPEG2000":
+        image.reduce = 1  # type: ignore[method-assign, assignment]
+    image.draft(image.mode, (image.width // 2, image.height // 2))
 
 
 def _within(image: Image.Image) -> Image.Image:
@@ -88,9 +97,7 @@ def _within(image: Image.Image) -> Image.Image:
     if share >= 1:
         return image
     size = (max(1, int(image.width * share)), max(1, int(image.height * share)))
-    smaller = image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3)
-    smaller.info.update(image.info)
-    return smaller
+    return image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3)
 
 
 _LIMIT = f"at most {MAX_PIXELS / 1e6:.0f} are read"
