@@ -11,7 +11,7 @@ from PIL import Image
 __all__ = ["THIN", "gradient", "write_pictures"]
 
 THIN = (1000, 4000, 12000)
-"""Heights of pictures that are one pixel wide: a processor that brings the shorter side to 336 makes gigabytes of them."""
+"""Heights of pictures one pixel wide: a processor that brings the shorter side to 336 makes gigabytes of them."""
 
 Shown = NDArray[np.uint8]  # [h, w, 3]
 

@@ -85,7 +85,8 @@ def seen_windows(see: See, size: tuple[int, int]) -> list[Window] | None:
 def _code(size: tuple[int, int]) -> Image.Image:
     """Red grows from left to right, green from top to bottom, both from 0 to 255."""
     across, down = (np.linspace(0, 255, length).round().astype(np.uint8) for length in size)
-    red, green = (Image.fromarray(line).resize(size, Image.Resampling.NEAREST) for line in (across[None], down[:, None]))
+    red = Image.fromarray(across[None, :]).resize(size, Image.Resampling.NEAREST)
+    green = Image.fromarray(down[:, None]).resize(size, Image.Resampling.NEAREST)
     return Image.merge("RGB", (red, green, Image.new("L", size, 255)))
 
 
