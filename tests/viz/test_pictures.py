@@ -63,6 +63,20 @@ def test_numbers_cover_nothing_that_was_kept(image, kept):
         assert not changed[y * 100 : y * 100 + 100, x * 100 : x * 100 + 100].any()
 
 
+@pytest.mark.parametrize(("rows", "columns"), [(12, 2), (2, 12)])
+@pytest.mark.parametrize("kept", [(2, 8, 13), (0, 23), (4, 6, 9, 11)])
+def test_numbers_of_oblong_cells_cover_nothing_that_was_kept_either(image, rows, columns, kept):
+    """They were as large as a cell is wide, and reached over several low ones."""
+    layout = Layout.of(image.size, (1, rows, columns))
+    with_, without = (overlay_panels(image, layout, chosen(*kept), width=480, numbers=n)[0] for n in (True, False))
+    changed = np.asarray(ImageChops.difference(with_, without)).any(-1)
+    assert changed.any()
+    high, wide = 480 // rows, 480 // columns
+    for token in kept:
+        y, x = divmod(token, columns)
+        assert not changed[y * high : (y + 1) * high, x * wide : (x + 1) * wide].any()
+
+
 def test_what_the_processor_cuts_off_is_struck_out(image):
     layout = Layout.of(image.size, (1, 4, 4), window=Window(100, 0, 300, 400))
     everything = Selection(torch.arange(16))

@@ -29,6 +29,11 @@ class Panel(NamedTuple):
     window: Window  # where its rows and columns lie on that image
     shown: bool = True  # False: where they lie is not known, and the image is left out
 
+    @property
+    def side(self) -> float:
+        """The shorter side of a cell, pixels of that image."""
+        return min(self.window.width / self.columns, self.window.height / self.rows)
+
 
 @dataclass(frozen=True)
 class Layout:

@@ -105,7 +105,7 @@ def _panel(
         on_veil.rectangle((left, top, right, bottom), fill=120)
     page = Image.composite(tint, Image.blend(page, picture, 0.5), veil)
     draw = ImageDraw.Draw(page)
-    side = panel.window.width / panel.columns * scale
+    side = panel.side * scale
     _borders(draw, layout, number, selection, boxes)
     size, joined = label_size(side, len(selection)), _joined(layout, selection, tokens)
     for t, box in boxes.items():

@@ -95,7 +95,7 @@ def _panel(
         stencil.rectangle(box, fill=255)
     page = Image.composite(picture, dimmed(picture), mask)
     draw = ImageDraw.Draw(page)
-    side = panel.window.width / panel.columns * scale
+    side = panel.side * scale
     for token, box in boxes.items():
         draw.rectangle(box, outline=colours[token], width=_frame(side))
     mark_window(page, panel.window, scale)

@@ -58,7 +58,7 @@ def _panel(image: Image.Image, layout: Layout, number: int, rank: dict[int, int]
         holes.append(f"<rect {place}{mark}/>")
         frames.append(f'<rect {place}{mark} stroke="{_css(colour)}"/>')
     wide, high = picture.size
-    stroke = max(1.0, panel.window.width / panel.columns * scale / 14)
+    stroke = max(1.0, panel.side * scale / 14)
     return (
         f'<svg viewBox="0 0 {wide} {high}" aria-hidden="true">'
         f'<image href="{data_uri(dim, width=WIDTH, quality=72)}" width="{wide}" height="{high}"/>'
