@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image, ImageCms, TiffImagePlugin
+from tests.support.profiles import grey_profile
 
 from vlm_pruner.asking import as_shown, notes_of, open_image
 from vlm_pruner.errors import InputError
@@ -43,13 +44,29 @@ def mode(name: str) -> Image.Image:
     return colour.convert(name) if name in ("RGB", "CMYK") else grey.convert(name)
 
 
-def deep(image: np.ndarray, kind: str, **options: object) -> Callable[[Path], None]:
-    """Writes samples of 16 bits."""
-    return lambda path: pyvips.Image.new_from_array(image).copy(interpretation=kind).write_to_file(str(path), **options)
+def deep(image: np.ndarray, kind: str, profile: bytes = b"", **options: object) -> Callable[[Path], None]:
+    """Writes samples of a depth that Pillow does not write."""
+
+    def write(path: Path) -> None:
+        made = pyvips.Image.new_from_array(image).copy(interpretation=kind)
+        if profile:
+            made.set_type(pyvips.GValue.blob_type, "icc-profile-data", profile)
+        made.write_to_file(str(path), **options)
+
+    return write
 
 
-def profiled(name: str, profile: str) -> Callable[[Path], None]:
-    return lambda path: mode(name).save(path, icc_profile=pyvips.Image.profile_load(profile))
+def profiled(name: str, profile: bytes, **options: object) -> Callable[[Path], None]:
+    return lambda path: mode(name).save(path, icc_profile=profile, **options)
+
+
+def palette(colours: int, **options: object) -> Callable[[Path], None]:
+    return lambda path: Image.fromarray(RGB).quantize(colours).save(path, **options)
+
+
+P3, CMYK, SRGB = (bytes(pyvips.Image.profile_load(name)) for name in ("p3", "cmyk", "srgb"))
+LINEAR = grey_profile(1.0)
+STEPS = {1: (GREY > 99) * np.uint8(255), 2: GREY // 64 * np.uint8(85), 4: GREY // 16 * np.uint8(17)}
 
 
 FILES: dict[str, Callable[[Path], None]] = {
@@ -80,12 +97,35 @@ FILES: dict[str, Callable[[Path], None]] = {
     "rgb16.tif": deep(RGB * WIDE, "rgb16"),
     "rgba16.png": deep(np.dstack([RGB, ALPHA]) * WIDE, "rgb16"),
     "rgba16.tif": deep(np.dstack([RGB, ALPHA]) * WIDE, "rgb16"),
-    "p3.png": profiled("RGB", "p3"),
-    "p3alpha.png": profiled("RGBA", "p3"),
-    "p3.jpg": profiled("RGB", "p3"),
-    "p3.tiff": profiled("RGB", "p3"),
-    "cmyk.tiff": profiled("CMYK", "cmyk"),
-    "cmyk.jpg": profiled("CMYK", "cmyk"),
+    "greyalpha8.tif": deep(np.dstack([GREY, ALPHA]), "b-w"),
+    "premultiplied.tif": deep(np.dstack([RGB, ALPHA]), "srgb", premultiply=True),
+    "inside.tif": deep(RGB, "srgb", compression="jpeg", Q=95),
+    "lossy.webp": lambda path: mode("RGBA").save(path, quality=95),
+    "bitkey.png": lambda path: mode("1").save(path, transparency=1),
+    **{
+        f"grey{bits}.{ending}": deep(steps[..., None], "b-w", bitdepth=bits)
+        for bits, steps in STEPS.items()
+        for ending in ("png", "tif")
+    },
+    "palette1.png": palette(2, bits=1, transparency=0),
+    "palette2.png": palette(4, bits=2, transparency=bytes([0, 99, 255, 255])),
+    "palette4.png": palette(16, bits=4, transparency=2),
+    **{f"p3.{ending}": profiled("RGB", P3) for ending in ("png", "jpg", "tiff")},
+    "p3.webp": profiled("RGB", P3, lossless=True),
+    "p3alpha.png": profiled("RGBA", P3),
+    "p3palette.png": profiled("P", P3),
+    "p3entry.png": profiled("P", P3, transparency=3),
+    "p3deep.png": deep(RGB * WIDE, "rgb16", P3),
+    "p3deep.tif": deep(RGB * WIDE, "rgb16", P3),
+    "p3deepalpha.png": deep(np.dstack([RGB, ALPHA]) * WIDE, "rgb16", P3),
+    "srgb.png": profiled("RGB", SRGB),
+    "cmyk.tiff": profiled("CMYK", CMYK),
+    "cmyk.jpg": profiled("CMYK", CMYK),
+    "linear.png": profiled("L", LINEAR),
+    "linear.jpg": profiled("L", LINEAR),
+    "linearalpha.png": profiled("LA", LINEAR),
+    "linear16.png": deep((GREY * WIDE)[..., None], "grey16", LINEAR),
+    "linear16.tif": deep((GREY * WIDE)[..., None], "grey16", LINEAR),
 }
 
 
@@ -138,6 +178,12 @@ def test_negative_samples_and_no_numbers_are_shown_too() -> None:
     shown = np.asarray(as_shown(Image.fromarray(values)))[..., 0].flatten()
     assert (shown[0], shown[-1]) == (0, 255)
     assert (np.diff(shown[1:].astype(int)) >= 0).all()
+
+
+def test_lab_is_shown_in_its_colours(tmp_path: Path) -> None:
+    srgb, lab = ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")
+    ImageCms.profileToProfile(Image.fromarray(RGB), srgb, lab, outputMode="LAB").save(tmp_path / "lab.tiff")
+    assert np.abs(np.asarray(open_image(tmp_path / "lab.tiff")).astype(int) - RGB).mean() <= 2
 
 
 def test_cmyk_without_a_profile_is_shown_as_in_browsers(tmp_path: Path) -> None:
