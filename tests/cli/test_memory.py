@@ -38,7 +38,7 @@ FILES: dict[str, Callable[[Path], None]] = {
     "clear.png": plain("RGBA"),
     "deep.png": deep,
     "float.tiff": plain("F", compression="tiff_adobe_deflate"),
-    "printed.jpg": plain("CMYK", progressive=True, quality=5),
+    "progressive.jpg": plain("RGB", progressive=True, quality=30),
     "wavelet.jp2": plain("RGB"),
     "turned.png": lambda path: plain("RGB", exif=turned())(path),
     "animation.webp": animation,
