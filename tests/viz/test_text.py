@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw, features
 
 from vlm_pruner.types import Selection
 from vlm_pruner.viz import Layout, overlay
@@ -41,6 +42,19 @@ def test_no_sign_is_ever_a_box(text):
         ((face, part),) = words._runs(sign)
         mask, box = (words._face(face, 20).getmask(one) for one in (part, words._NOWHERE))
         assert (mask.size, bytes(mask)) != (box.size, bytes(box))
+
+
+@pytest.mark.skipif(not features.check("raqm"), reason="without it no letters from right to left are drawn")
+def test_a_line_that_begins_with_arabic_still_runs_from_left_to_right():
+    """The words behind the question stood before it."""
+    if not words._shown("م"):
+        pytest.skip("this system has no Arabic letters")
+    ends = []
+    for line in ("ما هذا", "ما هذا Answer WWWW"):
+        page = Image.new("RGB", (600, 40), (255, 255, 255))
+        words.write(ImageDraw.Draw(page), (0, 0), line, 20, (0, 0, 0))
+        ends.append(np.asarray(page)[:, : int(length("ما هذا", 20)) - 4])
+    assert np.array_equal(*ends), "the question stands at the left, the answer behind it"
 
 
 def test_lines_fit_and_a_cut_is_marked():

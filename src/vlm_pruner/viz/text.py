@@ -97,8 +97,13 @@ def write(
     for face, part in _runs(text):
         own = _face(face, size)
         place = (x, y + ascent - _rise(own, size))  # all on one line
-        draw.text(place, part, font=own, fill=fill, stroke_width=0.4 if bold else 0)
+        draw.text(place, part, font=own, fill=fill, stroke_width=0.4 if bold else 0, direction=_direction())
         x += own.getlength(part)
+
+
+def _direction() -> str | None:
+    """Lines are ours and run from left to right, whatever the question in them begins with."""
+    return "ltr" if features.check("raqm") else None
 
 
 def _rise(face: Face, size: int) -> float:
