@@ -47,7 +47,7 @@ def subject_named(
         question: what it is asked. A shape reads 60 random tokens and a random image.
         device: as for `asking.open_model`.
         dtype: likewise; "auto" of a shape is bfloat16 on a GPU, float32 elsewhere.
-        tell: told, before random weights are allocated, how many bytes they take.
+        tell: told, before random weights are allocated, how many bytes they take, and what to know of the picture.
 
     Raises:
         InputError: no such model or device; weights that do not fit the memory; tokens that no number of images has.
@@ -57,11 +57,12 @@ def subject_named(
             raise InputError(f"{name} is a shape with random weights: it reads a random image, not {str(image)!r}")
         return _random(name, tokens, device, dtype, tell)
 
-    from vlm_pruner.asking import DEMO_IMAGE, EMBEDDED, open_image, open_model
+    from vlm_pruner.asking import DEMO_IMAGE, EMBEDDED, notes_of, open_image, open_model
 
     if name != EMBEDDED and "/" not in name and not Path(name).exists():
         raise InputError(unknown_name("model", name, [EMBEDDED, *SHAPES]) + ", a checkpoint folder, or a hub id")
     picture = open_image(image or DEMO_IMAGE)
+    tell("; ".join(f"{image}: {said}" for said in notes_of(picture)))
     loaded = open_model(name, device=device, dtype=dtype)
     one = loaded.inputs(question, picture)
     config = loaded.model.base_model.config

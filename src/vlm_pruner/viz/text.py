@@ -97,13 +97,14 @@ def write(
     for face, part in _runs(text):
         own = _face(face, size)
         place = (x, y + ascent - _rise(own, size))  # all on one line
-        draw.text(place, part, font=own, fill=fill, stroke_width=0.4 if bold else 0, direction=_direction())
+        draw.text(place, part, font=own, fill=fill, stroke_width=0.4 if bold else 0, direction=_direction(own))
         x += own.getlength(part)
 
 
-def _direction() -> str | None:
+def _direction(face: Face) -> str | None:
     """Lines are ours and run from left to right, whatever the question in them begins with."""
-    return "ltr" if features.check("raqm") else None
+    orders = isinstance(face, ImageFont.FreeTypeFont) and face.layout_engine == ImageFont.Layout.RAQM
+    return "ltr" if orders else None
 
 
 def _rise(face: Face, size: int) -> float:
