@@ -99,7 +99,7 @@ def test_a_shape_at_the_limit_is_answered() -> None:
 
 @needs_torchvision[0]
 @needs_torchvision[1]
-@pytest.mark.thorough
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PROCESSORS)
 def test_no_stock_processor_makes_a_gigabyte_of_a_shape(name: str) -> None:
     """With the settings that it has by default; each shape in a process of its own."""

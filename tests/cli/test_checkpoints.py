@@ -85,7 +85,7 @@ def test_a_report_is_written(name: str, dtype: str, cup: Path, tmp_path: Path) -
     assert text.count("not run: ") == result.stdout.count("not run: ")
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILIES)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_report_has_every_method_or_its_reason(name: str, dtype: str, cup: Path, tmp_path: Path) -> None:

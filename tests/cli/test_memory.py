@@ -69,7 +69,7 @@ CASES += [(door, name) for door in ("report", "profile", "page") for name in ("p
 CASES += [("page", "animation.webp")]
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 @pytest.mark.parametrize(("door", "name"), CASES)
 def test_no_small_file_takes_a_gigabyte_more(door: str, name: str, tmp_path: Path) -> None:
     """The largest picture took 1.6 GB more: the overlay asked the processor about pictures just as large."""
