@@ -10,6 +10,8 @@ from tests.support.families import tiny
 
 from vlm_pruner.engine import choose, follow
 from vlm_pruner.engine.rows import gather_rows
+from vlm_pruner.errors import PlanError
+from vlm_pruner.plan import PrunePlan
 from vlm_pruner.verify import Verification, verify
 
 
@@ -85,3 +87,23 @@ def test_what_is_left_on_the_model_is_found(monkeypatch: pytest.MonkeyPatch) -> 
     assert not found.kept
     assert found.checks[-1].kept is False
     assert found.checks[-1].note.startswith("changed: model")
+
+
+def test_where_nothing_is_pruned_nothing_is_proved() -> None:
+    """Pictures of fewer tokens than a plan prunes by itself made the reference agree with everything."""
+    family, model = tiny("llava")
+    found = verify(
+        model, *(family.inputs([family.prompt(n, 0, tail=n)], model.dtype) for n in (6, 9)), keep=0.4, new_tokens=2
+    )
+    assert [check.kept for check in found.checks] == [True, None, None, True, True]
+    assert found.checks[1].note == "nothing was pruned"
+    found = verified("qwen2_5_vl", layer=0)
+    assert all(check.kept for check in found.checks)
+
+
+def test_repacked_positions_are_refused() -> None:
+    family, model = tiny("llava")
+    plan = PrunePlan.of("grid", 4, num_layers=5, positions="repacked")
+    inputs = family.inputs([family.prompt(6, 1)], model.dtype)
+    with pytest.raises(PlanError, match="cannot be checked"):
+        verify(model, inputs, inputs, method=plan, keep=None)

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from vlm_pruner.errors import BackendUnavailableError, InputError, first_line, missing_package, unknown_name
+from vlm_pruner.errors import BackendUnavailableError, InputError, first_line, missing_package
 
 __all__ = ["ATTENTION", "DTYPES", "QUANTIZE", "Loading", "open_device"]
 
@@ -51,7 +51,7 @@ class Loading:
             ("quantisation", self.quantize, QUANTIZE),
         ):
             if value is not None and value not in known:
-                raise InputError(unknown_name(name, value, known))
+                raise InputError(f"unknown {name} {value!r}; known: {', '.join(known)}")
         if self.device_map is not None and self.device != "auto":
             raise InputError(f"device {self.device!r} and device map {self.device_map!r} exclude each other")
 
