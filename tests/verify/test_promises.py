@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.support.families import tiny
+from tests.support.families import FAMILIES, tiny
 
 from vlm_pruner.engine import choose, follow
 from vlm_pruner.engine.rows import gather_rows
@@ -97,7 +97,7 @@ def test_where_nothing_is_pruned_nothing_is_proved() -> None:
     )
     assert [check.kept for check in found.checks] == [True, None, None, True, True]
     assert found.checks[1].note == "nothing was pruned"
-    found = verified("qwen2_5_vl", layer=0)
+    found = verified("qwen2_5_vl", layer=1)
     assert all(check.kept for check in found.checks)
 
 
@@ -107,3 +107,14 @@ def test_repacked_positions_are_refused() -> None:
     inputs = family.inputs([family.prompt(6, 1)], model.dtype)
     with pytest.raises(PlanError, match="cannot be checked"):
         verify(model, inputs, inputs, method=plan, keep=None)
+
+
+def test_promises_are_kept_where_accelerate_moves_the_weights() -> None:
+    """`device_map="auto"` puts hooks of accelerate around every module; a CPU can only offload to itself."""
+    accelerate = pytest.importorskip("accelerate")
+    family = FAMILIES["llava"]
+    model = family.model("sdpa", torch.float32)
+    accelerate.cpu_offload(model, execution_device=torch.device("cpu"))
+    one, other = (family.inputs([family.prompt(n, 1, tail=n)], torch.float32) for n in (6, 9))
+    found = verify(model, one, other, keep=0.4, new_tokens=3)
+    assert [check.kept for check in found.checks] == [True] * 5

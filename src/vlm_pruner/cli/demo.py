@@ -36,12 +36,17 @@ def demo(
         from vlm_pruner.web.server import free_port, serve
     except ImportError as error:
         raise BackendUnavailableError(f"the page needs `pip install 'vlm-pruner[web]'` ({error})") from error
+    opening.check()
+    pruning.register()
+    own, plan = pruning.configured(), pruning.plan()
+    if plan is not None:
+        own = {pruning.named: plan, **own}
     port = free_port(host, port)
     with ExitStack() as stack:
         with progress(f"loading {model}") as say:
             loaded = opening.open(model)
             say("warming up", 0.8)
-            address = stack.enter_context(serve(loaded, host=host, port=port))
+            address = stack.enter_context(serve(loaded, host=host, port=port, own=own))
         console().print(f"{model} answers at {address} (Ctrl-C stops it)", markup=False, soft_wrap=True)
         if host not in LOOPBACK:
             console().print(f"Whoever reaches {host}:{port} can use it: there is no password.", markup=False)

@@ -132,6 +132,17 @@ class Pruning:
         """
         return parse_parameters(self.parameters or (), names)
 
+    def configured(self) -> dict[str, PruningMethod | PrunePlan]:
+        """The methods of `--set`, for a command that offers all: method.name=value.
+
+        Raises:
+            PlanError: as of `methods`.
+        """
+        from vlm_pruner.methods import registry
+
+        known = self.set_on(list(registry()))
+        return dict(self.methods(list(known)) if known else {})
+
     @property
     def named(self) -> str:
         """What tables call the plan: the name of its file."""
