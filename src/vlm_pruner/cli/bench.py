@@ -82,7 +82,7 @@ def bench(
         writable(path, RESULTS if path == output else ())
     limit, seeds, repeats = (1, 2, min(repeats, 1)) if tiny else (limit, seeds, repeats)
     quiet()
-    load = partial(load_setup, model, opening, pruning, split, limit)
+    load = partial(load_setup, model, opening, split, limit, pruning)
     with progress(f"loading {model}"):
         setup = load()
         about = describe(setup, model)
@@ -148,12 +148,13 @@ def _told_where(output: Path) -> Iterator[None]:
         raise typer.Exit(130) from None
 
 
-def load_setup(name: str, opening: Opening, pruning: Pruning, split: str, limit: int | None) -> Setup:
+def load_setup(name: str, opening: Opening, split: str, limit: int | None, pruning: Pruning | None = None) -> Setup:
     """The model and the questions; worker processes call it too."""
     from vlm_pruner.evaluation.bench import Setup
     from vlm_pruner.evaluation.questions import ask_split
 
-    pruning.register()
+    if pruning is not None:
+        pruning.register()
     loaded = opening.open(name)
     return Setup(loaded.model, loaded.processor, ask_split(loaded.model, loaded.processor, split, limit))
 
