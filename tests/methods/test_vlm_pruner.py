@@ -9,7 +9,7 @@ from tests.support.ops import DEVICE, FAST, READS_NOTHING, running
 from tests.support.sync import no_undeclared_reads
 from tests.support.tokens import visual_tokens
 
-from vlm_pruner.errors import PlanError
+from vlm_pruner.errors import MissingSignalError, PlanError
 from vlm_pruner.methods.vlm_pruner import VLMPruner, geometry
 from vlm_pruner.profiling.timing import peak_bytes
 from vlm_pruner.types import VisualTokens
@@ -89,3 +89,16 @@ def test_given_places_of_a_whole_raster_span_the_box_of_their_grid(grid):
     torch.testing.assert_close(geometry(bare, 2.0)[1], diagonal)
     torch.testing.assert_close(place[:, 1:], bare.coordinates()[:, 1:])
     torch.testing.assert_close(place[:, 0], 2.0 * bare.coordinates()[:, 0])
+
+
+def test_before_the_language_model_pivots_are_found_among_the_features():
+    tokens = visual_tokens()
+    bare = VisualTokens(tokens.features, grid=tokens.grid)
+    found = VLMPruner().select(bare, 12)
+    by_hand = VLMPruner().select(VisualTokens(tokens.features, tokens.features[None], tokens.grid), 12)
+    assert found.order.tolist() == by_hand.order.tolist()
+    assert torch.equal(found.features, by_hand.features)
+    paper = VLMPruner().select(VisualTokens(tokens.features, tokens.keys, tokens.grid), 12)
+    assert found.order.tolist() != paper.order.tolist()
+    with pytest.raises(MissingSignalError, match=r"vlm-pruner needs KEYS \(keys\), which .* at decoder layer 3"):
+        VLMPruner().select(VisualTokens(tokens.features, grid=tokens.grid, layer=3), 12)

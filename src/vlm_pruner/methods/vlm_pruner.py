@@ -39,13 +39,11 @@ class VLMPruner(PruningMethod):
             code does, and may then return fewer tokens.
         temporal_scale: distance between consecutive frames of a video in units of one token's width.
 
-    Before the language model (`layer=0`) no layer has made keys yet: there the pivots are mutually distant among the
-    features themselves ("feature pivots"), so that nothing but the projector's output is read.
-    docs/offline_benchmark.md has its accuracy beside that of the paper's form and of other key spaces.
-
     Deviates from the released code: arithmetic is float32 whatever the dtype; ties go to the lower index; fewer tokens
     than `pivots` can be asked for; the grid is the true one. A token without a place (newlines) counts as near to
-    every token and brings nothing nearer, so similarity alone decides about it.
+    every token and brings nothing nearer, so similarity alone decides about it. Before the language model (`layer=0`),
+    where no layer has made keys, pivots are mutually distant among the features ("feature pivots"): nothing but the
+    projector's output is read. docs/offline_benchmark.md has that form and other spaces beside the paper's.
 
     Cost: O(n keep channels), and O(n d pivots).
 
