@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -215,6 +216,23 @@ def test_a_plan_is_carried_out(cup: Path, tmp_path: Path) -> None:
     assert json.loads(run(*words).stdout)["variants"][1]["kept"] == 40
     rows = json.loads(run("methods", "--model", checkpoint(), "--plan", plan, "--json").stdout)
     assert rows[-1] == {"name": "plan.json", "runs": True, "why_not": ""}
+
+
+def test_the_page_takes_plans_and_parameters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = pytest.importorskip("vlm_pruner.web.server", reason="needs the extra `web`")
+    told: list[Any] = []
+
+    @contextmanager
+    def serve(loaded: Loaded, **options: Any) -> Iterator[str]:
+        told.append(options["own"])
+        yield "nowhere"
+
+    monkeypatch.setattr(server, "serve", serve)
+    words = ["demo", "--model", checkpoint(), "--port", 0, "--minutes", 0]
+    assert run(*words, "--plan", _plan(tmp_path)).exit_code == 0
+    assert run(*words, "--set", "random.seed=4").exit_code == 0
+    assert list(told[0]) == ["plan.json"]
+    assert told[1]["random"].params() == {"seed": 4}
 
 
 @pytest.mark.parametrize(

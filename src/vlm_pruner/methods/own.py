@@ -14,7 +14,7 @@ from vlm_pruner.methods.base import PruningMethod, register
 __all__ = ["methods_from"]
 
 
-def methods_from(file: Path) -> list[type[PruningMethod]]:
+def methods_from(file: Path | str) -> list[type[PruningMethod]]:
     """Register the methods that a Python file defines, and return them.
 
     The file is imported under its own name, from its own folder: worker processes find it, too. Its code is run.
@@ -23,7 +23,7 @@ def methods_from(file: Path) -> list[type[PruningMethod]]:
         InputError: there is no such file, it cannot be imported, it defines no method, or one that is not complete.
         PlanError: the name of one of its methods is taken.
     """
-    file = file.resolve()
+    file = Path(file).resolve()
     if not file.is_file() or file.suffix != ".py" or not file.stem.isidentifier():
         raise InputError(f"{str(file)!r} is no Python file with a name that can be imported, like my_method.py")
     if str(file.parent) not in sys.path:

@@ -136,6 +136,7 @@ def python_lines(model: str, settings: Settings, own: Own = MappingProxyType({})
         "import vlm_pruner as vp",
         "from vlm_pruner.asking import open_image, open_model",
         "",
+        *_own_files(settings, own),
         f"loaded = open_model({name})",
         "model, processor = loaded.model, loaded.processor",
         f'inputs = loaded.inputs({settings.question!r}, open_image("{file}"))',
@@ -148,6 +149,14 @@ def python_lines(model: str, settings: Settings, own: Own = MappingProxyType({})
             'print(processor.decode(out[0, inputs["input_ids"].shape[1] :]), session.report)',
         ]
     return "\n".join(head)
+
+
+def _own_files(settings: Settings, own: Own) -> list[str]:
+    """Lines that make methods known which are not of this package."""
+    plain = [choice.method for choice in settings.choices if not isinstance(own.get(choice.method), PrunePlan)]
+    homes = {method_class(name).__module__ for name in plain}
+    files = sorted(f"{home}.py" for home in homes if not home.startswith("vlm_pruner."))
+    return ["from vlm_pruner.methods import methods_from", *(f"methods_from({f!r})" for f in files)] if files else []
 
 
 def _arguments(choice: Choice, own: Own) -> str:
