@@ -17,10 +17,11 @@ import torch
 from benchmarks.offline import EMBEDDED, arguments, measure, prepare
 from torch import Tensor
 
-from vlm_pruner.evaluation import Grid
+from vlm_pruner.evaluation import BenchResults, Grid
 from vlm_pruner.evaluation.bench import describe
 from vlm_pruner.evaluation.cells import Cell
 from vlm_pruner.methods import PruningMethod, create
+from vlm_pruner.ops.basic import normalise
 from vlm_pruner.plan import PrunePlan
 from vlm_pruner.types import Selection, Signal, VisualTokens
 
@@ -79,11 +80,32 @@ class FirstKeys(PruningMethod):
         return OWN.select(replace(tokens, keys=first_keys(tokens.features)), keep)
 
 
+@final
+@dataclass(frozen=True)
+class FeaturePivots(PruningMethod):
+    """VLM-Pruner with pivots among the features, as they are, without their mean, of unit length, or both."""
+
+    name: ClassVar[str] = "vlm-pruner-features"
+    title: ClassVar[str] = "VLM-Pruner, features"
+    source: ClassVar[str] = "benchmarks.key_spaces"
+
+    centred: bool = False
+    unit: bool = False
+
+    def select(self, tokens: VisualTokens, keep: int) -> Selection:
+        rows = tokens.features.float()
+        rows = rows - rows.mean(0) if self.centred else rows
+        rows = normalise(rows) if self.unit else rows
+        return OWN.select(replace(tokens, keys=rows[None]), keep)
+
+
 CANDIDATES: dict[str, tuple[PruningMethod, int]] = {  # label -> method and layer
     PAPER: (OWN, 2),
     "keys of the vision tower": (TowerKeys(), 0),
     "keys of the first layer": (FirstKeys(), 0),
-    CHOSEN: (OWN, 0),
+    "features": (FeaturePivots(), 0),
+    "features of unit length": (FeaturePivots(unit=True), 0),
+    "centred features of unit length": (FeaturePivots(centred=True, unit=True), 0),
 }
 
 
@@ -100,19 +122,38 @@ def main(options: argparse.Namespace) -> None:
     """All candidates on validation scenes, then the chosen one on the test split."""
     options.jobs = 1  # candidates read the model of this process
     for split, labels, name in (
-        ("validation", list(CANDIDATES), "key_spaces"),
-        ("test", [PAPER, CHOSEN], "key_spaces_test"),
+        ("validation", options.only or list(CANDIDATES), "key_spaces"),
+        ("test", [] if options.only else [PAPER, CHOSEN], "key_spaces_test"),
     ):
+        if not labels:
+            continue
         options.split = split
+        out = options.results / f"{name}.json"
+        before = BenchResults.load(out) if options.only else None
         load = prepare(options)
         setup = load()
         use(setup.model)
         about = describe(setup, EMBEDDED)
         cells = grid(labels, options.keep, about["layers"], about["tokens"])
-        measure(options, setup, load, cells, options.results / f"{name}.json")
+        found = measure(options, setup, load, cells, out)
+        if before is not None:
+            _joined(before, found, options.only).save(out)
+
+
+def _joined(before: BenchResults, found: BenchResults, labels: list[str]) -> BenchResults:
+    """Earlier results with the cells of these candidates anew.
+
+    Raises:
+        SystemExit: they were of other weights or questions.
+    """
+    if (before.model, before.split) != (found.model, found.split):
+        raise SystemExit("--only: the results that are there are of other weights or questions")
+    kept = [cell for cell in before.cells if cell.label not in labels]
+    return replace(before, cells=[*kept, *(cell for cell in found.cells if cell.label in labels)])
 
 
 if __name__ == "__main__":
     parser = arguments((__doc__ or "").splitlines()[0])
     parser.set_defaults(answers=ANSWERS)
+    parser.add_argument("--only", nargs="+", choices=list(CANDIDATES), help="measure these alone; others stay")
     main(parser.parse_args())
