@@ -27,7 +27,7 @@ from vlm_pruner.types import Selection, Signal, VisualTokens
 
 __all__ = ["CANDIDATES", "CHOSEN", "PAPER", "grid", "use"]
 
-PAPER, CHOSEN = "keys before layer 2", "features"
+PAPER, CHOSEN = "keys before layer 2", "centred features of unit length"
 ANSWERS = Path("out") / "key_spaces.answers.jsonl"
 OWN = create("vlm-pruner")
 
@@ -93,8 +93,8 @@ class FeaturePivots(PruningMethod):
     unit: bool = False
 
     def select(self, tokens: VisualTokens, keep: int) -> Selection:
-        rows = tokens.features.float()
-        rows = rows - rows.mean(0) if self.centred else rows
+        rows = tokens.features.double()
+        rows = (rows - rows.mean(0) if self.centred else rows).float()
         rows = normalise(rows) if self.unit else rows
         return OWN.select(replace(tokens, keys=rows[None]), keep)
 
@@ -105,7 +105,7 @@ CANDIDATES: dict[str, tuple[PruningMethod, int]] = {  # label -> method and laye
     "keys of the first layer": (FirstKeys(), 0),
     "features": (FeaturePivots(), 0),
     "features of unit length": (FeaturePivots(unit=True), 0),
-    "centred features of unit length": (FeaturePivots(centred=True, unit=True), 0),
+    CHOSEN: (OWN, 0),  # as FeaturePivots(centred=True, unit=True)
 }
 
 
@@ -123,13 +123,13 @@ def main(options: argparse.Namespace) -> None:
     options.jobs = 1  # candidates read the model of this process
     for split, labels, name in (
         ("validation", options.only or list(CANDIDATES), "key_spaces"),
-        ("test", [] if options.only else [PAPER, CHOSEN], "key_spaces_test"),
+        ("test", [PAPER, CHOSEN], "key_spaces_test"),
     ):
-        if not labels:
+        if split not in options.splits:
             continue
         options.split = split
         out = options.results / f"{name}.json"
-        before = BenchResults.load(out) if options.only else None
+        before = BenchResults.load(out) if options.only and split == "validation" else None
         load = prepare(options)
         setup = load()
         use(setup.model)
@@ -155,5 +155,6 @@ def _joined(before: BenchResults, found: BenchResults, labels: list[str]) -> Ben
 if __name__ == "__main__":
     parser = arguments((__doc__ or "").splitlines()[0])
     parser.set_defaults(answers=ANSWERS)
+    parser.add_argument("--splits", nargs="+", choices=["validation", "test"], default=["validation", "test"])
     parser.add_argument("--only", nargs="+", choices=list(CANDIDATES), help="measure these alone; others stay")
     main(parser.parse_args())

@@ -8,7 +8,7 @@ import pytest
 import torch
 from benchmarks import offline_tables
 from benchmarks.ablations import PUBLISHED, variants
-from benchmarks.key_spaces import CANDIDATES, first_keys, grid, use
+from benchmarks.key_spaces import CANDIDATES, CHOSEN, FeaturePivots, first_keys, grid, use
 from tests.support.bench import made_up_results
 
 from vlm_pruner import VisionSignals, VisualTokens, load_embedded
@@ -60,7 +60,7 @@ def test_every_table_can_be_made(results: BenchResults, monkeypatch) -> None:
     assert "At equal cost" in made["offline-preset"]
     assert "| no merging | 95.07 | -0.23 |" in made["ablations"]
     assert "| threshold=1.0 | 91.00 | -4.30 |" in made["ablations"]
-    assert "| 64 | **features** | " in made["key-spaces"]
+    assert "| 64 | **centred features of unit length** | " in made["key-spaces"]
     assert "| 64 | keys before layer 2 | " in made["key-spaces-test"]
 
 
@@ -86,6 +86,10 @@ def test_candidates_differ_in_their_space_alone() -> None:
     assert len(made.cells) == 1 + 2 * len(CANDIDATES)
     assert {cell.plan.stages[0].site for cell in made.cells[1:]} == {0, 2}
     use(load_embedded()[0])
-    tokens = VisualTokens(torch.randn(576, 256), grid=(1, 24, 24), vision=VisionSignals(keys=torch.randn(6, 576, 32)))
-    chosen = {tuple(cell.plan.stages[0].method.select(tokens, 64).index.tolist()) for cell in made.cells[3::2]}
-    assert len(chosen) == 3
+    generator = torch.Generator().manual_seed(0)
+    rows, keys = torch.randn(576, 256, generator=generator), torch.randn(6, 576, 32, generator=generator)
+    tokens = VisualTokens(rows + 2, grid=(1, 24, 24), vision=VisionSignals(keys=keys))
+    before = {label: method for label, (method, layer) in CANDIDATES.items() if layer == 0}
+    chosen = {label: method.select(tokens, 64).order.tolist() for label, method in before.items()}
+    assert len({tuple(order) for order in chosen.values()}) == len(chosen)
+    assert chosen[CHOSEN] == FeaturePivots(centred=True, unit=True).select(tokens, 64).order.tolist()

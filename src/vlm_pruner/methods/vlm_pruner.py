@@ -14,7 +14,7 @@ from torch import Tensor
 from vlm_pruner.errors import PlanError
 from vlm_pruner.methods.base import PruningMethod, refuse_what_is_not_finite, require, select_alike
 from vlm_pruner.ops import GrowthRule, declared_sync, farthest_points, grow, merge, screen
-from vlm_pruner.ops.basic import together
+from vlm_pruner.ops.basic import normalise, together
 from vlm_pruner.ops.sync import may_read
 from vlm_pruner.types import Selection, Signal, VisualTokens
 
@@ -42,8 +42,8 @@ class VLMPruner(PruningMethod):
     Deviates from the released code: arithmetic is float32 whatever the dtype; ties go to the lower index; fewer tokens
     than `pivots` can be asked for; the grid is the true one. A token without a place (newlines) counts as near to
     every token and brings nothing nearer, so similarity alone decides about it. Before the language model (`layer=0`),
-    where no layer has made keys, pivots are mutually distant among the features ("feature pivots"): nothing but the
-    projector's output is read. docs/offline_benchmark.md has that form and other spaces beside the paper's.
+    where no layer has made keys, pivots are mutually distant among the centred features at unit length ("feature
+    pivots"): nothing but the projector's output is read. docs/offline_benchmark.md has that beside the paper's form.
 
     Cost: O(n keep channels), and O(n d pivots).
 
@@ -117,9 +117,13 @@ class VLMPruner(PruningMethod):
 
 
 def _pivot_space(method: VLMPruner, tokens: VisualTokens) -> Tensor:
-    """[heads, n, c] in which pivots are mutually distant: keys, or the features where no layer has made keys yet."""
+    """[heads, n, c] in which pivots are mutually distant: keys, or directions of features where no layer has made any.
+
+    Directions are those from the mean of the image, float32 of unit length.
+    """
     if tokens.keys is None and not tokens.layer:
-        return tokens.features[None]
+        rows = tokens.features.double()
+        return normalise((rows - rows.mean(0)).float())[None]
     require(method, tokens, Signal.KEYS)
     assert tokens.keys is not None
     return tokens.keys
