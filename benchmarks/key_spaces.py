@@ -154,7 +154,7 @@ def _joined(before: BenchResults, found: BenchResults, labels: list[str]) -> Ben
 
 if __name__ == "__main__":
     parser = arguments((__doc__ or "").splitlines()[0])
-    parser.set_defaults(answers=ANSWERS)
+    parser.set_defaults(answers=ANSWERS, keep=[128, 64, 32], limit=24)
     parser.add_argument("--splits", nargs="+", choices=["validation", "test"], default=["validation", "test"])
     parser.add_argument("--only", nargs="+", choices=list(CANDIDATES), help="measure these alone; others stay")
     main(parser.parse_args())
