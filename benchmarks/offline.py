@@ -18,6 +18,7 @@ from pathlib import Path
 from benchmarks.common import RESULTS
 
 from vlm_pruner.cli.bench import about_split, load_setup
+from vlm_pruner.cli.opening import Opening
 from vlm_pruner.evaluation import BenchResults, Grid, Setup, build_grid, default_methods, run_bench
 from vlm_pruner.evaluation.bench import describe
 from vlm_pruner.evaluation.results import write_json
@@ -49,7 +50,7 @@ def prepare(options: argparse.Namespace) -> Callable[[], Setup]:
     """What makes the model and the questions, here and in worker processes."""
     if options.quick:
         options.limit = QUICK_LIMIT
-    return partial(load_setup, EMBEDDED, "cpu", "auto", options.split, options.limit)
+    return partial(load_setup, EMBEDDED, Opening("cpu"), options.split, options.limit)
 
 
 def measure(

@@ -10,6 +10,7 @@ from typing import Any
 
 from benchmarks.ablations import KEEP, PUBLISHED, variants
 from benchmarks.common import RESULTS
+from benchmarks.key_spaces import CHOSEN, PAPER
 
 from vlm_pruner.evaluation import BenchResults, Bootstrap
 from vlm_pruner.evaluation.compare import difference_table, discrimination, frame, retention_table
@@ -120,6 +121,27 @@ def results_hidden(results: BenchResults) -> int:
     return max(int(row.cells[0].params.get("channels", 0)) for row in results.rows() if row.label != "none")
 
 
+def key_spaces(name: str) -> str:
+    """VLM-Pruner's pivots in several spaces, beside the paper's, at equal counts of kept tokens."""
+    results, bootstrap = load(name)
+    full, asked = results.row("none").correct, results.split
+    lines = []
+    for row in results.rows():
+        if row.label == "none":
+            continue
+        paper = results.row(PAPER, row.budget)
+        change = None if row.label == PAPER else results.difference(row, paper, bootstrap)
+        lines.append([
+            str(row.budget), f"**{row.label}**" if row.label == CHOSEN else row.label,
+            percent(bootstrap.retention(row.correct, full)), percent(change, sign=True, bold=True),
+            f"{100 * (row.mean('evidence_kept') or 0):.1f}", f"{row.mean('layer_average'):.0f}",
+        ])  # fmt: skip
+    lines.sort(key=lambda line: -int(line[0]))
+    head = ["kept", "pivots in", "retention %", "against the paper's", "evidence kept %", "per layer"]
+    asked_of = f"{len(results.types)} questions of the {asked['name']} split"
+    return f"{table(head, lines)}\n\n*{asked_of}: `{KEY_SPACES}`*"
+
+
 def draw(path: Path) -> Path:
     """The curves of the leading methods."""
     results, bootstrap = load("offline")
@@ -144,6 +166,7 @@ def _at(budget: int) -> Callable[[], str]:
 
 
 OFFLINE, ABLATIONS = "python -m benchmarks.offline", "python -m benchmarks.ablations"
+KEY_SPACES = "python -m benchmarks.key_spaces"
 SOURCES: dict[str, Callable[[], str]] = {
     **{f"offline-{budget}": where_run(_at(budget), OFFLINE) for budget in BUDGETS},
     "offline-split": where_run(split, OFFLINE),
@@ -154,6 +177,8 @@ SOURCES: dict[str, Callable[[], str]] = {
     "offline-vlm-pruner": where_run(lambda: against("vlm-pruner"), OFFLINE),
     "offline-preset": where_run(preset, OFFLINE),
     "ablations": where_run(ablations, ABLATIONS),
+    "key-spaces": where_run(lambda: key_spaces("key_spaces"), KEY_SPACES),
+    "key-spaces-test": where_run(lambda: key_spaces("key_spaces_test"), KEY_SPACES),
 }
 """Name of a table -> its source."""
 

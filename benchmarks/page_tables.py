@@ -69,4 +69,50 @@ def _plain(method: str, why: str) -> str:
     return re.sub(r" of this \S+ model", "", re.sub(r"^[\w-]+ (?=needs|cannot)", "", why))
 
 
-SOURCES: dict[str, Callable[[], str]] = {"commands": commands, "fits": fits}
+def checks(folder: Path = RESULTS) -> str:
+    """What was checked of every family, on which release and which weights: every file of `vlm-pruner check --json`.
+
+    A file holds one check, or many as `rows`, then of random weights.
+    """
+    from benchmarks.table_sources import markdown
+
+    from vlm_pruner.adapters import families
+
+    rows, notes, commands = [], [], []
+    for file in sorted((folder / "checks").glob("*.json")):
+        found = json.loads(file.read_text(encoding="utf-8"))
+        commands += [f"`{found['command']}`"] if "command" in found else []
+        for one in found.get("rows", [found]):
+            rows.append(_checked(one, notes))
+    if not rows:
+        return "*Not checked yet: `python -m benchmarks.checks`.*"
+    head = ["family", "weights", "release", "runs with", "keep=1.0", "layer 0", "own layers", "batch", "kept"]
+    named = {row[0].strip("`") for row in rows}
+    missing = ", ".join(f"`{name}`" for name in families() if name not in named)
+    parts = [
+        markdown(head, sorted(rows)), "\n".join(f"{number}. {why}" for number, why in enumerate(notes, 1)),
+        f"Not checked under their own name: {missing}." if missing else "", f"*{', '.join(commands)}*",
+    ]  # fmt: skip
+    return "\n\n".join(part for part in parts if part)
+
+
+def _checked(one: dict[str, Any], notes: list[str]) -> list[str]:
+    """A row of the table of checks; what could not be run is a number of `notes`."""
+    model = one["model"]
+    name = one.get("name", one["family"])
+    random = "random" if name == one["family"] else f"random, {name}"
+    cells = []
+    for check in one["checks"][:4]:
+        if check["largest"] is None:
+            notes += [check["note"]] if check["note"] not in notes else []
+            cells.append(f"– [{notes.index(check['note']) + 1}]")
+            continue
+        allowed = f" of {check['allowed']:.1g}" if check["allowed"] else ""
+        cells.append(f"{check['largest']:.1g}{allowed}")
+    runs = ", ".join(filter(None, [one["attention"], one["dtype"], one.get("quantize"), one["device"].split(":")[0]]))
+    weights = random if model is None else f"`{model}`" + (f" {one['revision']}" if one.get("revision") else "")
+    kept = "yes" if one["kept"] else "**no**"
+    return [f"`{one['family']}`", weights, one["versions"]["transformers"], runs, *cells, kept]
+
+
+SOURCES: dict[str, Callable[[], str]] = {"commands": commands, "fits": fits, "checks": checks}

@@ -33,6 +33,7 @@ from benchmarks.offline import EMBEDDED, LIMIT, QUICK_LIMIT
 from tests.support.golden import field
 
 from vlm_pruner.cli.bench import about_split, load_setup
+from vlm_pruner.cli.opening import Opening
 from vlm_pruner.evaluation import build_grid, run_bench
 from vlm_pruner.evaluation.bench import describe
 from vlm_pruner.methods import create, registry
@@ -184,7 +185,7 @@ def same_everywhere(report: Report, count: int) -> None:
 def answers(report: Report, quick: bool) -> None:
     """Right answers of one method by backend and budget."""
     limit = QUICK_LIMIT if quick else LIMIT
-    setup = load_setup(EMBEDDED, "cpu", "auto", "test", limit)
+    setup = load_setup(EMBEDDED, Opening("cpu"), "test", limit)
     about = describe(setup, EMBEDDED)
     grid = build_grid([METHOD], KEEP, seeds=1, layers=about["layers"], tokens=about["tokens"])
     for backend in [b for b in BACKENDS if refusal("dpp", b, torch.empty(0)) is None]:

@@ -92,7 +92,8 @@ EXTRAS = {
     "bitsandbytes": "bitsandbytes",
     "gptqmodel": "gptq",
     "optimum": "gptq",
-    "accelerate": "bitsandbytes",
+    "torchao": "torchao",
+    "accelerate": "accelerate",
     "gradio": "web",
     "matplotlib": "viz",
 }

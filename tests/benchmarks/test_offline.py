@@ -5,10 +5,13 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
+import torch
 from benchmarks import offline_tables
 from benchmarks.ablations import PUBLISHED, variants
+from benchmarks.key_spaces import CANDIDATES, CHOSEN, FeaturePivots, first_keys, grid, use
 from tests.support.bench import made_up_results
 
+from vlm_pruner import VisionSignals, VisualTokens, load_embedded
 from vlm_pruner.evaluation import BenchResults
 
 
@@ -38,6 +41,9 @@ def results(tmp_path, monkeypatch) -> BenchResults:
     for label, (_, method) in variants(256).items():
         cells.append(dataclasses.replace(made.cells[1], label=label, budget=64, params=method.params()))
     dataclasses.replace(made, cells=cells).save(tmp_path / "ablations.json")
+    spaces = [dataclasses.replace(made.cells[1], label=label, budget=64) for label in CANDIDATES]
+    for name in ("key_spaces", "key_spaces_test"):
+        dataclasses.replace(made, cells=[cells[0], *spaces]).save(tmp_path / f"{name}.json")
     (tmp_path / "offline_timing.json").write_text('{"methods": {"bad@64": {"select_ms": 1.5, "prefill_ms": 30.0}}}')
     monkeypatch.setattr(offline_tables, "RESULTS", tmp_path)
     offline_tables.load.cache_clear()
@@ -54,6 +60,8 @@ def test_every_table_can_be_made(results: BenchResults, monkeypatch) -> None:
     assert "At equal cost" in made["offline-preset"]
     assert "| no merging | 95.07 | -0.23 |" in made["ablations"]
     assert "| threshold=1.0 | 91.00 | -4.30 |" in made["ablations"]
+    assert "| 64 | **centred features of unit length** | " in made["key-spaces"]
+    assert "| 64 | keys before layer 2 | " in made["key-spaces-test"]
 
 
 def test_without_results_a_page_names_the_command(tmp_path, monkeypatch) -> None:
@@ -61,3 +69,27 @@ def test_without_results_a_page_names_the_command(tmp_path, monkeypatch) -> None
     offline_tables.load.cache_clear()
     assert offline_tables.SOURCES["offline-64"]() == "*Not measured yet: `python -m benchmarks.offline`.*"
     assert "benchmarks.ablations" in offline_tables.SOURCES["ablations"]()
+
+
+def test_keys_of_the_first_layer_are_those_that_the_model_makes() -> None:
+    """Of a prompt that is nothing but the visual rows."""
+    model, _ = load_embedded()
+    use(model)
+    rows = torch.randn(9, model.config.text_config.hidden_size, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        made = model.base_model.get_decoder()(inputs_embeds=rows[None], use_cache=True).past_key_values
+        torch.testing.assert_close(first_keys(rows), made.layers[0].keys[0], atol=1e-5, rtol=1e-4)
+
+
+def test_candidates_differ_in_their_space_alone() -> None:
+    made = grid(list(CANDIDATES), [64, 32], layers=8, tokens=576)
+    assert len(made.cells) == 1 + 2 * len(CANDIDATES)
+    assert {cell.plan.stages[0].site for cell in made.cells[1:]} == {0, 2}
+    use(load_embedded()[0])
+    generator = torch.Generator().manual_seed(0)
+    rows, keys = torch.randn(576, 256, generator=generator), torch.randn(6, 576, 32, generator=generator)
+    tokens = VisualTokens(rows + 2, grid=(1, 24, 24), vision=VisionSignals(keys=keys))
+    before = {label: method for label, (method, layer) in CANDIDATES.items() if layer == 0}
+    chosen = {label: method.select(tokens, 64).order.tolist() for label, method in before.items()}
+    assert len({tuple(order) for order in chosen.values()}) == len(chosen)
+    assert chosen[CHOSEN] == FeaturePivots(centred=True, unit=True).select(tokens, 64).order.tolist()

@@ -12,6 +12,7 @@ from tests.support.vision import needs_torchvision
 from vlm_pruner import scenes
 from vlm_pruner.asking import open_model
 from vlm_pruner.cli.bench import load_setup
+from vlm_pruner.cli.opening import Opening
 from vlm_pruner.errors import PlanError
 from vlm_pruner.evaluation import Setup, build_grid
 from vlm_pruner.evaluation.bench import batches_of
@@ -21,7 +22,7 @@ from vlm_pruner.plan import PrunePlan, Stage
 
 
 def setup(name: str, dtype: str = "auto") -> Setup:
-    return load_setup(str(checkpoint(name)), "cpu", dtype, "test", 1)
+    return load_setup(str(checkpoint(name)), Opening("cpu", dtype), "test", 1)
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from tests.support.ops import DEVICE, FAST, READS_NOTHING, running
 from tests.support.sync import no_undeclared_reads
 from tests.support.tokens import visual_tokens
 
-from vlm_pruner.errors import PlanError
+from vlm_pruner.errors import MissingSignalError, NotFiniteError, PlanError
 from vlm_pruner.methods.vlm_pruner import VLMPruner, geometry
 from vlm_pruner.profiling.timing import peak_bytes
 from vlm_pruner.types import VisualTokens
@@ -89,3 +89,32 @@ def test_given_places_of_a_whole_raster_span_the_box_of_their_grid(grid):
     torch.testing.assert_close(geometry(bare, 2.0)[1], diagonal)
     torch.testing.assert_close(place[:, 1:], bare.coordinates()[:, 1:])
     torch.testing.assert_close(place[:, 0], 2.0 * bare.coordinates()[:, 0])
+
+
+def test_before_the_language_model_pivots_are_found_among_the_centred_features():
+    tokens = visual_tokens()
+    bare = VisualTokens(tokens.features, grid=tokens.grid)
+    found = VLMPruner().select(bare, 12)
+    centred = tokens.features - tokens.features.mean(0)
+    space = torch.nn.functional.normalize(centred)
+    by_hand = VLMPruner().select(VisualTokens(tokens.features, space[None], tokens.grid), 12)
+    assert found.order.tolist() == by_hand.order.tolist()
+    assert torch.equal(found.features, by_hand.features)
+    paper = VLMPruner().select(VisualTokens(tokens.features, tokens.keys, tokens.grid), 12)
+    assert found.order.tolist() != paper.order.tolist()
+    with pytest.raises(MissingSignalError, match=r"vlm-pruner needs KEYS \(keys\), which .* at decoder layer 3"):
+        VLMPruner().select(VisualTokens(tokens.features, grid=tokens.grid, layer=3), 12)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_before_the_language_model_too_what_is_not_finite_is_refused(value):
+    images = [VisualTokens(visual_tokens(seed=seed).features, grid=(1, 6, 7)) for seed in range(2)]
+    images[1].features[17, 3] = value
+    with pytest.raises(NotFiniteError, match="picture 2 of 2 has features"):
+        VLMPruner().select_batch(images, [12, 12])
+
+
+@pytest.mark.parametrize("keep", [1, 3, 42])
+def test_before_the_language_model_equal_and_huge_features_are_no_matter(keep):
+    for rows in (torch.ones(42, 48), torch.full((42, 48), 1e30), visual_tokens().features * 1e30):
+        VLMPruner(merge=False).select(VisualTokens(rows, grid=(1, 6, 7)), keep).validate(42, keep)

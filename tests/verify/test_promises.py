@@ -2,15 +2,39 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, final
 
 import pytest
 import torch
-from tests.support.families import tiny
+from tests.support.families import FAMILIES, tiny
 
-from vlm_pruner.engine import choose, follow
+from vlm_pruner.engine import choose, follow, prune
 from vlm_pruner.engine.rows import gather_rows
+from vlm_pruner.errors import PlanError
+from vlm_pruner.methods import PruningMethod
+from vlm_pruner.methods.vlm_pruner import VLMPruner
+from vlm_pruner.plan import PrunePlan
+from vlm_pruner.types import Selection, Signal, VisualTokens
 from vlm_pruner.verify import Verification, verify
+from vlm_pruner.verify.forced import answer
+
+
+@final
+@dataclass(frozen=True)
+class Spy(PruningMethod):
+    """VLM-Pruner, which keeps what it was given."""
+
+    name: ClassVar[str] = "spy"
+    title: ClassVar[str] = "Spy"
+    source: ClassVar[str] = "a test"
+    wants: ClassVar[frozenset[Signal]] = VLMPruner.wants
+
+    seen: list[VisualTokens]
+
+    def select(self, tokens: VisualTokens, keep: int) -> Selection:
+        self.seen.append(tokens)
+        return VLMPruner().select(tokens, keep)
 
 
 def verified(name: str, attention: str = "sdpa", **options: Any) -> Verification:
@@ -85,3 +109,53 @@ def test_what_is_left_on_the_model_is_found(monkeypatch: pytest.MonkeyPatch) -> 
     assert not found.kept
     assert found.checks[-1].kept is False
     assert found.checks[-1].note.startswith("changed: model")
+
+
+def test_where_nothing_is_pruned_nothing_is_proved() -> None:
+    """Pictures of fewer tokens than a plan prunes by itself made the reference agree with everything."""
+    family, model = tiny("llava")
+    found = verify(
+        model, *(family.inputs([family.prompt(n, 0, tail=n)], model.dtype) for n in (6, 9)), keep=0.4, new_tokens=2
+    )
+    assert [check.kept for check in found.checks] == [True, None, None, True, True]
+    assert found.checks[1].note == "nothing was pruned"
+    found = verified("qwen2_5_vl", layer=1)
+    assert all(check.kept for check in found.checks)
+
+
+def test_repacked_positions_are_refused() -> None:
+    family, model = tiny("llava")
+    plan = PrunePlan.of("grid", 4, num_layers=5, positions="repacked")
+    inputs = family.inputs([family.prompt(6, 1)], model.dtype)
+    with pytest.raises(PlanError, match="cannot be checked"):
+        verify(model, inputs, inputs, method=plan, keep=None)
+
+
+def test_promises_are_kept_where_accelerate_moves_the_weights() -> None:
+    """`device_map="auto"` puts hooks of accelerate around every module; a CPU can only offload to itself."""
+    accelerate = pytest.importorskip("accelerate")
+    family = FAMILIES["llava"]
+    model = family.model("sdpa", torch.float32)
+    accelerate.cpu_offload(model, execution_device=torch.device("cpu"))
+    one, other = (family.inputs([family.prompt(n, 1, tail=n)], torch.float32) for n in (6, 9))
+    found = verify(model, one, other, keep=0.4, new_tokens=3)
+    assert [check.kept for check in found.checks] == [True] * 5
+
+
+@pytest.mark.parametrize("name", ["llava", "qwen2_5_vl"])
+def test_vlm_pruner_before_the_language_model(name: str) -> None:
+    """It needs the projector's output alone: what the method makes of that is what the engine keeps."""
+    family, model = tiny(name)
+    inputs = family.inputs([family.prompt(6, 1)], model.dtype)
+    plan = replace(PrunePlan.of("vlm-pruner", 4, 0, num_layers=5), min_visual_tokens=1)
+    seen: list[VisualTokens] = []
+    with prune(model, replace(plan, stages=(replace(plan.stages[0], method=Spy(seen)),))):
+        answer(model, inputs, 1)
+    assert seen[0].keys is None
+    assert seen[0].vision is None
+    with prune(model, plan) as session:
+        answer(model, inputs, 1)
+    (image,) = session.images
+    assert image.selection is not None
+    assert image.selection.index.tolist() == VLMPruner().select(seen[0], 4).index.tolist()
+    assert verified(name, method="vlm-pruner", layer=0).kept

@@ -6,6 +6,8 @@ from tests.support.tiny import model
 
 from vlm_pruner.asking import Loaded
 from vlm_pruner.methods.base import registry
+from vlm_pruner.methods.random import RandomPrune
+from vlm_pruner.plan import PrunePlan
 from vlm_pruner.web.controls import AUTO, NOBODY, about, choices_of, layer_options, method_options, row_of
 from vlm_pruner.web.settings import Choice
 
@@ -16,6 +18,12 @@ def test_methods_are_those_that_the_model_can_carry_out(tiny):
     assert set(names) <= registry().keys() - {"none"}
     assert {"divprune", "fastv", "text-attention"} <= set(names)
     assert not any(module._forward_pre_hooks for module in tiny.model.model.language_model.layers)
+
+
+def test_plans_that_the_server_was_started_with_come_first(tiny):
+    own = {"plan.json": PrunePlan.of("grid", 9, num_layers=4), "random": RandomPrune(seed=3)}
+    assert method_options(tiny, own)[0] == ("plan.json", "plan.json")
+    assert [name for _, name in method_options(tiny, own)][1:] == [name for _, name in method_options(tiny)]
 
 
 def test_a_method_whose_own_layer_is_too_deep_is_offered_for_another(tiny):

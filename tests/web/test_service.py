@@ -10,6 +10,8 @@ from PIL import Image
 
 from vlm_pruner.asking import ask
 from vlm_pruner.errors import InputError
+from vlm_pruner.methods.random import RandomPrune
+from vlm_pruner.plan import PrunePlan
 from vlm_pruner.web.service import Done, Failed, Said, Service, Started, Stopped, Waiting
 from vlm_pruner.web.settings import Choice
 
@@ -31,6 +33,14 @@ def test_the_answers_are_those_of_the_library(tiny):
     assert [run.text for run in runs] == [answer.text for answer in expected]
     assert [run.report.kept for run in runs] == [576, 64, 144]
     assert all(run.times.first_token_ms > 0 and run.times.prefill_ms > 0 for run in runs)
+
+
+def test_a_plan_and_parameters_of_the_server(tiny):
+    own = {"plan.json": PrunePlan.of("grid", 9, num_layers=4), "random": RandomPrune(seed=3)}
+    events = list(Service(tiny, own).compare(IMAGE, QUESTION, [Choice("plan.json", 50), Choice("random", 25)]))
+    runs = [event.run for event in events if isinstance(event, Done)]
+    assert [run.report.kept for run in runs] == [576, 9, 144]
+    assert runs[2].plan.stages[0].method == RandomPrune(seed=3)
 
 
 def test_the_text_grows_and_ends_as_the_answer(tiny):

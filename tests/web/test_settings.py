@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import ast
+from pathlib import Path
 from urllib.parse import parse_qs
 
 import pytest
 
 from vlm_pruner.errors import InputError, PlanError
+from vlm_pruner.methods import base, methods_from
+from vlm_pruner.methods.random import RandomPrune
+from vlm_pruner.plan import PrunePlan
 from vlm_pruner.web.settings import MAX_CHOICES, Choice, Settings, address, python_lines
 
 ALL = Settings(
@@ -77,3 +81,39 @@ def test_the_python_lines_are_python_with_three_lines_for_each_choice(model):
     assert 'open_image("picture.png")' in text
     assert 'open_image("demo")' in python_lines(model, Settings("demo"))
     assert "open_model()" in text if model == "embedded" else "open_model('owner/name')" in text
+
+
+OWN = {"random": RandomPrune(seed=7), "plan.json": PrunePlan.of("grid", 9, num_layers=4)}
+
+
+def test_what_the_server_was_started_with_is_what_a_choice_means() -> None:
+    assert Choice("random", 50).plan(4, OWN).stages[0].method == RandomPrune(seed=7)
+    assert Choice("random", 50).plan(4).stages[0].method == RandomPrune()
+    assert Choice("plan.json", 50, 3).plan(4, OWN) is OWN["plan.json"]
+    assert Choice("plan.json", 50).title(OWN) == ("plan.json", "keeps what the plan says")
+    assert Choice("random", 50).title(OWN)[1] == "keeps 50 % of the tokens"
+    assert Choice.from_text("plan.json,11", OWN) == Choice("plan.json", 11)
+    with pytest.raises(PlanError, match=r"unknown method 'plan\.json'"):
+        Choice.from_text("plan.json,11")
+    settings = Settings("demo", "Why?", (Choice("random", 25, 2), Choice("plan.json", 11)))
+    assert Settings.from_query(parse_qs(settings.to_query()), OWN) == (settings, [])
+    text = python_lines("embedded", settings, OWN)
+    assert 'vp.prune(model, "random", keep=0.25, layer=2, seed=7)' in text
+    assert "vp.prune(model, vp.PrunePlan.from_json(open('plan.json').read()))" in text
+    assert "methods_from" not in text
+
+
+def test_the_python_lines_name_the_file_of_a_method_of_ones_own(tmp_path: Path) -> None:
+    file = tmp_path / "a_page_method.py"
+    file.write_text(
+        "import dataclasses\nimport vlm_pruner as vp\n\n\n@dataclasses.dataclass(frozen=True)\n"
+        "class First(vp.PruningMethod):\n    name, title, source = 'first', 'First', 'a test'\n\n"
+        "    def select(self, tokens, keep):\n        raise NotImplementedError\n"
+    )
+    try:
+        methods_from(file)
+        text = python_lines("embedded", Settings("demo", "Why?", (Choice("first", 25),)))
+    finally:
+        base._registered.clear()
+        base.registry.cache_clear()
+    assert "from vlm_pruner.methods import methods_from\nmethods_from('a_page_method.py')\n" in text

@@ -4,7 +4,8 @@ from vlm_pruner.asking.answers import Answer, Refused, Run, Times, ask, compare,
 from vlm_pruner.asking.colours import as_shown, notes_of
 from vlm_pruner.asking.facts import describe, facts, one_token, title_of
 from vlm_pruner.asking.fits import fits
-from vlm_pruner.asking.models import EMBEDDED, Loaded, open_device, open_model
+from vlm_pruner.asking.loading import Loading, open_device
+from vlm_pruner.asking.models import EMBEDDED, Loaded, open_model
 from vlm_pruner.asking.opening import DEMO_IMAGE, check_size, open_image
 from vlm_pruner.asking.prompts import prompt_inputs
 
@@ -13,6 +14,7 @@ __all__ = [
     "EMBEDDED",
     "Answer",
     "Loaded",
+    "Loading",
     "Refused",
     "Run",
     "Times",

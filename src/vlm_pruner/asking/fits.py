@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from vlm_pruner.asking.answers import Refused
 from vlm_pruner.engine import prune
-from vlm_pruner.methods.base import registry
+from vlm_pruner.methods.base import PruningMethod, create, registry
 from vlm_pruner.plan import PrunePlan
 
 __all__ = ["fits"]
@@ -20,6 +21,7 @@ HALF = 0.5  # of the tokens are kept: a budget that every picture has
 def fits(
     model: Any,
     inputs: Mapping[str, Any],
+    methods: Mapping[str, PruningMethod | PrunePlan] | None = None,
     *,
     min_visual_tokens: int = 1,
     progress: Callable[[str, float], None] = lambda *_: None,
@@ -30,15 +32,17 @@ def fits(
 
     Args:
         inputs: what the model reads, with a picture in it.
+        methods: what is tried, by name, finished plans among them; None is the registry.
         progress: told which method is being tried, and the share done.
     """
-    layers, known, found = int(model.config.get_text_config().num_hidden_layers), registry(), {}
-    for number, name in enumerate(known):
+    layers, found = int(model.config.get_text_config().num_hidden_layers), {}
+    known = {name: create(name) for name in registry()} if methods is None else methods
+    for number, (name, method) in enumerate(known.items()):
         progress(f"trying {name}", number / len(known))
         found[name] = ""
         try:
-            plan = PrunePlan.of(name, HALF, num_layers=layers)
-            plan = PrunePlan(plan.stages, min_visual_tokens=min_visual_tokens)
+            plan = PrunePlan.of(method, None if isinstance(method, PrunePlan) else HALF, num_layers=layers)
+            plan = replace(plan, min_visual_tokens=min_visual_tokens)
             with torch.inference_mode(), prune(model, plan) as session:
                 model.generate(**inputs, do_sample=False, max_new_tokens=1)
         except Exception as error:  # whatever a method stumbles over on this model is the answer

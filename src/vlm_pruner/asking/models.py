@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-import torch
 from PIL import Image
 from torch import Tensor
 
 from vlm_pruner.adapters import adapter_for
 from vlm_pruner.adapters.refused import REASONS
+from vlm_pruner.asking.loading import Loading, open_device
 from vlm_pruner.asking.prompts import prompt_inputs
 from vlm_pruner.engine.support import obstacle
 from vlm_pruner.errors import InputError, UnsupportedModelError, VlmPrunerError, first_line, missing_package
 
-__all__ = ["EMBEDDED", "Loaded", "moved", "open_device", "open_model"]
+__all__ = ["EMBEDDED", "Loaded", "moved", "open_model"]
 
 EMBEDDED = "embedded"
 """The name of the small model inside the package."""
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -71,70 +69,63 @@ def moved(model: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
     return {name: one(value) for name, value in inputs.items()}
 
 
-def open_model(name: str = EMBEDDED, *, device: str = "auto", dtype: str = "auto") -> Loaded:
+def open_model(name: str = EMBEDDED, *, device: str = "auto", dtype: str = "auto", **options: Any) -> Loaded:
     """The embedded model, a checkpoint folder, or a model of the Hugging Face hub by its id.
 
     Args:
         device: "auto" is CUDA where there is one, else the CPU; else whatever torch calls it.
         dtype: "auto" is the checkpoint's own; or float32, bfloat16, float16.
+        options: the other fields of `Loading`: revision, attention, device_map, quantize, trust_remote_code.
 
     Raises:
-        InputError: no such model, device or dtype.
+        InputError: no such model, device, dtype or option.
         UnsupportedModelError: a family that cannot be pruned; said before its weights are loaded.
         BackendUnavailableError: its processor or its weights need a package that is not installed.
     """
-    if dtype != "auto" and dtype not in DTYPES:
-        raise InputError(f"unknown dtype {dtype!r}; known: auto, {', '.join(DTYPES)}")
-    place = open_device(device)
+    loading = Loading(device, dtype, **options)
+    open_device(device)  # before anything is read
+    here = Path(name).exists()
     if name == EMBEDDED:
-        from vlm_pruner.models import load_embedded
+        from vlm_pruner.models.embedded import embedded_folder
 
-        model, processor = load_embedded()
-        if dtype != "auto":
-            model = model.to(DTYPES[dtype])
-        return Loaded(name, model.to(place).eval(), processor)
-    if not Path(name).exists() and (name.count("/") != 1 or name.startswith((".", "/", "~"))):
+        folder = str(embedded_folder())
+        loading = replace(loading, dtype="float32") if dtype == "auto" else loading
+    elif here or (name.count("/") == 1 and not name.startswith((".", "/", "~"))):
+        folder = name
+    else:
         hint = f"; did you mean {EMBEDDED!r}?" if get_close_matches(name, [EMBEDDED]) else "."
         raise InputError(
             f"no model {name!r}{hint} A model is {EMBEDDED!r}, a checkpoint folder, or a hub id like 'owner/name'"
         )
+    if loading.revision is not None and (here or name == EMBEDDED):
+        raise InputError(f"{name!r} lies on this machine: only a model of the hub has a revision {loading.revision!r}")
     try:
-        return Loaded(name, *_from_pretrained(name, place, dtype))
+        return Loaded(name, *_from_pretrained(folder, loading))
     except VlmPrunerError:
         raise
     except Exception as error:  # a checkpoint that is damaged or unknown stumbles in transformers over whatever it is
-        needed = missing_package(f"model {name!r}", error)
+        needed = missing_package(f"model {name!r}", error) or _untrusted(name, error)
         raise needed or InputError(f"model {name!r} cannot be loaded: {first_line(error)}") from error
 
 
-def open_device(name: str) -> torch.device:
-    """The device called `name`; "auto" is CUDA where there is one, else the CPU.
-
-    Raises:
-        InputError: no such device, or none that works here.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"device {name!r} cannot be used here: {first_line(error)}") from error
-    return device
-
-
-def _from_pretrained(name: str, place: torch.device, dtype: str) -> tuple[Any, Any]:
+def _from_pretrained(name: str, loading: Loading) -> tuple[Any, Any]:
     """Model in eval mode on its device, and its processor, which is read first: it costs nothing to find it missing."""
-    from transformers import AutoConfig, AutoModelForImageTextToText
+    from transformers import AutoConfig
 
-    config = AutoConfig.from_pretrained(name)
+    config = AutoConfig.from_pretrained(name, **loading.source)
     _check_family(config)
-    processor = _processor(name)
-    kind = DTYPES.get(dtype, "auto")
-    if getattr(config, "quantization_config", None) is not None:  # such weights are put in their place as they load
-        model = AutoModelForImageTextToText.from_pretrained(name, dtype=kind, device_map={"": str(place)})
-        return model.eval(), processor
-    return AutoModelForImageTextToText.from_pretrained(name, dtype=kind).to(place).eval(), processor
+    processor = _processor(name, loading)
+    return loading.load(name, config), processor
+
+
+def _untrusted(name: str, error: BaseException) -> InputError | None:
+    """What to say where a checkpoint brings code of its own, which is not run unless somebody says so."""
+    if "trust_remote_code=True" not in str(error):
+        return None
+    return InputError(
+        f"model {name!r} brings code of its own, which is not run unless you trust it: look at it, then say "
+        "--trust-remote-code (trust_remote_code=True)"
+    )
 
 
 def _check_family(config: Any) -> None:
@@ -149,7 +140,7 @@ def _check_family(config: Any) -> None:
     adapter_for(config.model_type)
 
 
-def _processor(name: str) -> Any:
+def _processor(name: str, loading: Loading) -> Any:
     """The processor of a checkpoint.
 
     Raises:
@@ -159,9 +150,9 @@ def _processor(name: str) -> Any:
     try:
         from transformers import AutoProcessor
 
-        processor = AutoProcessor.from_pretrained(name)
+        processor = AutoProcessor.from_pretrained(name, **loading.source)
     except Exception as error:  # processors raise whatever they stumble over
-        needed = missing_package(f"the processor of model {name!r}", error)
+        needed = missing_package(f"the processor of model {name!r}", error) or _untrusted(name, error)
         raise needed or InputError(f"the processor of {name!r} cannot be loaded: {first_line(error)}") from error
     if not hasattr(processor, "image_processor") or not hasattr(processor, "tokenizer"):
         raise InputError(

@@ -11,6 +11,7 @@ import typer
 
 from vlm_pruner import __version__
 from vlm_pruner.cli.console import complain
+from vlm_pruner.cli.groups import spread
 from vlm_pruner.errors import VlmPrunerError, missing_package
 
 __all__ = ["build", "main"]
@@ -30,7 +31,7 @@ def build(commands: Iterable[Command]) -> typer.Typer:
     )
     app.callback()(_common)
     for command in commands:
-        app.command(command.__name__)(_guarded(command))
+        app.command(command.__name__)(_guarded(spread(command)))
     return app
 
 

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from vlm_pruner.cli.console import console, note, print_json, progress, quiet
+from vlm_pruner.cli.console import console, note, print_json, progress
 from vlm_pruner.cli.files import PICTURES, saving, writable
-from vlm_pruner.cli.options import Device, Dtype, Image, Json, Layer, Model, Question, Tokens, parse_keep
+from vlm_pruner.cli.opening import Opening
+from vlm_pruner.cli.options import Image, Json, Layer, Method, Model, Question, Tokens, parse_keep
+from vlm_pruner.cli.pruning import Pruning
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -24,39 +26,43 @@ __all__ = ["ask"]
 def ask(
     image: Image,
     question: Question,
+    *,
     model: Model = "embedded",
-    method: Annotated[str, typer.Option("--method", help="See `vlm-pruner methods`.")] = "vlm-pruner",
-    keep: Annotated[str, typer.Option("--keep", help="Tokens per image (64) or a share (0.111).")] = "64",
+    method: Method = None,
+    keep: Annotated[
+        str | None, typer.Option("--keep", help="Tokens per image (64) or a share (0.111).", show_default="64")
+    ] = None,
     layer: Layer = None,
+    pruning: Pruning,
     overlay: Annotated[
         Path | None, typer.Option("--overlay", help="Write the picture of the kept tokens here.")
     ] = None,
     json: Json = False,
-    device: Device = "auto",
-    dtype: Dtype = "auto",
     max_new_tokens: Tokens = 32,
+    opening: Opening,
 ) -> None:
     """Ask a model about an image, with all visual tokens and with few of them."""
     from vlm_pruner import asking
     from vlm_pruner.cli.show import as_json
-    from vlm_pruner.methods import method_class
-    from vlm_pruner.plan import PrunePlan
 
-    budget = parse_keep(keep)
-    method_class(method)
+    opening.check()
+    pruning.register()
+    (wanted,) = pruning.wanted(
+        None if method is None else [method], None if keep is None else [parse_keep(keep)], layer,
+        default=(["vlm-pruner"], [64]),
+    )  # fmt: skip
     picture = None if image == "none" else asking.open_image(image)
     if picture is not None:
         note("; ".join(f"{image}: {said}" for said in asking.notes_of(picture)))
     if overlay is not None:
         writable(overlay, PICTURES, read=image)
     with progress(f"loading {model}") as say:
-        quiet()
-        loaded = asking.open_model(model, device=device, dtype=dtype)
-        plan = PrunePlan.of(method, budget, layer, num_layers=loaded.layers)
+        loaded = opening.open(model)
+        plan = wanted.make(loaded.layers)
         answers = asking.ask(loaded, picture, question, [plan], max_new_tokens=max_new_tokens, progress=say)
         say("drawing", 1.0)
         drawn, problem = _try_to_draw(loaded, picture, question, answers[1], overlay)
-    note(asking.one_token([budget], answers[1].report.total))
+    note(asking.one_token([wanted.keep], answers[1].report.total))
     if json:
         print_json(as_json(loaded, image, question, answers, drawn))
     else:

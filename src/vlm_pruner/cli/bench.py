@@ -14,20 +14,27 @@ import typer
 from vlm_pruner.budget import Keep
 from vlm_pruner.cli.console import complain, console, note, progress, quiet
 from vlm_pruner.cli.files import RESULTS, saving, writable
-from vlm_pruner.cli.options import Device, Dtype, Model, parse_keep, parse_list
+from vlm_pruner.cli.opening import Opening
+from vlm_pruner.cli.options import Model, parse_keep, parse_list
+from vlm_pruner.cli.pruning import Pruning
 from vlm_pruner.errors import BackendUnavailableError, InputError
 
 if TYPE_CHECKING:
     from vlm_pruner.evaluation.bench import Setup
     from vlm_pruner.evaluation.results import BenchResults
+    from vlm_pruner.methods import PruningMethod
 
 __all__ = ["bench"]
 
 
 def bench(
+    *,
     methods: Annotated[
-        str, typer.Option("--methods", help="Names with commas between, or 'all'; 'none' is always measured.")
-    ] = "all",
+        str | None,
+        typer.Option(
+            "--methods", help="Names with commas between, or 'all'; 'none' is always measured.", show_default="all"
+        ),
+    ] = None,
     keep: Annotated[
         str | None,
         typer.Option(
@@ -36,13 +43,18 @@ def bench(
             show_default="192,128,64,32; 0.333,0.222,0.111,0.056 where pictures have no fixed number of tokens",
         ),
     ] = None,
+    pruning: Pruning,
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="Runs of methods that draw lots.")] = 5,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="The first so many questions a type.")] = None,
     split: Annotated[str, typer.Option("--split", help="test or validation.")] = "test",
     equal: Annotated[
-        str,
-        typer.Option("--equal", help="nominal: equal counts of kept tokens. layer-average: equal cost, vlm-pruner's."),
-    ] = "nominal",
+        str | None,
+        typer.Option(
+            "--equal",
+            help="nominal: equal counts of kept tokens. layer-average: equal cost, vlm-pruner's.",
+            show_default="nominal",
+        ),
+    ] = None,
     tiny: Annotated[bool, typer.Option("--tiny", help="One question a type at 64 tokens: a smoke test.")] = False,
     output: Annotated[
         Path, typer.Option("-o", "--output", help="The .json to write; tables, curves, times, answers lie beside it.")
@@ -50,33 +62,34 @@ def bench(
     jobs: Annotated[int, typer.Option("--jobs", min=0, help="Processes; 0 = one a core, one on a GPU.")] = 0,
     repeats: Annotated[int, typer.Option("--repeats", min=0, help="Timed prefills per method; 0 times none.")] = 5,
     model: Model = "embedded",
-    device: Device = "auto",
-    dtype: Dtype = "auto",
+    opening: Opening,
 ) -> None:
     """Measure what methods answer right, what they keep and what it costs. Killed, it goes on where it was."""
     from vlm_pruner.asking import one_token
     from vlm_pruner.evaluation.bench import describe, run_bench
-    from vlm_pruner.evaluation.cells import build_grid, default_methods
+    from vlm_pruner.evaluation.cells import build_grid
     from vlm_pruner.evaluation.timing import measure_cells
     from vlm_pruner.report import provenance
 
-    if equal not in ("nominal", "layer-average"):
+    opening.check()
+    pruning.register()
+    if equal not in (None, "nominal", "layer-average"):
         raise InputError(f"--equal is nominal or layer-average, not {equal!r}")
     budgets = None if keep is None else [parse_keep(text) for text in parse_list(keep)]
-    names = default_methods() if methods == "all" else parse_list(methods)
-    names = names if "none" in names else ["none", *names]  # all that is told is a share of its accuracy
+    plan = pruning.plan(methods=methods, keep=keep, equal=equal)
+    measured = _methods(methods or "all", pruning) if plan is None else {"none": "none", pruning.named: plan}
     for path in (output, *_beside(output).values()):
         writable(path, RESULTS if path == output else ())
     limit, seeds, repeats = (1, 2, min(repeats, 1)) if tiny else (limit, seeds, repeats)
     quiet()
-    load = partial(load_setup, model, device, dtype, split, limit)
+    load = partial(load_setup, model, opening, split, limit, pruning)
     with progress(f"loading {model}"):
         setup = load()
         about = describe(setup, model)
-    budgets = budgets or _budgets(about["tokens"], tiny)
+    budgets = budgets or ([] if plan else _budgets(about["tokens"], tiny))
     note(one_token(budgets, about["tokens"] or 0))
     grid = build_grid(
-        names, budgets, seeds=seeds, layers=about["layers"], tokens=about["tokens"], equal=equal == "layer-average"
+        measured, budgets, seeds=seeds, layers=about["layers"], tokens=about["tokens"], equal=equal == "layer-average"
     )
     workers = jobs or (1 if setup.model.device.type == "cuda" else os.cpu_count() or 1)
     with progress("answers") as say, _told_where(output):
@@ -91,6 +104,23 @@ def bench(
                 progress=lambda done, total: say(f"timed {done} of {total} times", done / total),
             )  # fmt: skip
     _write(results, timing, output)
+
+
+def _methods(methods: str, pruning: Pruning) -> dict[str, str | PruningMethod]:
+    """What is measured, by its label; 'none' in any case: all that is told is a share of its accuracy.
+
+    Raises:
+        PlanError: a parameter that is not known, or one that the benchmark sets itself.
+    """
+    from vlm_pruner.evaluation.cells import default_methods
+    from vlm_pruner.methods import create
+
+    names = default_methods() if methods == "all" else parse_list(methods)
+    names = names if "none" in names else ["none", *names]
+    known = pruning.set_on(names)
+    if drawn := [name for name, values in known.items() if "seed" in values]:
+        raise InputError(f"--set {drawn[0]}.seed: the benchmark draws with seeds 0 to N-1 of --seeds N")
+    return {name: create(name, **known[name]) if name in known else name for name in names}
 
 
 def _beside(output: Path) -> dict[str, Path]:
@@ -118,14 +148,14 @@ def _told_where(output: Path) -> Iterator[None]:
         raise typer.Exit(130) from None
 
 
-def load_setup(name: str, device: str, dtype: str, split: str, limit: int | None) -> Setup:
+def load_setup(name: str, opening: Opening, split: str, limit: int | None, pruning: Pruning | None = None) -> Setup:
     """The model and the questions; worker processes call it too."""
-    from vlm_pruner import asking
     from vlm_pruner.evaluation.bench import Setup
     from vlm_pruner.evaluation.questions import ask_split
 
-    quiet()
-    loaded = asking.open_model(name, device=device, dtype=dtype)
+    if pruning is not None:
+        pruning.register()
+    loaded = opening.open(name)
     return Setup(loaded.model, loaded.processor, ask_split(loaded.model, loaded.processor, split, limit))
 
 

@@ -9,10 +9,14 @@ import typer
 from rich.table import Table
 
 from vlm_pruner.cli.console import console, print_json, progress, quiet
-from vlm_pruner.cli.options import Device, Dtype, Json
+from vlm_pruner.cli.opening import Opening
+from vlm_pruner.cli.options import Json
+from vlm_pruner.cli.pruning import Pruning
+from vlm_pruner.errors import InputError
 
 if TYPE_CHECKING:
     from vlm_pruner.methods import PruningMethod
+    from vlm_pruner.plan import PrunePlan
 
 __all__ = ["first_sentence", "methods", "models"]
 
@@ -20,25 +24,34 @@ LAYERS, TOKENS, KEEP = 32, 576, 64  # of the model and the budget that the list 
 
 
 def methods(
+    *,
     model: Annotated[
         str | None, typer.Option("--model", help="Try every method on this model, and say which cannot run and why.")
     ] = None,
     json: Json = False,
-    device: Device = "auto",
-    dtype: Dtype = "auto",
+    pruning: Pruning,
+    opening: Opening,
 ) -> None:
     """List the pruning methods: names, papers, where they prune, what they leave and what they need."""
     from vlm_pruner.methods import registry
 
-    reasons = None if model is None else _tried(model, device, dtype)
+    opening.check()
+    pruning.register()
+    plan = pruning.plan()
+    if model is None:
+        opening.unused("methods are tried on a model with --model")
+        if plan is not None or pruning.parameters:
+            raise InputError("--plan and --set are tried on a model: say which with --model")
+    reasons = None if model is None else _tried(model, opening, pruning, plan)
     known = list(registry().values())
     if json:
-        print_json([_as_json(cls) | _fitting(reasons, cls.name) for cls in known])
+        rows = [_as_json(cls) | _fitting(reasons, cls.name) for cls in known]
+        print_json([*rows, *([{"name": pruning.named} | _fitting(reasons, pruning.named)] if plan else [])])
         return
     if reasons is not None:
         table = _table("name", "runs on\nthis model", "why not")
-        for cls in known:
-            table.add_row(cls.name, "no" if reasons[cls.name] else "yes", reasons[cls.name])
+        for name, why in reasons.items():
+            table.add_row(name, "no" if why else "yes", why)
         console().print(table)
         return
     table = _table("name", "prunes\nbefore", "left,\na layer", "asks", "needs", "method and source")
@@ -58,15 +71,18 @@ def methods(
     )
 
 
-def _tried(name: str, device: str, dtype: str) -> dict[str, str]:
-    """Every method with the reason why the model of that name cannot run it."""
+def _tried(name: str, opening: Opening, pruning: Pruning, plan: PrunePlan | None) -> dict[str, str]:
+    """Every method, and the plan, with the reason why the model of that name cannot run it."""
     from vlm_pruner import asking
+    from vlm_pruner.methods import registry
 
+    tried: dict[str, PruningMethod | PrunePlan] = {**pruning.methods(list(registry()))}
+    if plan is not None:
+        tried[pruning.named] = plan
     with progress(f"loading {name}") as say:
-        quiet()
-        loaded = asking.open_model(name, device=device, dtype=dtype)
+        loaded = opening.open(name)
         inputs = loaded.inputs("What is this?", asking.open_image(asking.DEMO_IMAGE))
-        return asking.fits(loaded.model, inputs, progress=say)
+        return asking.fits(loaded.model, inputs, tried, progress=say)
 
 
 def _fitting(reasons: dict[str, str] | None, name: str) -> dict[str, Any]:

@@ -10,11 +10,10 @@ from vlm_pruner.budget import Keep, check_keep
 from vlm_pruner.errors import InputError
 
 __all__ = [
-    "Device",
-    "Dtype",
     "Image",
     "Json",
     "Layer",
+    "Method",
     "Model",
     "Question",
     "Tokens",
@@ -31,8 +30,7 @@ Model = Annotated[str, typer.Option("--model", help="'embedded', a checkpoint fo
 Layer = Annotated[
     int | None, typer.Option("--layer", help="Decoder layer to prune before; 0 is before the language model.")
 ]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, ...")]
-Dtype = Annotated[str, typer.Option("--dtype", help="auto, float32, bfloat16 or float16.")]
+Method = Annotated[str | None, typer.Option("--method", help="See `vlm-pruner methods`.", show_default="vlm-pruner")]
 Tokens = Annotated[int, typer.Option("--max-new-tokens", min=1, help="Longest answer.")]
 Json = Annotated[bool, typer.Option("--json", help="Print machine-readable JSON and nothing else.")]
 

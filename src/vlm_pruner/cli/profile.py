@@ -9,7 +9,9 @@ import typer
 
 from vlm_pruner.cli.console import console, note, print_json, progress, quiet
 from vlm_pruner.cli.files import PLOTS, saving, writable
-from vlm_pruner.cli.options import Device, Dtype, Json, Layer, parse_keep, parse_list
+from vlm_pruner.cli.opening import Opening
+from vlm_pruner.cli.options import Json, Layer, Method, parse_keep, parse_list
+from vlm_pruner.cli.pruning import Pruning
 
 __all__ = ["profile"]
 
@@ -18,9 +20,11 @@ def profile(
     model: Annotated[
         str, typer.Argument(help="'embedded', a checkpoint folder, a hub id, or a published shape with random weights.")
     ] = "embedded",
-    keep: Annotated[str, typer.Option("--keep", help="Budgets, with commas between.")] = "64",
-    method: Annotated[str, typer.Option("--method", help="See `vlm-pruner methods`.")] = "vlm-pruner",
+    *,
+    keep: Annotated[str | None, typer.Option("--keep", help="Budgets, with commas between.", show_default="64")] = None,
+    method: Method = None,
     layer: Layer = None,
+    pruning: Pruning,
     tokens: Annotated[
         int | None, typer.Option("--tokens", min=1, help="Visual tokens of the prompt; by default those of one image.")
     ] = None,
@@ -32,20 +36,21 @@ def profile(
     ] = None,
     json: Json = False,
     plot: Annotated[Path | None, typer.Option("--plot", help="Write the bars of the first token here.")] = None,
-    device: Device = "auto",
-    dtype: Dtype = "auto",
+    opening: Opening,
 ) -> None:
     """Measure encoder, selection, prefill, decode and memory, beside the FLOP model and the limit."""
     import torch
 
     from vlm_pruner.asking import one_token
-    from vlm_pruner.methods import method_class
     from vlm_pruner.profiling import profile as measure
     from vlm_pruner.profiling import subject_named
     from vlm_pruner.viz.plots import figure_class
 
-    budgets = [parse_keep(text) for text in parse_list(keep)]
-    method_class(method)
+    opening.check()
+    pruning.register()
+    plan = pruning.plan(method=method, keep=keep, layer=layer)
+    budgets = [parse_keep(text) for text in parse_list(keep or "64")]
+    chosen = plan or pruning.methods([method or "vlm-pruner"])[method or "vlm-pruner"]
     if plot is not None:
         figure_class()
         writable(plot, PLOTS, read=image or "")
@@ -54,14 +59,14 @@ def profile(
     try:
         with progress(f"loading {model}") as say:
             quiet()
-            subject = subject_named(model, tokens=tokens, image=image, device=device, dtype=dtype, tell=note)
+            subject = subject_named(model, tokens=tokens, image=image, tell=note, **opening.given())
             result = measure(
-                subject.model, subject.inputs, method, name=subject.name, image=subject.image, keep=budgets,
+                subject.model, subject.inputs, chosen, name=subject.name, image=subject.image, keep=budgets,
                 layer=layer, new_tokens=new_tokens, repeats=repeats, progress=say,
             )  # fmt: skip
     finally:
         torch.set_num_threads(before)
-    note(one_token(budgets, sum(result.image_tokens)))
+    note(one_token([] if plan else budgets, sum(result.image_tokens)))
     if json:
         print_json(result.to_dict())
     else:

@@ -72,13 +72,17 @@ def describe(setup: Setup, name: str) -> dict[str, Any]:
     digest = hashlib.sha256()
     for key, value in sorted(setup.model.state_dict().items()):
         digest.update(key.encode())
-        digest.update(value.detach().cpu().float().numpy().tobytes())
+        if isinstance(value, torch.Tensor) and not value.is_meta:  # those that are offloaded lie elsewhere
+            whole = value.dequantize() if type(value) not in (torch.Tensor, torch.nn.Parameter) else value
+            digest.update(whole.detach().cpu().float().numpy().tobytes())
+    backend = config.get_text_config()._attn_implementation
     return {
         "name": name,
         "weights": digest.hexdigest()[:16],
         "layers": config.get_text_config().num_hidden_layers,
         "tokens": picture_tokens(setup.model),
         "dtype": str(setup.model.dtype).removeprefix("torch."),
+        **({} if backend == "sdpa" else {"attention": backend}),
     }
 
 

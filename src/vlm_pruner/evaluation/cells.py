@@ -82,7 +82,7 @@ def default_methods() -> list[str]:
 
 
 def build_grid(
-    methods: Iterable[str] | Mapping[str, str | PruningMethod],
+    methods: Iterable[str] | Mapping[str, str | PruningMethod | PrunePlan],
     budgets: Sequence[Keep],
     *,
     seeds: int = 5,
@@ -94,9 +94,9 @@ def build_grid(
 
     Where pictures have no fixed number of tokens (None), budgets are shares, and what needs a number is left out.
 
-    A mapping gives labels to method instances (ablations). Methods with a `seed` are run with 0 .. seeds-1. With
-    `equal`, a budget is the cost that `MEASURE` has at it: every method keeps as many tokens as come to the same mean
-    over the layers, or just fewer.
+    A mapping gives labels to method instances (ablations) and to finished plans, which say their own budget. Methods
+    with a `seed` are run with 0 .. seeds-1. With `equal`, a budget is the cost that `MEASURE` has at it: every method
+    keeps as many tokens as come to the same mean over the layers, or just fewer.
 
     Raises:
         PlanError: unknown method, or a budget that no picture has, or that is a number where pictures have none.
@@ -115,6 +115,9 @@ def build_grid(
             blind = {"blind_from": BLIND_LAYER} if method == BLIND else {}
             cells.append(Cell(label, tokens, everything, **blind))
             continue
+        if isinstance(method, PrunePlan):
+            cells.append(Cell(label, method.asked_of(tokens), method.check(layers)))
+            continue
         small = method == DOWNSAMPLE
         for budget in counts:
             for seed, variant in enumerate(_seeded(create("pooling" if small else method), seeds)):
@@ -129,7 +132,7 @@ def build_grid(
 
 
 def _shares(
-    methods: Iterable[str] | Mapping[str, str | PruningMethod],
+    methods: Iterable[str] | Mapping[str, str | PruningMethod | PrunePlan],
     budgets: Sequence[Keep],
     seeds: int,
     layers: int,
@@ -146,11 +149,21 @@ def _shares(
         if method in (BLIND, DOWNSAMPLE):
             reason = "it is measured where pictures have a fixed number of tokens"
             left_out += [{"label": label, "budget": budget, "reason": reason} for budget in budgets]
+        elif isinstance(method, PrunePlan):
+            cells.append(Cell(label, _share(method), method.check(layers)))
         elif method != "none":
             for budget in budgets:
                 for seed, variant in enumerate(_seeded(create(method), seeds)):
                     cells.append(Cell(label, budget, PrunePlan.of(variant, keep=budget, num_layers=layers), seed))
     return Grid(tuple(cells), tuple(left_out))
+
+
+def _share(plan: PrunePlan) -> float:
+    """The budget of a finished plan where pictures are of any size."""
+    keep = plan.stages[-1].keep if plan.asked is None else plan.asked
+    if not isinstance(keep, float):
+        raise PlanError(f"pictures of this model have no fixed number of tokens: let the plan keep a share, not {keep}")
+    return keep
 
 
 def _price(budget: int, layers: int, tokens: int) -> float:

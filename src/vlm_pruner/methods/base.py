@@ -32,6 +32,7 @@ __all__ = [
     "create",
     "method_class",
     "refuse_what_is_not_finite",
+    "register",
     "registry",
     "require",
     "select_alike",
@@ -210,12 +211,28 @@ def require(method: PruningMethod, tokens: VisualTokens, *signals: Signal) -> No
 
 @functools.cache
 def registry() -> dict[str, type[PruningMethod]]:
-    """Every known method by name: the modules of this package, then the entry points of `vlm_pruner.methods`."""
+    """Every known method by name: of this package, of the entry points of `vlm_pruner.methods`, registered by hand."""
     package = importlib.import_module("vlm_pruner.methods")
     modules = [importlib.import_module(f"{package.__name__}.{m.name}") for m in pkgutil.iter_modules(package.__path__)]
     modules += [entry.load() for entry in entry_points(group="vlm_pruner.methods")]
-    classes = {c for m in modules for c in vars(m).values() if _is_method(c)}
+    classes = {c for m in modules for c in vars(m).values() if _is_method(c)} | _registered
     return {c.name: c for c in sorted(classes, key=lambda c: c.name)}
+
+
+_registered: set[type[PruningMethod]] = set()  # by hand
+
+
+def register(method: type[PruningMethod]) -> type[PruningMethod]:
+    """Add a method to the registry of this process, and return it; once more does nothing.
+
+    Raises:
+        PlanError: another method has this name.
+    """
+    if registry().get(method.name, method) is not method:
+        raise PlanError(f"a method called {method.name!r} is there already: {registry()[method.name].title}")
+    _registered.add(method)
+    registry.cache_clear()
+    return method
 
 
 def _is_method(thing: object) -> bool:
@@ -253,7 +270,9 @@ def create(method: str | PruningMethod, **params: Any) -> PruningMethod:
             raise PlanError(unknown_name(f"parameter of {method}", key, known))
     try:
         return cls(**params)
-    except TypeError as error:
+    except PlanError:
+        raise
+    except (TypeError, ValueError) as error:
         raise PlanError(f"{method} cannot be made with {params}: {error}") from error
 
 

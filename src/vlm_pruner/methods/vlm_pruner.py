@@ -14,7 +14,7 @@ from torch import Tensor
 from vlm_pruner.errors import PlanError
 from vlm_pruner.methods.base import PruningMethod, refuse_what_is_not_finite, require, select_alike
 from vlm_pruner.ops import GrowthRule, declared_sync, farthest_points, grow, merge, screen
-from vlm_pruner.ops.basic import together
+from vlm_pruner.ops.basic import normalise, together
 from vlm_pruner.ops.sync import may_read
 from vlm_pruner.types import Selection, Signal, VisualTokens
 
@@ -27,7 +27,7 @@ class VLMPruner(PruningMethod):
     """Centrifugal token selection with buffering for spatial sparsity, then similarity-weighted aggregation.
 
     Args:
-        pivots: tokens that the growth starts from, mutually distant in the key space of the layer before.
+        pivots: tokens that the growth starts from, mutually distant in the key space of the layer before, if any.
         channels: feature channels of largest variance in which similarity is measured.
         spatial_weight: how much a distance of one grid diagonal to the kept tokens inflates a similarity.
         threshold: modulated similarity below which a token enters in the first pass.
@@ -41,7 +41,9 @@ class VLMPruner(PruningMethod):
 
     Deviates from the released code: arithmetic is float32 whatever the dtype; ties go to the lower index; fewer tokens
     than `pivots` can be asked for; the grid is the true one. A token without a place (newlines) counts as near to
-    every token and brings nothing nearer, so similarity alone decides about it.
+    every token and brings nothing nearer, so similarity alone decides about it. Before the language model (`layer=0`),
+    where no layer has made keys, pivots are mutually distant among the centred features at unit length ("feature
+    pivots"): nothing but the projector's output is read. docs/offline_benchmark.md has that beside the paper's form.
 
     Cost: O(n keep channels), and O(n d pivots).
 
@@ -52,7 +54,7 @@ class VLMPruner(PruningMethod):
     name: ClassVar[str] = "vlm-pruner"
     title: ClassVar[str] = "VLM-Pruner"
     source: ClassVar[str] = "arXiv:2512.02700, Alg. 1"
-    needs: ClassVar[frozenset[Signal]] = frozenset({Signal.KEYS})
+    wants: ClassVar[frozenset[Signal]] = frozenset({Signal.KEYS})
     default_layer: ClassVar[int | None] = 2
     looks_itself: ClassVar[bool] = True
 
@@ -89,11 +91,8 @@ class VLMPruner(PruningMethod):
 
     def _select_equal(self, tokens: Sequence[VisualTokens], keep: int) -> list[Selection]:
         """Selections of images that agree in shape, dtype and device."""
-        for t in tokens:
-            require(self, t, Signal.KEYS)
         features = [t.features for t in tokens]
-        keys = [t.keys for t in tokens if t.keys is not None]
-        pivots = farthest_points(keys, min(self.pivots, keep))  # [B, p]
+        pivots = farthest_points([_pivot_space(self, t) for t in tokens], min(self.pivots, keep))  # [B, p]
         place, diagonal = zip(*(geometry(t, self.temporal_scale) for t in tokens), strict=True)
         where = together(place), together(diagonal)
         # The screened features have no name here, so that their memory is free again before rows are merged.
@@ -115,6 +114,19 @@ class VLMPruner(PruningMethod):
         if self.merge:
             merged[:] = merge(features, index, source, similarity, self.self_weight)
         return [Selection(*parts) for parts in zip(index, order, merged, source, strict=True)]
+
+
+def _pivot_space(method: VLMPruner, tokens: VisualTokens) -> Tensor:
+    """[heads, n, c] in which pivots are mutually distant: keys, or directions of features where no layer has made any.
+
+    Directions are those from the mean of the image, float32 of unit length.
+    """
+    if tokens.keys is None and not tokens.layer:
+        rows = tokens.features.double()
+        return normalise((rows - rows.mean(0)).float())[None]
+    require(method, tokens, Signal.KEYS)
+    assert tokens.keys is not None
+    return tokens.keys
 
 
 def _look_for_what_is_not_finite(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -14,8 +15,6 @@ from vlm_pruner.errors import InputError, unknown_name
 from vlm_pruner.profiling.shapes import SHAPES
 
 __all__ = ["Subject", "subject_named"]
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -37,6 +36,7 @@ def subject_named(
     device: str = "auto",
     dtype: str = "auto",
     tell: Callable[[str], None] = lambda message: None,
+    **options: Any,
 ) -> Subject:
     """The subject of a profile.
 
@@ -48,13 +48,17 @@ def subject_named(
         device: as for `asking.open_model`.
         dtype: likewise; "auto" of a shape is bfloat16 on a GPU, float32 elsewhere.
         tell: told, before random weights are allocated, how many bytes they take, and what to know of the picture.
+        options: further ones of `asking.open_model`; a shape has none.
 
     Raises:
-        InputError: no such model or device; weights that do not fit the memory; tokens that no number of images has.
+        InputError: no such model, device or option; weights that do not fit the memory; tokens that no number of images
+            has.
     """
     if name in SHAPES:
         if image is not None:
             raise InputError(f"{name} is a shape with random weights: it reads a random image, not {str(image)!r}")
+        if asked := [key for key, value in options.items() if value]:
+            raise InputError(f"{name} is a shape with random weights: it cannot be opened with {', '.join(asked)}")
         return _random(name, tokens, device, dtype, tell)
 
     from vlm_pruner.asking import DEMO_IMAGE, EMBEDDED, notes_of, open_image, open_model
@@ -63,7 +67,7 @@ def subject_named(
         raise InputError(unknown_name("model", name, [EMBEDDED, *SHAPES]) + ", a checkpoint folder, or a hub id")
     picture = open_image(image or DEMO_IMAGE)
     tell("; ".join(f"{image}: {said}" for said in notes_of(picture)))
-    loaded = open_model(name, device=device, dtype=dtype)
+    loaded = open_model(name, device=device, dtype=dtype, **options)
     one = loaded.inputs(question, picture)
     config = loaded.model.base_model.config
     visual = int((one["input_ids"] == adapter_for(config.model_type).placeholders(config)["image"]).sum())
@@ -75,7 +79,7 @@ def subject_named(
 
 
 def _random(name: str, tokens: int | None, device: str, dtype: str, tell: Callable[[str], None]) -> Subject:
-    from vlm_pruner.asking import open_device
+    from vlm_pruner.asking.loading import DTYPES, open_device
 
     shape, place = SHAPES[name], open_device(device)
     kind = DTYPES.get(dtype, torch.bfloat16 if place.type == "cuda" else torch.float32)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from typing import Any
 
@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from vlm_pruner.adapters import adapter_for
 from vlm_pruner.budget import Keep
 from vlm_pruner.engine import Session, prune
+from vlm_pruner.errors import PlanError
+from vlm_pruner.methods.base import PruningMethod
 from vlm_pruner.plan import PrunePlan
 from vlm_pruner.verify.batches import both, row
 from vlm_pruner.verify.choice import choices_of
@@ -56,6 +58,7 @@ class Verification:
     device: str
     method: str
     keep: Keep
+    places: tuple[int, ...]  # decoder layers before which the method prunes
     new_tokens: int
     checks: tuple[Check, ...]
 
@@ -76,40 +79,55 @@ def verify(
     inputs: dict[str, Any],
     other: dict[str, Any],
     *,
-    method: str = "vlm-pruner",
-    keep: Keep = 0.25,
+    method: PrunePlan | PruningMethod | str = "vlm-pruner",
+    keep: Keep | None = 0.25,
     layer: int | None = None,
     new_tokens: int = 8,
+    progress: Callable[[str, float], None] = lambda *_: None,
 ) -> Verification:
-    """Check the promises on `model`, prefill and every decode step.
+    """Check the promises on `model`, prefill and every decode step. Small pictures are pruned, too.
 
     Args:
         inputs: what the processor gives for one prompt with pictures, one row without padding.
         other: the same for a prompt of another length.
-        method: checked at the layers where it prunes by itself, or at `layer`.
+        method: checked at the layers where it prunes by itself, or at `layer`; a finished plan, at its own.
+        keep: None with a finished plan.
+        progress: told which promise is being checked and the share of the work that is done.
 
     Raises:
-        PlanError, UnsupportedModelError: as of `prune`.
+        PlanError: as of `prune`, or repacked positions, which the full model does not have.
+        UnsupportedModelError: as of `prune`.
     """
     text = model.base_model.get_decoder()
+    progress("the untouched model", 0.0)
     answer(model, inputs, 1)  # what transformers puts on the model in its first call stays
     before = _state(model)
-    plan = prune(model, method, keep=keep, layer=layer).plan
-    first = prune(model, "random", keep=keep, layer=0).plan
-    checks = [_everything(model, inputs, new_tokens)]
-    rounding, note = _rounding(model, inputs, new_tokens)
+    plan = replace(prune(model, method, keep=keep, layer=layer).plan, min_visual_tokens=1)
+    if plan.positions != "kept":
+        raise PlanError(f"positions={plan.positions!r} cannot be checked: the full model has none but its own")
+    first = replace(prune(model, "random", keep=plan.stages[0].keep, layer=0).plan, min_visual_tokens=1)
+    stock = answer(model, inputs, new_tokens)
+    progress("keep=1.0", 0.1)
+    checks = [_everything(model, inputs, stock, new_tokens)]
+    progress("the reference", 0.2)
+    rounding, note = _rounding(model, inputs, stock, new_tokens)
     for name, each in (("random, before the language model", first), (f"{_named(plan)}, merging left out", plan)):
+        progress(f"the reference, {name}", 0.3 + 0.15 * (len(checks) - 1))
         promise = f"logits are those of the full model with the dropped tokens hidden: {name}"
-        largest = None if rounding is None else _hidden(model, inputs, choices_of(each), new_tokens)
-        checks.append(Check(promise, largest, FACTOR * (rounding or 0.0), note))
+        check = Check(promise, None, FACTOR * (rounding or 0.0), note)
+        checks.append(check if rounding is None else _hidden(model, inputs, choices_of(each), new_tokens, check))
+    progress("a padded batch", 0.6)
     checks.append(_ragged(model, inputs, other, first, new_tokens))
     changed = [name for name, state in _state(model).items() if before.get(name) != state]
     left = "changed: " + ", ".join(changed[:3]) if changed else ""
     checks.append(Check("the model is left as it was", float(len(changed)), 0.0, left))
+    last = plan.stages[-1]
     return Verification(
         family=str(model.config.model_type), layers=len(text.layers),
         attention=str(text.config._attn_implementation), dtype=str(model.dtype).removeprefix("torch."),
-        device=str(model.device), method=method, keep=keep, new_tokens=new_tokens, checks=tuple(checks),
+        device=str(model.device), method=plan.made_by or last.method.name,
+        keep=last.keep if plan.asked is None else plan.asked, places=tuple(stage.site for stage in plan.stages),
+        new_tokens=new_tokens, checks=tuple(checks),
     )  # fmt: skip
 
 
@@ -118,19 +136,16 @@ def _named(plan: PrunePlan) -> str:
     return f"{plan.stages[-1].method.name}, layer {places}"
 
 
-def _everything(model: Any, inputs: dict[str, Any], new_tokens: int) -> Check:
-    """keep=1.0 changes no bit."""
-    want = answer(model, inputs, new_tokens)
+def _everything(model: Any, inputs: dict[str, Any], want: Any, new_tokens: int) -> Check:
+    """keep=1.0 changes no bit of `want`."""
     with prune(model, "random", keep=1.0, layer=0):
         got = answer(model, inputs, new_tokens)
-    same = torch.equal(got.sequences, want.sequences)
-    largest = _largest(got.logits, want.logits) if same else float("inf")
-    return Check("keep=1.0 changes no bit", largest, 0.0, "" if same else "another answer")
+    note = "" if torch.equal(got.sequences, want.sequences) else "another answer"
+    return Check("keep=1.0 changes no bit", _largest(got.logits, want.logits), 0.0, note)
 
 
-def _rounding(model: Any, inputs: dict[str, Any], new_tokens: int) -> tuple[float | None, str]:
+def _rounding(model: Any, inputs: dict[str, Any], stock: Any, new_tokens: int) -> tuple[float | None, str]:
     """How far the stock model is from itself under the attention of the reference, or why that cannot be told."""
-    stock = answer(model, inputs, new_tokens)
     length, layers = inputs["input_ids"].shape[1], len(model.base_model.get_decoder().layers)
     nothing = dict.fromkeys(range(layers), torch.zeros(1, length, dtype=torch.bool))
     try:
@@ -141,12 +156,16 @@ def _rounding(model: Any, inputs: dict[str, Any], new_tokens: int) -> tuple[floa
     return max(_largest(again.logits, stock.logits), _last_place(stock.logits)), ""
 
 
-def _hidden(model: Any, inputs: dict[str, Any], plan: PrunePlan, new_tokens: int) -> float:
+def _hidden(model: Any, inputs: dict[str, Any], plan: PrunePlan, new_tokens: int, check: Check) -> Check:
+    """The check with its largest difference, or with the reason why nothing was pruned."""
     with prune(model, plan) as session:
         got = answer(model, inputs, new_tokens)
     with masked(model, _dropped(model, inputs["input_ids"], session)):
         want = forced(model, inputs, got.sequences, new_tokens)
-    return _largest(got.logits, want.logits)
+    if not any(image.stages for image in session.images):
+        left_alone = [image.note for image in session.report.images if image.note]
+        return replace(check, note="; ".join(["nothing was pruned", *left_alone]))
+    return replace(check, largest=_largest(got.logits, want.logits))
 
 
 def _dropped(model: Any, ids: Tensor, session: Session) -> dict[int, Tensor]:
@@ -174,7 +193,9 @@ def _ragged(model: Any, one: dict[str, Any], other: dict[str, Any], plan: PruneP
         together = answer(model, batch, new_tokens)
     except (IndexError, RuntimeError, TypeError, ValueError) as error:
         return Check(promise, None, 0.0, f"the stock model does not take this batch ({type(error).__name__})")
-    rounding = max(_apart(model, prompts, together, new_tokens, forced))
+    rounding, most = max(_apart(model, prompts, together, new_tokens, forced)), _unlike(model, together.logits)
+    if rounding > most:
+        return Check(promise, None, 0.0, f"the stock model's own rows differ by {rounding:.2g} in this batch")
     with prune(model, plan):
         together = answer(model, batch, new_tokens)
         largest = max(_apart(model, prompts, together, new_tokens, forced))
@@ -200,7 +221,18 @@ def _largest(got: Any, want: Any) -> float:
 
 def _last_place(logits: Any) -> float:
     """What one unit of the last place of the largest logit is; `generate` returns float32 in any case."""
-    return max(float(each.abs().max()) * torch.finfo(each.dtype).eps for each in logits)
+    return max(_magnitude(each) * torch.finfo(each.dtype).eps for each in logits)
+
+
+def _unlike(model: Any, logits: Any) -> float:
+    """What is more than rounding in the model's dtype, and cannot be a yardstick."""
+    eps = max(torch.finfo(model.dtype).eps, torch.finfo(torch.float32).eps)
+    return min(1000 * eps, 0.1) * max(map(_magnitude, logits))
+
+
+def _magnitude(logits: Tensor) -> float:
+    """Of the largest logit; words that the model rules out are left out."""
+    return float(logits.masked_fill(logits.abs() > -torch.finfo(logits.dtype).min / 2, 0.0).abs().max())
 
 
 def _state(model: nn.Module) -> dict[str, Any]:
@@ -208,6 +240,14 @@ def _state(model: nn.Module) -> dict[str, Any]:
     out = {}
     for name, module in model.named_modules():
         own = {key: len(value) if isinstance(value, dict) else None for key, value in vars(module).items()}
-        tensors = [t.data_ptr() for t in (*module.parameters(recurse=False), *module.buffers(recurse=False))]
+        tensors = [_place(t) for t in (*module.parameters(recurse=False), *module.buffers(recurse=False))]
         out[name] = (type(module), own, tensors)
     return out
+
+
+def _place(tensor: Tensor) -> int:
+    """Where a tensor's values lie; quantised ones lie nowhere by themselves, and are told by the object."""
+    try:
+        return tensor.data_ptr()
+    except RuntimeError:
+        return id(tensor)

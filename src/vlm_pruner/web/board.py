@@ -6,15 +6,15 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from types import MappingProxyType
 
 from vlm_pruner.asking import Loaded, Run, describe, title_of
 from vlm_pruner.asking.pictures import answer_layout, answer_selection
-from vlm_pruner.methods.base import method_class
 from vlm_pruner.viz import data_uri, merge_map
 from vlm_pruner.web.drawing import plain_picture, selection_svg
 from vlm_pruner.web.gallery import Picture
 from vlm_pruner.web.service import Done, Event, Failed, Said, Started, Stopped, Waiting
-from vlm_pruner.web.settings import Choice
+from vlm_pruner.web.settings import Choice, Own
 
 __all__ = ["COPY", "Board", "alert"]
 
@@ -41,10 +41,17 @@ class _Column:
 class Board:
     """One column for the answer with all tokens and one for each choice."""
 
-    def __init__(self, loaded: Loaded, picture: Picture, question: str, choices: Sequence[Choice]) -> None:
+    def __init__(
+        self,
+        loaded: Loaded,
+        picture: Picture,
+        question: str,
+        choices: Sequence[Choice],
+        own: Own = MappingProxyType({}),
+    ) -> None:
         self.loaded, self.picture, self.question = loaded, picture, question
         self.columns = [_Column("All tokens", "nothing is pruned")]
-        self.columns += [_Column(method_class(c.method).title, f"keeps {c.percent:g} % of the tokens") for c in choices]
+        self.columns += [_Column(*choice.title(own)) for choice in choices]
         self._ahead = 0
 
     def apply(self, event: Event) -> int | None:

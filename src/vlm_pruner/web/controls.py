@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import MappingProxyType
 
 from vlm_pruner.asking import EMBEDDED, Loaded
 from vlm_pruner.engine import prune
 from vlm_pruner.errors import VlmPrunerError
-from vlm_pruner.methods.base import registry
-from vlm_pruner.web.settings import MAX_CHOICES, Choice
+from vlm_pruner.methods.base import PruningMethod, registry
+from vlm_pruner.plan import PrunePlan
+from vlm_pruner.web.settings import MAX_CHOICES, Choice, Own
 
 __all__ = ["AUTO", "NOBODY", "about", "choices_of", "layer_options", "method_options", "row_of"]
 
@@ -16,21 +18,23 @@ NOBODY = ""  # a row of controls without a method
 AUTO = "auto"
 
 
-def method_options(loaded: Loaded) -> list[tuple[str, str]]:
-    """(label, name) of every method, our own first; the label says which cannot be carried out on this model.
+def method_options(loaded: Loaded, own: Own = MappingProxyType({})) -> list[tuple[str, str]]:
+    """(label, name) of every plan, then of every method, ours first; the label says which this model cannot carry out.
 
     What only a run can tell, such as a vision tower without the signals that a method needs, is told by the run.
     """
     names = [name for name in registry() if name != "none"]
     names.sort(key=lambda name: (name != "vlm-pruner", registry()[name].title.lower()))
-    return [(registry()[name].title + ("" if _fits(loaded, name) else " (not on this model)"), name) for name in names]
+    plans = [(name, name) for name, thing in own.items() if isinstance(thing, PrunePlan)]
+    marks = {name: "" if _fits(loaded, own.get(name, name)) else " (not on this model)" for name in names}
+    return [*plans, *((registry()[name].title + marks[name], name) for name in names)]
 
 
-def _fits(loaded: Loaded, name: str) -> bool:
+def _fits(loaded: Loaded, method: PrunePlan | PruningMethod | str) -> bool:
     """Can the method be carried out at its own layer, or, where the model is too shallow for that, in its middle?"""
     for layer in (None, loaded.layers // 2):
         try:
-            prune(loaded.model, name, keep=0.5, layer=layer)
+            prune(loaded.model, method, keep=0.5, layer=layer)
         except VlmPrunerError:
             continue
         return True

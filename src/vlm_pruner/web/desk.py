@@ -75,7 +75,7 @@ class Desk:
 
     def restore(self, query: Mapping[str, list[str]]) -> tuple[Settings, str]:
         """The settings of a link and what could not be restored."""
-        settings, problems = Settings.from_query(query)
+        settings, problems = Settings.from_query(query, self.service.own)
         key = settings.picture or "demo"
         if key == UPLOADED:
             problems.append("a link cannot carry an uploaded picture: upload it again")
@@ -88,7 +88,7 @@ class Desk:
 
     def share(self, page: str, settings: Settings) -> Shared:
         """Link and lines of Python."""
-        return Shared(address(page, settings), python_lines(self.service.loaded.name, settings))
+        return Shared(address(page, settings), python_lines(self.service.loaded.name, settings, self.service.own))
 
     def run(
         self, visitor: str, key: str, uploaded: Picture | None, question: str, rows: Sequence[object], tokens: int
@@ -101,7 +101,7 @@ class Desk:
             if len(question) > LONGEST_QUESTION:
                 raise InputError(f"the question has {len(question)} characters; at most {LONGEST_QUESTION} are read")
             choices = choices_of(rows)
-            board = Board(self.service.loaded, picture, question, choices)
+            board = Board(self.service.loaded, picture, question, choices, self.service.own)
             yield Frame({**blank, **_cards(board)}, board.status)
             for event in self.service.compare(picture.image, question, choices, max_new_tokens=tokens, stop=flag):
                 changed = board.apply(event)

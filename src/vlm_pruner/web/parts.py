@@ -123,7 +123,7 @@ def _control_column(desk: Desk, first: Picture) -> dict[str, Any]:
 
 
 def _choice_rows(desk: Desk) -> list[Any]:
-    methods = [("(none)", NOBODY), *method_options(desk.service.loaded)]
+    methods = [("(none)", NOBODY), *method_options(desk.service.loaded, desk.service.own)]
     layers = layer_options(desk.service.loaded.layers)
     values = row_of(Settings().choices)
     rows: list[Any] = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any
 
 import gradio as gr
@@ -17,7 +18,7 @@ from vlm_pruner.web.page import build
 from vlm_pruner.web.parts import thumbs_css
 from vlm_pruner.web.resources import resource
 from vlm_pruner.web.service import Service
-from vlm_pruner.web.settings import MAX_CHOICES, MAX_MEGABYTES
+from vlm_pruner.web.settings import MAX_CHOICES, MAX_MEGABYTES, Own
 
 __all__ = ["free_port", "serve"]
 
@@ -27,13 +28,16 @@ GRACE = 0.5  # seconds for what was said last to reach the visitors
 
 
 @contextmanager
-def serve(loaded: Loaded, *, host: str = "127.0.0.1", port: int = 7860) -> Iterator[str]:
+def serve(
+    loaded: Loaded, *, host: str = "127.0.0.1", port: int = 7860, own: Own = MappingProxyType({})
+) -> Iterator[str]:
     """The address of the page, which answers until the block ends. Nothing is sent anywhere else.
 
     Args:
         port: a free one, see `free_port`.
+        own: methods with parameters of their own, and plans.
     """
-    desk = Desk(Service(loaded), columns=1 + MAX_CHOICES)
+    desk = Desk(Service(loaded, own), columns=1 + MAX_CHOICES)
     desk.service.warm_up(gallery()["demo"].image)
     page = build(desk)
     page.queue(max_size=MAX_WAITING)

@@ -7,6 +7,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from PIL import Image
@@ -15,7 +16,7 @@ from torch import Tensor
 from vlm_pruner.asking import Loaded, Run
 from vlm_pruner.errors import InputError, VlmPrunerError
 from vlm_pruner.plan import PrunePlan
-from vlm_pruner.web.settings import MAX_CHOICES, Choice
+from vlm_pruner.web.settings import MAX_CHOICES, Choice, Own
 from vlm_pruner.web.stream import Generation
 from vlm_pruner.web.turns import StoppedError, Turns
 
@@ -76,8 +77,8 @@ Event = Waiting | Started | Said | Done | Failed | Stopped
 class Service:
     """A model and the line in front of it."""
 
-    def __init__(self, loaded: Loaded) -> None:
-        self.loaded = loaded
+    def __init__(self, loaded: Loaded, own: Own = MappingProxyType({})) -> None:
+        self.loaded, self.own = loaded, own
         self._turns = Turns()
         self._warm: OrderedDict[Any, None] = OrderedDict()  # what has been run once: plan and shapes of the inputs
 
@@ -107,7 +108,7 @@ class Service:
         whole = Choice("none", 100)
         for column, choice in enumerate((whole, *choices)):
             try:
-                yield from self._column(column, choice.plan(self.loaded.layers), inputs, max_new_tokens, stop)
+                yield from self._column(column, choice.plan(self.loaded.layers, self.own), inputs, max_new_tokens, stop)
             except StoppedError:
                 yield Stopped()
                 return

@@ -4,19 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from urllib.parse import urlencode
 
 from vlm_pruner.asking import DEMO_IMAGE, EMBEDDED
 from vlm_pruner.errors import InputError, PlanError
-from vlm_pruner.methods.base import method_class
+from vlm_pruner.methods.base import PruningMethod, create, method_class
 from vlm_pruner.plan import PrunePlan
 
-__all__ = ["MAX_CHOICES", "MAX_MEGABYTES", "MAX_TOKENS", "UPLOADED", "Choice", "Settings", "address", "python_lines"]
+__all__ = [
+    "MAX_CHOICES",
+    "MAX_MEGABYTES",
+    "MAX_TOKENS",
+    "UPLOADED",
+    "Choice",
+    "Own",
+    "Settings",
+    "address",
+    "python_lines",
+]
 
 MAX_CHOICES = 3
 MAX_TOKENS = 512  # of an answer
 MAX_MEGABYTES = 64  # of an uploaded file
 UPLOADED = "uploaded"  # the picture of a visitor: a link cannot carry it
+
+Own = Mapping[str, PruningMethod | PrunePlan]
+"""What the server was started with: methods with parameters of their own, and plans by the names of their files."""
 
 
 @dataclass(frozen=True)
@@ -27,20 +41,29 @@ class Choice:
     percent: float  # of the image's tokens that stay
     layer: int | None = None  # None: as the method prefers
 
-    def plan(self, num_layers: int) -> PrunePlan:
-        """The plan of this choice for a model of `num_layers` decoder layers.
+    def plan(self, num_layers: int, own: Own = MappingProxyType({})) -> PrunePlan:
+        """The plan of this choice for a model of `num_layers` decoder layers; a finished one says itself how much.
 
         Raises:
             PlanError: an unknown method, or a budget or layer that the model cannot meet.
         """
-        return PrunePlan.of(self.method, self.percent / 100, self.layer, num_layers=num_layers)
+        method = own.get(self.method, self.method)
+        if isinstance(method, PrunePlan):
+            return method.check(num_layers)
+        return PrunePlan.of(method, self.percent / 100, self.layer, num_layers=num_layers)
+
+    def title(self, own: Own = MappingProxyType({})) -> tuple[str, str]:
+        """Name and budget for the head of a column."""
+        if isinstance(own.get(self.method), PrunePlan):
+            return self.method, "keeps what the plan says"
+        return method_class(self.method).title, f"keeps {self.percent:g} % of the tokens"
 
     def to_text(self) -> str:
         """ "vlm-pruner,11,2": method, percent and, unless the method is to choose, the layer."""
         return f"{self.method},{self.percent:g}" + ("" if self.layer is None else f",{self.layer}")
 
     @classmethod
-    def from_text(cls, text: str) -> Choice:
+    def from_text(cls, text: str, own: Own = MappingProxyType({})) -> Choice:
         """Inverse of `to_text`.
 
         Raises:
@@ -48,7 +71,8 @@ class Choice:
             PlanError: an unknown method.
         """
         name, *numbers = text.split(",")
-        method_class(name)
+        if name not in own:
+            method_class(name)
         try:
             choice = cls(name, float(numbers[0]), int(numbers[1]) if numbers[1:] else None)
         except (ValueError, IndexError):
@@ -73,12 +97,12 @@ class Settings:
         return urlencode([*fields, *(("try", choice.to_text()) for choice in self.choices)], safe=",")
 
     @classmethod
-    def from_query(cls, fields: Mapping[str, list[str]]) -> tuple[Settings, list[str]]:
+    def from_query(cls, fields: Mapping[str, list[str]], own: Own = MappingProxyType({})) -> tuple[Settings, list[str]]:
         """The settings of a link and what could not be understood of it; whatever is missing stays at its default."""
         plain, problems, choices = cls(), [], []
         for text in fields.get("try", []):
             try:
-                choices.append(Choice.from_text(text))
+                choices.append(Choice.from_text(text, own))
             except (InputError, PlanError) as error:
                 problems.append(str(error))
         if len(choices) > MAX_CHOICES:
@@ -101,7 +125,7 @@ def address(page: str, settings: Settings) -> str:
     return f"{page.split('?')[0].split('#')[0]}?{settings.to_query()}"
 
 
-def python_lines(model: str, settings: Settings) -> str:
+def python_lines(model: str, settings: Settings, own: Own = MappingProxyType({})) -> str:
     """A script that asks the same: the model and the question, then three lines for each choice.
 
     A visitor's picture stands in it as picture.png.
@@ -112,16 +136,36 @@ def python_lines(model: str, settings: Settings) -> str:
         "import vlm_pruner as vp",
         "from vlm_pruner.asking import open_image, open_model",
         "",
+        *_own_files(settings, own),
         f"loaded = open_model({name})",
         "model, processor = loaded.model, loaded.processor",
         f'inputs = loaded.inputs({settings.question!r}, open_image("{file}"))',
     ]
     for choice in settings.choices:
-        layer = "" if choice.layer is None else f", layer={choice.layer}"
         head += [
             "",
-            f'with vp.prune(model, "{choice.method}", keep={choice.percent / 100:g}{layer}) as session:',
+            f"with vp.prune(model, {_arguments(choice, own)}) as session:",
             f"    out = model.generate(**inputs, do_sample=False, max_new_tokens={settings.max_new_tokens})",
             'print(processor.decode(out[0, inputs["input_ids"].shape[1] :]), session.report)',
         ]
     return "\n".join(head)
+
+
+def _own_files(settings: Settings, own: Own) -> list[str]:
+    """Lines that make methods known which are not of this package."""
+    plain = [choice.method for choice in settings.choices if not isinstance(own.get(choice.method), PrunePlan)]
+    homes = {method_class(name).__module__ for name in plain}
+    files = sorted(f"{home}.py" for home in homes if not home.startswith("vlm_pruner."))
+    return ["from vlm_pruner.methods import methods_from", *(f"methods_from({f!r})" for f in files)] if files else []
+
+
+def _arguments(choice: Choice, own: Own) -> str:
+    """What `vp.prune` is told beside the model."""
+    method = own.get(choice.method, choice.method)
+    if isinstance(method, PrunePlan):
+        return f"vp.PrunePlan.from_json(open({choice.method!r}).read())"
+    usual = create(choice.method).params()
+    params = {} if isinstance(method, str) else {k: v for k, v in method.params().items() if v != usual[k]}
+    layer = {} if choice.layer is None else {"layer": choice.layer}
+    told = "".join(f", {name}={value!r}" for name, value in {**layer, **params}.items())
+    return f'"{choice.method}", keep={choice.percent / 100:g}{told}'

@@ -12,10 +12,21 @@ from vlm_pruner.errors import InputError
 if TYPE_CHECKING:
     from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
-__all__ = ["WEIGHTS", "load_embedded"]
+__all__ = ["WEIGHTS", "embedded_folder", "load_embedded"]
 
 WEIGHTS = Path(__file__).parent / "weights"
 """A plain Hugging Face checkpoint folder: `from_pretrained` takes it as it is."""
+
+
+def embedded_folder() -> Path:
+    """The checkpoint folder inside the package.
+
+    Raises:
+        InputError: the package was installed without its weights.
+    """
+    if not (WEIGHTS / "model.safetensors").exists():
+        raise InputError(f"no weights at {WEIGHTS}: train them with `python -m vlm_pruner.models.embedded.train`")
+    return WEIGHTS
 
 
 def load_embedded(
@@ -35,7 +46,6 @@ def load_embedded(
     """
     from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
-    if not (WEIGHTS / "model.safetensors").exists():
-        raise InputError(f"no weights at {WEIGHTS}: train them with `python -m vlm_pruner.models.embedded.train`")
-    model = LlavaForConditionalGeneration.from_pretrained(WEIGHTS, dtype=dtype or torch.float32)
-    return model.to(device or "cpu").eval(), LlavaProcessor.from_pretrained(WEIGHTS)
+    folder = embedded_folder()
+    model = LlavaForConditionalGeneration.from_pretrained(folder, dtype=dtype or torch.float32)
+    return model.to(device or "cpu").eval(), LlavaProcessor.from_pretrained(folder)

@@ -1,0 +1,149 @@
+"""Options of every command that prunes, beside methods and budgets: a plan, parameters, methods of one's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vlm_pruner.budget import Keep
+from vlm_pruner.cli.parameters import parse_parameters
+from vlm_pruner.errors import InputError
+
+if TYPE_CHECKING:
+    from vlm_pruner.methods import PruningMethod
+    from vlm_pruner.plan import PrunePlan
+
+__all__ = ["Pruning", "Wanted"]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One pruning that was asked for."""
+
+    name: str  # "divprune 64", "plan.json"
+    keep: Keep
+    make: Callable[[int], PrunePlan]  # the plan for so many decoder layers; raises PlanError
+
+
+@dataclass(frozen=True)
+class Pruning:
+    """The options, and what they and the command's own ones say together."""
+
+    plan_file: Annotated[
+        Path | None, typer.Option("--plan", help="A plan as JSON: which methods, how much, where and how.")
+    ] = None
+    parameters: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="A method's parameter, name=value or method.name=value; may be repeated."),
+    ] = None
+    methods_from: Annotated[
+        list[Path] | None,
+        typer.Option("--methods-from", help="Python file with methods of your own: its code is run; may be repeated."),
+    ] = None
+
+    def register(self) -> None:
+        """Make the methods of `--methods-from` known; to be called before a method is named.
+
+        Raises:
+            InputError, PlanError: as of `methods_from`.
+        """
+        from vlm_pruner.methods import methods_from
+
+        for file in self.methods_from or ():
+            methods_from(file)
+
+    def wanted(
+        self,
+        methods: Sequence[str] | None,
+        keeps: Sequence[Keep] | None,
+        layer: int | None,
+        *,
+        default: tuple[Sequence[str], Sequence[Keep]],
+        option: str = "method",
+    ) -> list[Wanted]:
+        """Every method at every budget, or the plan alone. What can be told before the model is there is told now.
+
+        Args:
+            methods, keeps, layer: as given; None where they were not.
+            default: methods and budgets where none were given.
+            option: that names the methods.
+
+        Raises:
+            InputError: a plan beside something that it says itself, or one that cannot be read.
+            PlanError: no plan, or an unknown method or parameter.
+        """
+        from vlm_pruner.plan import PrunePlan
+
+        plan = self.plan(**{option: methods, "keep": keeps, "layer": layer})
+        if plan is not None:
+            last = plan.stages[-1].keep if plan.asked is None else plan.asked
+            return [Wanted(self.named, last, plan.check)]
+
+        def make(method: PruningMethod, keep: Keep) -> Callable[[int], PrunePlan]:
+            return lambda layers: PrunePlan.of(method, keep, layer, num_layers=layers)
+
+        chosen = self.methods(methods or default[0])
+        budgets = keeps or default[1]
+        return [Wanted(f"{name} {k}", k, make(method, k)) for name, method in chosen.items() for k in budgets]
+
+    def plan(self, **given: Any) -> PrunePlan | None:
+        """The plan of `--plan`, None without one.
+
+        Args:
+            given: options by name that it excludes; None where they were not given.
+
+        Raises:
+            InputError, PlanError: as of `wanted`.
+        """
+        from vlm_pruner.plan import PrunePlan
+
+        if self.plan_file is None:
+            return None
+        beside = [f"--{name.replace('_', '-')}" for name, value in given.items() if value is not None]
+        beside += ["--set"] if self.parameters else []
+        if beside:
+            raise InputError(f"--plan says which methods, how much, where and how: leave out {', '.join(beside)}")
+        try:
+            return PrunePlan.from_json(self.plan_file.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            why = getattr(error, "strerror", None) or "it is no text"
+            raise InputError(f"the plan {str(self.plan_file)!r} cannot be read: {why}") from error
+
+    def methods(self, names: Sequence[str]) -> Mapping[str, PruningMethod]:
+        """The methods of these names, with the parameters of `--set`.
+
+        Raises:
+            PlanError: an unknown method, a parameter that none of them has, or a value that it does not take.
+        """
+        from vlm_pruner.methods import create
+
+        known = self.set_on(names)
+        return {name: create(name, **known.get(name, {})) for name in names}
+
+    def set_on(self, names: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """The parameters of `--set` by method, for those of `names` that have any.
+
+        Raises:
+            PlanError: as of `methods`.
+        """
+        return parse_parameters(self.parameters or (), names)
+
+    def configured(self) -> dict[str, PruningMethod | PrunePlan]:
+        """The methods of `--set`, for a command that offers all: method.name=value.
+
+        Raises:
+            PlanError: as of `methods`.
+        """
+        from vlm_pruner.methods import registry
+
+        known = self.set_on(list(registry()))
+        return dict(self.methods(list(known)) if known else {})
+
+    @property
+    def named(self) -> str:
+        """What tables call the plan: the name of its file."""
+        return "" if self.plan_file is None else self.plan_file.name
