@@ -64,6 +64,23 @@ def _placed(h: int, w: int, pool: int = 2, padding: int = 4) -> Payload:
     }
 
 
+def _shaped(h: int, w: int) -> Payload:
+    real = torch.ones(1, h * w, dtype=torch.long)
+    return {
+        "pixel_values": _noise(1, h * w, 48),
+        "spatial_shapes": torch.tensor([[h, w]]),
+        "pixel_attention_mask": real,
+    }
+
+
+def _packed(h: int, w: int) -> Payload:
+    return {"pixel_values": _noise(1, 3, 4, h * w * 4), "target_sizes": torch.tensor([[h, w]])}
+
+
+def _counted(h: int, w: int) -> Payload:
+    return {"pixel_values": _noise(h * w, 48), "image_grid_hw": torch.tensor([[h, w]])}
+
+
 def _sample(h: int, w: int) -> Payload:
     return {"pixel_values": _noise(1, 1, 3, h, w)}
 
@@ -77,11 +94,15 @@ _merged = partial(_patches, shape=(48,), image_merge_sizes=torch.tensor([2]))
 
 GRIDS = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "glm4v", "glm46v", "glm4v_moe", "glm_ocr", "exaone4_5")
 GRIDS += ("qwen2_5_omni_thinker", "qwen3_omni_moe_thinker", "hyperclovax_vision_v2", "cosmos3_omni", "cohere_compass")
-GRIDS += ("muse_glimmer", "muse_spark")
+GRIDS += ("muse_glimmer", "muse_spark", "qwen3_5", "qwen3_5_moe", "lfm3_vl")
 KINDS: dict[str, tuple[Make, list[Size], int]] = {  # how to make a picture, its sizes, how many of them stock answers
     **dict.fromkeys(("llava_next", "llava_next_video", "llava_onevision"), (_anyres, THIN, 11)),
     **dict.fromkeys(GRIDS, (_patches, PATCHES, 7)),
     **dict.fromkeys(("cosmos3_edge", "ernie4_5_vl_moe"), (_flat, PATCHES, 7)),
+    "lfm2_vl": (_shaped, [*PATCHES[:-2], (3, 4)], 8),  # 1 x 4 patches are no token, nor a picture to prune
+    **dict.fromkeys(("minicpmv4_6", "minicpmv4_7"), (_packed, [*PATCHES, (4, 4), (4, 80), (80, 4), (16, 16)], 4)),
+    "minicpm_ocr": (_packed, PATCHES, 7),
+    "nemotron_h_omni": (_counted, PATCHES, 7),
     "hunyuan_vl": (_flat, PATCHES, 8),
     **dict.fromkeys(("paddleocr_vl", "kimi_k25"), (_squares, PATCHES, 7)),
     "video_llama_3": (_merged, PATCHES, 7),
@@ -147,9 +168,12 @@ def test_every_family_with_pictures_of_any_size_is_here() -> None:
     assert told <= set(KINDS) | {"molmo2"}  # whose sizes are tables that only its processor makes
 
 
+_SIZES = ("spatial_shapes", "target_sizes", "image_grid_hw")
+
+
 def _any_size(name: str) -> bool:
     _, _, payload = FAMILIES[name].block(torch.Generator().manual_seed(0))
-    return bool(set(payload) & {"image_sizes", "image_grid_thw", "image_position_ids", "image_grids"})
+    return bool(set(payload) & {"image_sizes", "image_grid_thw", "image_position_ids", "image_grids", *_SIZES})
 
 
 @pytest.mark.parametrize("name", ["llava_next", "llava_onevision"])

@@ -61,6 +61,8 @@ def test_beams_samples_and_no_cache(name: str, way: str) -> None:
         pytest.skip(f"transformers before 5.23: {NO_COPIES[name]}")
     if (name, way) == ("ernie4_5_vl_moe", "no cache"):
         pytest.skip("transformers forgets the kinds of new tokens there, pruned or not")
+    if name == "nemotron_h_omni" and way in ("beams", "several"):
+        pytest.skip("transformers answers copies of rows otherwise without a cache, unpruned, too: no reference")
     answer, reference, model = both(name, 2, **WAYS[way])
     assert torch.equal(answer.sequences, reference.sequences)
     close(answer.logits, reference.logits, model)

@@ -140,8 +140,8 @@ class Stub(nn.Module):
     [
         ({"model_type": "florence2", "is_encoder_decoder": True}, r"florence2 is an encoder-decoder model"),
         (
-            {"model_type": "qwen3_5", "text": {"layer_types": ["linear_attention", "full_attention"]}},
-            r"qwen3_5: layers of type linear_attention cannot be pruned \(linear and chunked attention depend",
+            {"model_type": "zamba9", "text": {"layer_types": ["linear_attention", "compressed_sparse_attention"]}},
+            r"zamba9: layers of type compressed_sparse_attention cannot be pruned \(they choose keys by the places",
         ),
         (
             {"model_type": "llama4", "text": {"layer_types": ["chunked_attention", "full_attention"]}},

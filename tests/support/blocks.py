@@ -157,3 +157,30 @@ def placed(pool: int = 2, frames: int = 0) -> Blocks:
         return VIDEO, tokens * frames, {"pixel_values_videos": pixels, **video}
 
     return block
+
+
+def shaped(generator: Generator) -> Block:
+    """Patches padded to 48, with the size of the picture in patches; 2 x 2 of them to a token."""
+    h, w = [(4, 6), (8, 4), (6, 6)][int(torch.randint(0, 3, (1,), generator=generator))]
+    pixels = torch.zeros(1, 48, 48, dtype=torch.float64)
+    pixels[:, : h * w] = noise(generator, 1, h * w, 48)
+    real = (torch.arange(48) < h * w).long()[None]
+    payload = {"pixel_values": pixels, "spatial_shapes": torch.tensor([[h, w]]), "pixel_attention_mask": real}
+    return IMAGE, h * w // 4, payload
+
+
+def packed(side: int) -> Blocks:
+    """Patches of 4 pixels of all pictures in one row behind one another; `side` x `side` of them to a token."""
+
+    def block(generator: Generator) -> Block:
+        h, w = [(8, 12), (16, 8), (12, 12)][int(torch.randint(0, 3, (1,), generator=generator))]
+        pixels = noise(generator, 1, 3, 4, h * w * 4)
+        return IMAGE, h * w // side**2, {"pixel_values": pixels, "target_sizes": torch.tensor([[h, w]])}
+
+    return block
+
+
+def flat_grid(generator: Generator) -> Block:
+    """Flat patches with the size of the picture in patches; 2 x 2 of them to a token."""
+    token, count, payload = flat_patches(square=False)(generator)
+    return token, count, {"pixel_values": payload["pixel_values"], "image_grid_hw": payload["image_grid_thw"][:, 1:]}

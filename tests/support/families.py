@@ -10,6 +10,7 @@ import pytest
 import torch
 import transformers
 from tests.support import blocks, configs
+from tests.support import configs_hybrid as hybrid
 from tests.support import configs_more as more
 from tests.support.configs import END, IMAGE, LAYERS, PAD, START, VIDEO
 from tests.support.family import Family, Prompt
@@ -130,6 +131,14 @@ FAMILIES = {
         Family("janus", more.janus, blocks.square()),
         Family("granite_docling", more.granite_docling, blocks.masked_sample, grouped=True),
         Family("perception_lm", more.perception, blocks.two_tiles),
+        Family("qwen3_5", hybrid.qwen3_5, blocks.patches, **_plane),
+        Family("qwen3_5_moe", partial(hybrid.qwen3_5, moe=True), blocks.patches, options=_experts, **_plane),
+        Family("lfm2_vl", hybrid.lfm2, blocks.shaped),
+        Family("lfm3_vl", hybrid.lfm3, blocks.patches, sliding=True),
+        Family("minicpmv4_6", hybrid.minicpm, blocks.packed(4), along=3),
+        Family("minicpmv4_7", partial(hybrid.minicpm, "minicpmv4_7"), blocks.packed(4), along=3, **_plane),
+        Family("minicpm_ocr", partial(hybrid.minicpm, "minicpm_ocr"), blocks.packed(2), along=3),
+        Family("nemotron_h_omni", hybrid.nemotron, blocks.flat_grid, options=_experts),
         Family("fast_vlm", more.fast_vlm, blocks.square(32), encoder="eager"),
     )
 }

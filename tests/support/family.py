@@ -15,6 +15,8 @@ from transformers import AutoModelForImageTextToText
 
 __all__ = ["Family", "Prompt"]
 
+_PIXELS = ("pixel_values", "pixel_values_videos")
+
 
 @dataclass
 class Prompt:
@@ -43,6 +45,7 @@ class Family:
     apart: int = 1  # pieces of equal length that a picture is written in, with words after each: frames of a video
     bare: bool = False  # pictures first, then text
     grouped: bool = False  # pixels are grouped by row
+    along: int = 0  # the axis along which the pixels of all pictures stand behind one another
     sliding: bool = False
     attentions: tuple[str, ...] = ("sdpa", "eager")
     encoder: str = ""  # attention of the vision tower, where it knows that one only
@@ -94,7 +97,7 @@ class Family:
             if self.grouped:
                 value = _by_row([[one[key] for one in p.payload] for p in prompts])
             else:
-                value = torch.cat([one[key] for one in payload if key in one])
+                value = torch.cat([one[key] for one in payload if key in one], self.along if key in _PIXELS else 0)
             out[key] = value.to(dtype) if value.is_floating_point() else value
         for name in self.types.split():
             kinds = (ids == IMAGE).int() + 2 * (ids == VIDEO).int()

@@ -15,6 +15,7 @@ from vlm_pruner.engine import Session
 from vlm_pruner.methods.base import PruningMethod
 from vlm_pruner.plan import PrunePlan, Stage
 from vlm_pruner.types import Selection, Signal, VisualTokens
+from vlm_pruner.verify.shortened import types_of
 
 GENERATE = {
     "max_new_tokens": 4,
@@ -85,8 +86,13 @@ def dropped(session: Session, prompts: Sequence[Prompt], length: int | None = No
 
 
 def close(got: Sequence[Tensor], want: Sequence[Tensor], model: Any) -> None:
-    """Equal within 2e-6 where the model computes in float64, else 5e-5; `generate` returns float32 in any case."""
+    """Equal within 2e-6 where the model computes in float64, else 5e-5; `generate` returns float32 in any case.
+
+    The states of recurrences are float32 in any model, and a step has another formula than a prompt: unpruned
+    answers of these tiny models differ by up to 2.7e-4 with a cache and without.
+    """
     tolerance = 2e-6 if model.dtype == torch.float64 else 5e-5
+    tolerance = 5e-4 if "linear_attention" in types_of(model) else tolerance
     assert len(got) == len(want)
     for a, b in zip(got, want, strict=True):
         torch.testing.assert_close(_finite(a), _finite(b), atol=tolerance, rtol=0, equal_nan=False)

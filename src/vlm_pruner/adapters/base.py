@@ -76,6 +76,7 @@ class Adapter(ABC):
     per_token: ClassVar[frozenset[str]] = frozenset()  # further arguments [b, q, ...] of its decoder layers
     handed_on: ClassVar[frozenset[str]] = frozenset()  # containers that layers fill and none of them reads
     closing: ClassVar[int] = 0  # tokens behind the last placeholder without which the model cannot number a picture
+    canvas: ClassVar[bool] = False  # pictures are numbered together with the marks around them
     joins: ClassVar[bool] = False  # tiles that follow each other without text between them are one picture
 
     def placeholders(self, config: Any) -> dict[Modality, int]:

@@ -26,7 +26,6 @@ REASONS = {
     "instructblipvideo": _QUERIES,
     "kosmos-2": _QUERIES,
     "kosmos-2.5": _QUERIES,
-    "lfm2_vl": "its decoder has convolution layers, which depend on the places that would go",
     "minimax_m3_vl": "its sparse decoder layers choose blocks of keys by their places, which would go",
     "pi0": "it moves robots: what it writes is no text",
 }

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from vlm_pruner.engine.cache import PrunedLayer
+from vlm_pruner.engine.cache import PrunedLayer, counting
 from vlm_pruner.engine.forward import Forward
 from vlm_pruner.engine.release import cache_in, unseen
 from vlm_pruner.engine.support import Parts
@@ -42,7 +42,7 @@ def check_room(cache: Any, past: int | None, more: int) -> None:
     Raises:
         PrunedCacheError: the numbers.
     """
-    layers = getattr(cache, "layers", None) or ()
+    layers = counting(cache)
     rooms = [layer.max_cache_len for layer in layers if hasattr(layer, "max_cache_len") and not layer.is_sliding]
     if not rooms:
         return
@@ -75,8 +75,19 @@ def check_pruned(fwd: Forward, sites: tuple[int, ...], output: Any) -> None:
         return
     if fwd.cache is not None and cache is not fwd.cache:
         raise unseen("the decoder returned another cache than it was given")
+    counted = counting(cache)
     for index, layer in enumerate(cache.layers):
+        if not any(layer is one for one in counted):
+            _check_states(index, layer)
+            continue
         _check_layer(fwd, sum(site <= index for site in sites), index, layer)
+
+
+def _check_states(index: int, layer: Any) -> None:
+    """A layer that sees a shorter sequence and nothing else has states and no length, or nothing at all."""
+    known: Any = getattr(layer, "has_previous_state", True)
+    if not (any(known.values()) if isinstance(known, dict) else known):
+        raise unseen(f"the states of decoder layer {index} were not filled")
 
 
 def _check_layer(fwd: Forward, level: int, index: int, layer: Any) -> None:

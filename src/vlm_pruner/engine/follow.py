@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from vlm_pruner.engine.cache import PrunedLayer, Signature, prune_layer, signature
 from vlm_pruner.engine.forward import Forward
 from vlm_pruner.engine.masks import Places, remap_mask
+from vlm_pruner.engine.queries import attention_of
 from vlm_pruner.engine.rows import gather_rows
 from vlm_pruner.engine.support import Parts
 from vlm_pruner.errors import PrunedCacheError, UnsupportedModelError
@@ -69,6 +70,8 @@ def follow(
         PrunedCacheError: a cache that was filled in another order.
         UnsupportedModelError: an argument that follows the sequence, and has no rule.
     """
+    if parts.follows(index):
+        return kwargs if fwd.kept is None else _follow_states(fwd, parts, level, kwargs)
     cache = kwargs.get(parts.layer_cache)
     layer, places, ragged = None, None, fwd.kept is not None and fwd.kept.valid is not None
     if cache is not None:
@@ -90,12 +93,41 @@ def follow(
         tag = (level, None if layer is None else signature(layer, level))
         known, made = fwd.recall(mask, tag)
         if not known:
-            causal = getattr(getattr(parts.layers[index], "self_attn", None), "is_causal", True)
+            causal = getattr(attention_of(parts.layers[index]), "is_causal", True)
             made = remap_mask(mask, places, fwd.kept, ragged, causal, hidden, parts.backend)
             fwd.remember(mask, tag, made)
         kwargs["attention_mask"] = made
     if fwd.kept is not None:
         _follow_queries(fwd, parts, level, kwargs)
+    return kwargs
+
+
+def _follow_states(fwd: Forward, parts: Parts, level: int, kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The keyword arguments of a layer that sees a shorter sequence and nothing else: its mask is [b, q] or None, and
+    hides the padding of rows that kept different counts.
+
+    Raises:
+        UnsupportedModelError: such padding would stand between what its states hold already and this chunk, or another
+            kind of mask.
+    """
+    assert fwd.kept is not None
+    index, valid, mask = fwd.kept.index, fwd.kept.valid, kwargs.get("attention_mask")
+    if valid is not None and not fwd.first:
+        raise UnsupportedModelError(
+            f"{parts.name}: rows of a later turn keep different numbers of tokens, and the padding between would "
+            "change the states of its recurrent layers; ask row by row, or keep an exact number of tokens in every row"
+        )
+    if mask is not None and (not isinstance(mask, Tensor) or mask.dim() != 2):
+        raise UnsupportedModelError(f"{parts.name}: the mask of a layer without attention is not [batch, queries]")
+    kwargs = dict(kwargs)
+    known, made = fwd.recall(mask, ("states", level))
+    if not known:
+        made = None if mask is None else gather_rows(mask, index)
+        if valid is not None:
+            made = valid.long() if made is None else made * valid
+        fwd.remember(mask, ("states", level), made)
+    kwargs["attention_mask"] = made
+    _follow_queries(fwd, parts, level, kwargs)
     return kwargs
 
 

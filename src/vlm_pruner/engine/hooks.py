@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from vlm_pruner.adapters.base import Modality
 from vlm_pruner.engine.busy import Busy
-from vlm_pruner.engine.cache import CacheState, release, state_of
+from vlm_pruner.engine.cache import CacheState, counting, release, state_of
 from vlm_pruner.engine.calls import Calls, encoded_before
 from vlm_pruner.engine.checks import check_layers, check_logits, check_pruned, check_room
 from vlm_pruner.engine.clock import mark
@@ -30,7 +30,7 @@ from vlm_pruner.engine.forward import Forward
 from vlm_pruner.engine.full_length import scatter_outputs
 from vlm_pruner.engine.layers import LayerHooks, Local
 from vlm_pruner.engine.prompt import read_prompt
-from vlm_pruner.engine.queries import projections
+from vlm_pruner.engine.queries import attention_of, projections
 from vlm_pruner.engine.records import Recorder
 from vlm_pruner.engine.release import cache_in, given_cache, unseen
 from vlm_pruner.engine.support import Parts, check_backend, check_checkpointing
@@ -115,7 +115,7 @@ class Hooks:
         layer: Any = self.parts.layers[index]
         pre = functools.partial(self.inner.tap_pre, index)
         self._hook(layer.register_forward_pre_hook(pre, with_kwargs=True))
-        made_by = projections(layer.self_attn)
+        made_by = projections(attention_of(layer))
         if read & PROJECTED and made_by is not None:
             for name, projection in zip(("queries", "raw_keys"), made_by, strict=True):
                 post = functools.partial(self.inner.projection_post, layer, name)
@@ -123,10 +123,9 @@ class Hooks:
 
     def _install_rotary(self) -> None:
         rotary = getattr(self.parts.text, "rotary_emb", None)
-        if rotary is None:
-            raise UnsupportedModelError(
-                f"{self.parts.name}: positions cannot be repacked, the decoder has no rotary_emb"
-            )
+        if rotary is None or self.parts.adapter.canvas:
+            why = "pictures are numbered with what surrounds them" if rotary else "the decoder has no rotary_emb"
+            raise UnsupportedModelError(f"{self.parts.name}: positions cannot be repacked, {why}")
         self._hook(rotary.register_forward_pre_hook(self.inner.rotary_pre, with_kwargs=True))
         self._hook(rotary.register_forward_hook(self.inner.rotary_post, with_kwargs=True))
 
@@ -146,7 +145,7 @@ class Hooks:
         """Places of this chunk that `generate` was given; None = all."""
         if self.local.generation is None:
             return None
-        filled = cache is not None and bool(getattr(cache, "layers", None)) and cache.layers[0].is_initialized
+        filled = any(layer.is_initialized for layer in counting(cache)[:1])
         return self.local.generation.end(int(cache.get_seq_length()) if filled else 0)
 
     def _outer_pre(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -186,9 +185,9 @@ class Hooks:
             self._check_call(arguments, prompt.visual)
         forward = Forward(arguments, cache, prompt, state, {m: note for m, note in notes.items() if note is not None})
         forward.generation, forward.looked = self.local.generation, looked
-        layers = getattr(cache, "layers", None)
+        layers = counting(cache)
         if prompt is not None and layers:
-            forward.past = cache.get_seq_length()
+            forward.past = layers[0].get_seq_length()
         forward.first = state is None and (not layers or not layers[0].is_initialized)
         if not torch.compiler.is_compiling():
             if state is not None:

@@ -9,7 +9,7 @@ from typing import Any, SupportsIndex
 
 from torch import Tensor, nn
 
-from vlm_pruner.engine.cache import CacheState, PrunedLayer
+from vlm_pruner.engine.cache import CacheState, first_pruned
 from vlm_pruner.engine.choose import prune_stage
 from vlm_pruner.engine.clock import mark
 from vlm_pruner.engine.follow import Arguments, by_name, follow, hidden_of, with_hidden
@@ -85,8 +85,8 @@ class LayerHooks:
             if kind is not None:
                 assert fwd.state is not None
                 fwd.steps.update(dict.fromkeys(fwd.state.members[kind], (given, kwargs.get("attention_mask"))))
-        if index == 0 and fwd.shift is not None and cache is not None:
-            cache.layers[0].pruned_shift = fwd.shift
+        if fwd.shift is not None and cache is not None and cache.layers[index] is first_pruned(cache):
+            cache.layers[index].pruned_shift = fwd.shift
         return with_hidden(hidden, args, kwargs)
 
     def _prune(self, fwd: Forward, prompt: Prompt, stage: Stage, hidden: Tensor) -> Tensor:
@@ -118,6 +118,8 @@ class LayerHooks:
         rotary = kwargs.get("position_embeddings")
         mask = kwargs.get("attention_mask")
         fwd.tap = LayerTap(module, hidden_of(module, args, kwargs), mask, rotary, ways=self.ways)
+        if self.parts.follows(index):
+            return None
         name = self.parts.layer_cache
         return args, {**kwargs, name: fwd.tap.recorder(kwargs.get(name), index)}
 
@@ -140,8 +142,8 @@ class LayerHooks:
         fwd = self.local.forward
         if fwd is None or self.local.quiet or fwd.state is None:
             return None
-        first = fwd.cache.layers[0]
-        if not isinstance(first, PrunedLayer) or first.pruned_shift is None:
+        first = first_pruned(fwd.cache)
+        if first is None or first.pruned_shift is None:
             return None
         return _with_positions(args, kwargs, _positions(args, kwargs) - first.pruned_shift)
 
@@ -163,8 +165,7 @@ class LayerHooks:
                 fwd.remember(output[0], "repacked", rotary(*args, **kwargs))
             finally:
                 self.local.quiet = False
-            first = None if fwd.cache is None or not fwd.cache.layers else fwd.cache.layers[0]
-            before = getattr(first, "pruned_shift", None)
+            before = getattr(first_pruned(fwd.cache), "pruned_shift", None)
             fwd.shift = shift if before is None else shift + before
 
     # DeepStack

@@ -15,10 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Way", "find_way", "projections", "remake"]
+__all__ = ["Way", "attention_of", "find_way", "projections", "remake", "without_gate"]
 
 _NEAR = 0.02  # of the largest key: rounding in bfloat16 stays below, another rotation is far above
-_NORMS = (("q_norm", "k_norm"), ("query_layernorm", "key_layernorm"), ("qk_norm", "qk_norm"))
+_NORMS = (
+    ("q_norm", "k_norm"), ("query_layernorm", "key_layernorm"), ("qk_norm", "qk_norm"), ("q_layernorm", "k_layernorm")
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,12 @@ class Way:
 
     turn: Callable[[Tensor, Tensor, Tensor], Tensor] | None  # (rows [h, t, d], cos, sin [t, w]); None = not turned
     norm_first: bool = True
+
+
+def attention_of(layer: Any) -> Any:
+    """The attention module of a decoder layer; None where it attends to nothing."""
+    mixer = getattr(layer, "mixer", None)  # one name for all that a layer can be
+    return getattr(layer, "self_attn", mixer if hasattr(mixer, "q_proj") else None)
 
 
 def projections(attention: Any) -> tuple[nn.Module, nn.Module] | None:
@@ -50,6 +58,21 @@ def remake(
     if norm is not None and not way.norm_first:
         states = norm(states)
     return states if key else states * getattr(attention, "qk_scale_factor", 1)
+
+
+def without_gate(attention: Any, rows: Tensor, heads: int, width: int) -> Tensor | None:
+    """Projected rows [t, queries * width], without the gate that some layers project along with each query (Qwen3.5).
+
+    Args:
+        heads: those of the keys.
+
+    Returns:
+        None where the rows are as wide as neither.
+    """
+    queries = heads * getattr(attention, "num_key_value_groups", rows.shape[1] // (heads * width))
+    if rows.shape[1] == 2 * queries * width:
+        return rows.view(len(rows), queries, 2 * width)[..., :width].flatten(1)
+    return rows if rows.shape[1] == queries * width else None
 
 
 def find_way(attention: Any, rows: Tensor, keys: Tensor, tables: tuple[Tensor, Tensor] | None) -> Way | None:

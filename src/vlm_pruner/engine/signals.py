@@ -17,7 +17,7 @@ from vlm_pruner.adapters.base import plane
 from vlm_pruner.engine.forward import Forward
 from vlm_pruner.engine.masks import visible_rows
 from vlm_pruner.engine.prompt import ImageState
-from vlm_pruner.engine.queries import Way, find_way, remake
+from vlm_pruner.engine.queries import Way, attention_of, find_way, remake, without_gate
 from vlm_pruner.types import Signal, VisualTokens
 
 __all__ = ["LayerTap", "tokens_reader"]
@@ -72,13 +72,16 @@ class LayerTap:
 
     def attention(self, row: int, queries: Tensor) -> Tensor | None:
         """[heads, t, k] float32 attention of the queries at columns [t] of a row; None if it cannot be recomputed."""
-        attn: Any = self.layer.self_attn
+        attn = attention_of(self.layer)
         way = self._way()
         if self.queries is None or self.all_keys is None or way is None:
             return None
         keys = self.all_keys[row]  # [kv_heads, k, head_dim]
         rows = self.queries[row].index_select(0, queries.to(self.queries.device))  # [t, heads * head_dim]
-        q = remake(attn, rows, keys.shape[-1], self.tables(row, queries), way, key=False)  # [heads, t, head_dim]
+        made = without_gate(attn, rows, len(keys), keys.shape[-1])
+        if made is None:
+            return None
+        q = remake(attn, made, keys.shape[-1], self.tables(row, queries), way, key=False)  # [heads, t, head_dim]
         groups = q.shape[0] // keys.shape[0]
         scaling = getattr(attn, "scaling", keys.shape[-1] ** -0.5)
         grouped = q.reshape(keys.shape[0], groups * len(queries), -1)
@@ -100,7 +103,7 @@ class LayerTap:
             n = self.keys.shape[2]
             last = torch.arange(max(0, n - 2), n, device=self.keys.device)  # far from where nothing is turned
             rows, keys = self.raw_keys[0][last.to(self.raw_keys.device)], self.keys[0][:, last]
-            way = find_way(self.layer.self_attn, rows, keys, self.tables(0, last))
+            way = find_way(attention_of(self.layer), rows, keys, self.tables(0, last))
             if way is not None:
                 self.ways[self.layer] = way
         return way
@@ -109,8 +112,11 @@ class LayerTap:
         """[heads, t, head_dim] of `queries` or `raw_keys` at columns [t] of a row; None where there are none."""
         if states is None or self.keys is None:
             return None
-        rows = states[row].index_select(0, columns.to(states.device))
-        return rows.view(len(rows), -1, self.keys.shape[-1]).transpose(0, 1)
+        _, heads, _, width = self.keys.shape
+        rows: Tensor | None = states[row].index_select(0, columns.to(states.device))
+        if rows is not None and states is self.queries:
+            rows = without_gate(attention_of(self.layer), rows, heads, width)
+        return None if rows is None else rows.view(len(rows), -1, width).transpose(0, 1)
 
     def tables(self, row: int, queries: Tensor) -> tuple[Tensor, Tensor] | None:
         """(cos, sin), each [t, width], of the queries at columns [t]; None where nothing is turned."""

@@ -13,10 +13,12 @@ from vlm_pruner.engine.release import cache_name, check_release, warn_if_newer
 from vlm_pruner.engine.wants import FROM_LAYER_BEFORE
 from vlm_pruner.errors import PlanError, UnsupportedModelError
 from vlm_pruner.plan import PrunePlan
+from vlm_pruner.types import Signal
 
 __all__ = ["Parts", "check_backend", "check_checkpointing", "check_stages", "obstacle", "take_apart"]
 
-_ATTENTION = {"full_attention", "sliding_attention"}
+_ATTENTION = {"full_attention", "sliding_attention"}  # what was dropped is hidden by the mask
+_STATES = {"linear_attention", "conv", "moe", "mlp"}  # see a shorter sequence and nothing else
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,12 @@ class Parts:
     @property
     def text_config(self) -> Any:
         return self.text.config
+
+    def follows(self, index: int) -> bool:
+        """Is decoder layer `index` one that sees a shorter sequence and nothing else: a recurrence, a convolution, a
+        network of its own? Its cache holds states, not entries."""
+        types = getattr(self.text_config, "layer_types", None) or ()
+        return index < len(types) and types[index] in _STATES
 
     @property
     def dtype(self) -> torch.dtype:
@@ -76,6 +84,8 @@ def take_apart(model: nn.Module) -> Parts:
     if not adapter.placeholders(config):
         raise UnsupportedModelError(f"{kind}: this configuration names no token that stands for visual tokens")
     text = base.get_decoder()
+    if not hasattr(text, "layers") and hasattr(text, "get_decoder"):
+        text = text.get_decoder()  # of a language model with a head of its own
     if not isinstance(getattr(text, "layers", None), nn.ModuleList):
         raise UnsupportedModelError(f"{kind}: the decoder {type(text).__name__} has no list of layers")
     check_release(inner, base, text, text.layers, adapter.placeholders(config))
@@ -95,11 +105,11 @@ def obstacle(config: Any) -> str | None:
     shared = getattr(text, "num_kv_shared_layers", 0)
     if shared or any(mode not in (None, "store") for mode in modes):
         return f"{kind}: decoder layers that share keys and values cannot be pruned"
-    types = set(getattr(text, "layer_types", None) or ["full_attention"]) - _ATTENTION
+    types = set(getattr(text, "layer_types", None) or ["full_attention"]) - _ATTENTION - _STATES
     if types:
         return (
-            f"{kind}: layers of type {', '.join(sorted(types))} cannot be pruned (linear and chunked attention depend "
-            f"on the places that would go); known are {', '.join(sorted(_ATTENTION))}"
+            f"{kind}: layers of type {', '.join(sorted(types))} cannot be pruned (they choose keys by the places that "
+            f"would go); known are {', '.join(sorted(_ATTENTION | _STATES))}"
         )
     if getattr(config, "vision_config", None) is None and getattr(config, "vq_config", None) is None:
         return f"{kind} takes no images: there are no visual tokens to prune"
@@ -142,8 +152,8 @@ def check_stages(plan: PrunePlan, parts: Parts) -> None:
     """Raise where the model cannot give a stage what it asks for, as far as that is known beforehand.
 
     Raises:
-        PlanError: an int `keep` above the number of tokens that every image has, or a method before the language model
-            that reads the layer before it.
+        PlanError: an int `keep` above the number of tokens that every image has, or a method that reads the layer
+            before it, before the language model or behind a layer without attention.
     """
     total = parts.adapter.fixed_tokens(parts.config)
     for stage in plan.stages:
@@ -153,6 +163,13 @@ def check_stages(plan: PrunePlan, parts: Parts) -> None:
             raise PlanError(
                 f"{stage.method.name} cannot prune before the language model: it needs {names} of the "
                 "decoder layer before; give it a layer of 1 or more"
+            )
+        keys = ", ".join(sorted(missing - {Signal.PREVIOUS_FEATURES}))
+        if stage.layer and keys and parts.follows(stage.layer - 1):
+            good = [str(i + 1) for i in range(len(parts.layers) - 1) if not parts.follows(i)]
+            raise PlanError(
+                f"{stage.method.name} cannot prune at layer {stage.layer} of this {parts.name} model: it needs {keys} "
+                f"of the decoder layer before, which attends to nothing; layers that do stand before {', '.join(good)}"
             )
         if total is not None and isinstance(stage.keep, int) and stage.keep > total:
             raise PlanError(

@@ -15,6 +15,8 @@ from torch import Tensor
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import eager_mask
 
+from vlm_pruner.verify.shortened import STATES, shortened, types_of
+
 __all__ = ["NAME", "masked"]
 
 NAME = "vlm_pruner_reference"
@@ -65,9 +67,15 @@ def _attention(
 def masked(model: Any, dropped: dict[int, Tensor]) -> Iterator[None]:
     """Hide `dropped[layer]` ([b, s] bool over the sequence so far) in every decoder layer; later tokens never are.
 
+    Where a layer sees all that is there, nothing can be hidden: there the rows are left out (`shortened`).
+
     Args:
         model: a stock transformers model, without a pruner on it.
     """
+    if set(STATES) & set(types_of(model)):
+        with shortened(model, dropped):
+            yield
+        return
     AttentionInterface.register(NAME, _attention)
     AttentionMaskInterface.register(NAME, eager_mask)
     text = model.base_model.get_decoder()
