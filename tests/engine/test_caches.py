@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from tests.support.families import FAMILIES, IMAGE, Prompt, tiny
-from tests.support.pruning import close, dropped, forward, generate, plan
+from tests.support.pruning import close, dropped, forward, generate, plan, rounding
 from tests.support.versions import CACHE, OLD, cache_in, newer_only
 from torch import Tensor
 from transformers import DynamicCache, StaticCache, cache_utils
@@ -171,7 +171,7 @@ def talk(model: Any, cache: Any, turns: list[dict[str, Any]], done: int = 0) -> 
         if planes:  # several positions per token: plain ones, for all turns alike
             first = mask.shape[1] - own.shape[1]
             given["position_ids"] = torch.arange(first, mask.shape[1]).expand(planes, len(mask), -1)
-        with torch.no_grad():
+        with torch.no_grad(), rounding(model):
             out.append(model(**given, **{CACHE: cache}, use_cache=True).logits[:, -1])
     return out
 

@@ -47,6 +47,8 @@ def both(name: str, layer: int, **changes: Any) -> tuple[Any, Any, Any]:
 NO_COPIES = {  # families whose rows transformers before 5.23 cannot repeat
     "llava_next_video": "it fails on repeated rows without a pruner, too",
     "exaone4_5": "it repeats rows in a way that the pruner cannot follow, and refuses",
+    "qwen3_5": "it repeats rows in a way that the pruner cannot follow, and refuses",
+    "qwen3_5_moe": "it repeats rows in a way that the pruner cannot follow, and refuses",
     "paddleocr_vl": "it repeats rows in a way that the pruner cannot follow, and refuses",
     "muse_glimmer": "it repeats rows in a way that the pruner cannot follow, and refuses",
     "step3p7": "it repeats rows in a way that the pruner cannot follow, and refuses",
@@ -61,8 +63,6 @@ def test_beams_samples_and_no_cache(name: str, way: str) -> None:
         pytest.skip(f"transformers before 5.23: {NO_COPIES[name]}")
     if (name, way) == ("ernie4_5_vl_moe", "no cache"):
         pytest.skip("transformers forgets the kinds of new tokens there, pruned or not")
-    if name == "nemotron_h_omni" and way in ("beams", "several"):
-        pytest.skip("transformers answers copies of rows otherwise without a cache, unpruned, too: no reference")
     answer, reference, model = both(name, 2, **WAYS[way])
     assert torch.equal(answer.sequences, reference.sequences)
     close(answer.logits, reference.logits, model)

@@ -15,7 +15,7 @@ from tests.support.versions import cache_in
 from torch import Tensor
 
 from vlm_pruner import ImageRecord, MissingSignalError, PrunePlan, Stage, VisualTokens, VlmPrunerError, prune
-from vlm_pruner.engine.queries import projections
+from vlm_pruner.engine.queries import attention_of, projections
 from vlm_pruner.methods.base import create
 from vlm_pruner.verify.shortened import STATES, layers_of, types_of
 
@@ -107,8 +107,8 @@ def test_projections_values_and_tables_are_those_of_the_layer_before(name: str) 
     family, model = tiny(name)
     prompts = [family.prompt(1, 1), family.prompt(2, 2)]
     inputs = family.inputs(prompts)
-    layer, heard = model.base_model.get_decoder().layers[1], {}
-    made_by = projections(layer.self_attn)
+    layer, heard = layers_of(model)[1], {}
+    made_by = projections(attention_of(layer))
     handles = [layer.register_forward_pre_hook(lambda m, a, k: heard.update(k), with_kwargs=True)]
     for kind, projection in zip(("queries", "keys"), made_by or (), strict=False):
         handles.append(projection.register_forward_hook(lambda m, a, out, kind=kind: heard.update({kind: out})))
@@ -125,7 +125,8 @@ def test_projections_values_and_tables_are_those_of_the_layer_before(name: str) 
             assert tokens.raw_keys is tokens.text_queries is None
         else:
             for found, kind, rows in ((tokens.raw_keys, "keys", places), (tokens.text_queries, "queries", text)):
-                assert torch.equal(found.transpose(0, 1).flatten(1), heard[kind][row, rows])
+                want = heard[kind][row, rows].view(len(rows), found.shape[0], -1)  # queries, and behind each its gate
+                assert torch.equal(found.transpose(0, 1), want[..., : found.shape[2]])
             assert tokens.raw_keys.shape == tokens.keys.shape
         tables = heard.get("position_embeddings")
         if tables is None:

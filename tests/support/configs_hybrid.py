@@ -79,6 +79,7 @@ def nemotron() -> Any:
         pytest.skip("transformers before 5.23 gives plain networks a state that is never filled, which is refused")
     kinds = ["linear_attention", "full_attention", "moe", "mlp", "full_attention"]
     state = {"ssm_state_size": 8, "mamba_num_heads": 4, "mamba_head_dim": 16, "n_groups": 2, "chunk_size": 8}
+    state["time_step_min"] = 1e-9  # prompts of the stock model heed this least step, its decode steps do not
     experts = {"n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24}
     experts |= {"moe_shared_expert_intermediate_size": 24, "expand": 2}
     words = _words("nemotron_h", layers_block_type=kinds, layer_types=kinds, **state, **experts)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
 import torch
+from tests.support.exact import exact
 from tests.support.families import END, IMAGE, LAYERS, START, VIDEO, Prompt
 from tests.support.versions import CACHE
 from torch import Tensor
@@ -86,13 +88,8 @@ def dropped(session: Session, prompts: Sequence[Prompt], length: int | None = No
 
 
 def close(got: Sequence[Tensor], want: Sequence[Tensor], model: Any) -> None:
-    """Equal within 2e-6 where the model computes in float64, else 5e-5; `generate` returns float32 in any case.
-
-    The states of recurrences are float32 in any model, and a step has another formula than a prompt: unpruned
-    answers of these tiny models differ by up to 2.7e-4 with a cache and without.
-    """
+    """Equal within 2e-6 where the model computes in float64, else 5e-5; `generate` returns float32 in any case."""
     tolerance = 2e-6 if model.dtype == torch.float64 else 5e-5
-    tolerance = 5e-4 if "linear_attention" in types_of(model) else tolerance
     assert len(got) == len(want)
     for a, b in zip(got, want, strict=True):
         torch.testing.assert_close(_finite(a), _finite(b), atol=tolerance, rtol=0, equal_nan=False)
@@ -111,7 +108,7 @@ def generate(model: Any, inputs: dict[str, Any], **changes: Any) -> Any:
     """`generate` without gradients, from a clean M-RoPE state."""
     if hasattr(model.base_model, "rope_deltas"):
         model.base_model.rope_deltas = None
-    with torch.no_grad():
+    with torch.no_grad(), rounding(model):
         return model.generate(**inputs, **{**GENERATE, **_renamed(changes)})
 
 
@@ -119,8 +116,14 @@ def forward(model: Any, inputs: dict[str, Any], **changes: Any) -> Any:
     """One forward without gradients, from a clean M-RoPE state."""
     if hasattr(model.base_model, "rope_deltas"):
         model.base_model.rope_deltas = None
-    with torch.no_grad():
+    with torch.no_grad(), rounding(model):
         return model(**inputs, **_renamed(changes))
+
+
+def rounding(model: Any) -> AbstractContextManager[None]:
+    """As in `exact`, where the decoder has recurrences."""
+    recurrent = "linear_attention" in types_of(model)
+    return exact(model.base_model.get_decoder()) if recurrent else nullcontext()
 
 
 def _renamed(changes: dict[str, Any]) -> dict[str, Any]:
