@@ -32,7 +32,8 @@ WAYS: dict[str, dict[str, Any]] = {
 def both(name: str, layer: int, **changes: Any) -> tuple[Any, Any, Any]:
     """Answers of the pruned model and of the reference for two padded rows, and the model."""
     family, model = tiny(name)
-    pictures = 1 if name.startswith("glm") else 2  # whose beams mix up several pictures of a row, pruned or not
+    mixed = name.startswith(("glm", "nemotron"))  # copies of rows mix up several pictures of a row, pruned or not
+    pictures = 1 if mixed else 2
     prompts = [family.prompt(3, pictures), family.prompt(4, 1, tail=9)]
     inputs = family.inputs(prompts, model.dtype)
     torch.manual_seed(5)
