@@ -8,12 +8,13 @@ import pytest
 import torch
 from tests.support.families import tiny
 from tests.support.pruning import GENERATE, dropped, forward, generate, plan
+from tests.support.versions import CACHE
 from transformers import DynamicCache
 
 from vlm_pruner import PlanError, UnsupportedModelError, prune
 from vlm_pruner.engine.cache import PrunedLayer, first_pruned
 from vlm_pruner.verify.reference import masked
-from vlm_pruner.verify.shortened import STATES, types_of
+from vlm_pruner.verify.shortened import STATES, layers_of, types_of
 
 HYBRIDS = ["qwen3_5", "qwen3_5_moe", "lfm2_vl", "lfm3_vl", "minicpmv4_6", "minicpmv4_7", "nemotron_h_omni"]
 RECURRENT = [*(name for name in HYBRIDS if "lfm" not in name), "minicpm_ocr"]
@@ -81,6 +82,24 @@ def test_later_rows_of_unequal_length_are_refused() -> None:
         forward(model, first, cache=cache)
         with pytest.raises(UnsupportedModelError, match=r"rows of a later turn keep different numbers of tokens"):
             forward(model, later, cache=cache)
+
+
+def test_states_that_were_not_filled_are_an_error() -> None:
+    family, model = tiny("qwen3_5")
+    inputs = family.inputs([family.prompt(3, 1)], model.dtype)
+    with prune(model, plan((0.4, 1))):
+        handle = layers_of(model)[0].register_forward_pre_hook(_without_cache, with_kwargs=True)
+        try:
+            with pytest.raises(
+                UnsupportedModelError, match=r"the states of decoder layer 0 were not filled\. The answer"
+            ):
+                forward(model, inputs, use_cache=True)
+        finally:
+            handle.remove()
+
+
+def _without_cache(module: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    return args, {**kwargs, CACHE: None}
 
 
 def test_keys_of_a_layer_that_attends_to_nothing() -> None:
