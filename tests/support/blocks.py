@@ -63,6 +63,21 @@ def anyres(generator: Generator) -> Block:
     return IMAGE, 16 + h * (w + 1), {"pixel_values": pixels, "image_sizes": torch.tensor([size])}
 
 
+def downsampled(generator: Generator) -> Block:
+    """The same pictures, with 2 x 2 tokens to a tile."""
+    token, _, payload = anyres(generator)
+    size = payload["image_sizes"][0].tolist()
+    rows, columns = get_anyres_image_grid_shape(size, PINPOINTS, 28)
+    _, h, w = unpad_image(torch.empty(1, rows * 2, columns * 2), size).shape
+    return token, 4 + h * (w + 1), payload
+
+
+def mapped(generator: Generator) -> Block:
+    """2 x 3 to 3 x 3 cells of 4 pixels, in a square of 12 that is padded to one size."""
+    h, w = [(8, 12), (12, 12), (12, 8)][int(torch.randint(0, 3, (1,), generator=generator))]
+    return IMAGE, h * w // 16, {"pixel_values": noise(generator, 1, 3, 12, 12), "image_sizes": torch.tensor([[h, w]])}
+
+
 def patches(generator: Generator) -> Block:
     h, w = [(4, 6), (8, 4), (6, 6)][int(torch.randint(0, 3, (1,), generator=generator))]
     pixels = noise(generator, h * w, 3 * 2 * 16)

@@ -11,6 +11,7 @@ import torch
 import transformers
 from tests.support import blocks, configs
 from tests.support import configs_hybrid as hybrid
+from tests.support import configs_kinds as kinds
 from tests.support import configs_more as more
 from tests.support.configs import END, IMAGE, LAYERS, PAD, START, VIDEO
 from tests.support.family import Family, Prompt
@@ -139,6 +140,11 @@ FAMILIES = {
         Family("minicpmv4_7", partial(hybrid.minicpm, "minicpmv4_7"), blocks.packed(4), along=3, **_plane),
         Family("minicpm_ocr", partial(hybrid.minicpm, "minicpm_ocr"), blocks.packed(2), along=3),
         Family("nemotron_h_omni", hybrid.nemotron, blocks.flat_grid, options=_experts),
+        Family("gemma3n", kinds.gemma3n, blocks.square(32), marked=True, sliding=True, encoder="eager"),
+        Family("gemma4-shared", kinds.gemma4_shared, blocks.placed(), sliding=True, sites=(0, 1, 2), **_plane),
+        Family("llama4", kinds.llama4, blocks.square(32), marked=True, sliding=True),
+        Family("granite4_vision", kinds.granite4, blocks.downsampled),
+        Family("apertus1p5", kinds.apertus, blocks.mapped, encoder="eager"),
         Family("fast_vlm", more.fast_vlm, blocks.square(32), encoder="eager"),
     )
 }

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from tests.support.blocks import Blocks, Payload
-from tests.support.configs import END, IMAGE, PAD, START, VIDEO
+from tests.support.configs import END, IMAGE, LAYERS, PAD, START, VIDEO
 from torch import Tensor
 from transformers import AutoModelForImageTextToText
 
@@ -51,6 +51,7 @@ class Family:
     encoder: str = ""  # attention of the vision tower, where it knows that one only
     options: dict[str, Any] = field(default_factory=dict)  # of from_config
     finish: Callable[[dict[str, Any]], dict[str, Any]] | None = None  # what a processor does over all pictures
+    sites: tuple[int, ...] = tuple(range(LAYERS))  # layers at which it can be pruned
     counts: bool = False  # pictures are numbered through the batch: a row of it is not the row alone, pruned or not
 
     def model(self, attention: str = "sdpa", dtype: torch.dtype = torch.float64) -> Any:
@@ -58,7 +59,14 @@ class Family:
         torch.manual_seed(0)
         parts = {"text_config": attention, "vision_config": self.encoder}
         options = {"attn_implementation": parts if self.encoder else attention, **self.options}
-        model = AutoModelForImageTextToText.from_config(self.config(), **options).to(dtype).eval()
+        model = AutoModelForImageTextToText.from_config(self.config(), **options)
+        complexes = [(part, name, b) for part in model.modules() for name, b in part.named_buffers(recurse=False)]
+        complexes = [one for one in complexes if one[2].is_complex()]  # of which `to` would keep the real part alone
+        for part, name, _ in complexes:
+            setattr(part, name, None)
+        model = model.to(dtype).eval()
+        for part, name, table in complexes:
+            setattr(part, name, table.to(torch.complex128) if dtype == torch.float64 else table)
         with torch.no_grad():
             for weight in model.parameters():
                 if weight.dim() > 1:

@@ -21,6 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from vlm_pruner.adapters.base import Modality
+from vlm_pruner.engine.added import take_later, wrap_deepstack
+from vlm_pruner.engine.arguments import Arguments
 from vlm_pruner.engine.busy import Busy
 from vlm_pruner.engine.cache import CacheState, counting, release, state_of
 from vlm_pruner.engine.calls import Calls, encoded_before
@@ -83,7 +85,7 @@ class Hooks:
         parts, inner = self.parts, self.inner
         self._hook(parts.model.register_forward_pre_hook(self._outer_pre, with_kwargs=True))
         self._hook(parts.base.register_forward_pre_hook(self._base_pre, with_kwargs=True))
-        self._hook(parts.text.register_forward_pre_hook(self._text_pre))
+        self._hook(parts.text.register_forward_pre_hook(self._text_pre, with_kwargs=True))
         self._hook(parts.text.register_forward_hook(self._text_post))  # before that of the base: it may be one module
         self._hook(parts.base.register_forward_hook(self._base_post, always_call=True))
         if parts.model is not parts.base:
@@ -92,9 +94,13 @@ class Hooks:
             self._hook(parts.layers[0].register_forward_pre_hook(inner.entered_pre, with_kwargs=True))
         for index, layer in enumerate(parts.layers):
             level = sum(site <= index for site in inner.sites)
-            if level:
-                pre = functools.partial(inner.layer_pre, index, level)
-                self._hook(layer.register_forward_pre_hook(pre, with_kwargs=True))
+            if not level:
+                continue
+            pre = functools.partial(inner.layer_pre, index, level)
+            self._hook(layer.register_forward_pre_hook(pre, with_kwargs=True))
+            if index in inner.counted:
+                post = functools.partial(inner.queries_post, index)
+                self._hook(attention_of(layer).q_proj.register_forward_hook(post))
         for stage in self.plan.stages:
             if stage.site and reads(stage.method) & FROM_LAYER_BEFORE:
                 self._install_tap(stage.site - 1, reads(stage.method))
@@ -108,7 +114,7 @@ class Hooks:
             self._wrap(parts.model, "generate", self.calls.generate)
             self._wrap(parts.model, "prepare_inputs_for_generation", self.calls.prepare)
         if hasattr(parts.text, "_deepstack_process"):
-            self._wrap(parts.text, "_deepstack_process", inner.deepstack)
+            self._wrap(parts.text, "_deepstack_process", functools.partial(wrap_deepstack, self.local))
 
     def _install_tap(self, index: int, read: frozenset[Signal]) -> None:
         """After the layer's own pre-hook, so that the tap sees masks and tables already cut."""
@@ -251,14 +257,17 @@ class Hooks:
             return None
         if self.full_length and forward.kept is not None:
             self.local.left = forward.length
-            return scatter_outputs(output, forward.levels, self.inner.sites)
+            return scatter_outputs(output, forward.levels, self.inner.sites, self.inner.streams)
         self.local.left = forward.rows
         return None
 
-    def _text_pre(self, module: nn.Module, args: Any) -> None:
+    def _text_pre(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments | None:
         forward = self.local.forward
         if forward is not None and not torch.compiler.is_compiling():
             forward.started = mark(forward.device)
+        if forward is None or forward.prompt is None or self.parts.adapter.adds is None:
+            return None
+        return args, take_later(forward, kwargs, self.parts.adapter.adds, self.inner.sites[0])
 
     def _text_post(self, module: nn.Module, args: Any, output: Any) -> None:
         forward = self.local.forward

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Way", "attention_of", "find_way", "projections", "remake", "without_gate"]
+__all__ = ["Way", "as_pair", "attention_of", "find_way", "projections", "remake", "without_gate"]
 
 _NEAR = 0.02  # of the largest key: rounding in bfloat16 stays below, another rotation is far above
 _NORMS = (
@@ -73,6 +73,13 @@ def without_gate(attention: Any, rows: Tensor, heads: int, width: int) -> Tensor
     if rows.shape[1] == 2 * queries * width:
         return rows.view(len(rows), queries, 2 * width)[..., :width].flatten(1)
     return rows if rows.shape[1] == queries * width else None
+
+
+def as_pair(rotary: Any) -> tuple[Tensor, Tensor] | None:
+    """(cos, sin) of rotary tables; of one complex table [b, q, d / 2] with every entry twice."""
+    if isinstance(rotary, Tensor) and rotary.is_complex():
+        return rotary.real.repeat_interleave(2, -1), rotary.imag.repeat_interleave(2, -1)
+    return rotary if isinstance(rotary, tuple) else None
 
 
 def find_way(attention: Any, rows: Tensor, keys: Tensor, tables: tuple[Tensor, Tensor] | None) -> Way | None:

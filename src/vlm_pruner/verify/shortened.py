@@ -31,7 +31,7 @@ def types_of(model: Any) -> list[str]:
 def layers_of(model: Any) -> Any:
     """The decoder's list of layers, also behind a head of its own."""
     decoder = model.base_model.get_decoder()
-    return decoder.layers if hasattr(decoder, "layers") else decoder.get_decoder().layers
+    return decoder.layers if hasattr(decoder, "layers") else decoder.model.layers
 
 
 @contextlib.contextmanager
