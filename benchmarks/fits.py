@@ -20,7 +20,7 @@ def tried() -> Iterator[str]:
     """The families by the names of `tests.support.families`: one of each, with pictures."""
     from tests.support.families import FAMILIES
 
-    return (name for name in FAMILIES if not name.endswith("-video"))
+    return (name for name in FAMILIES if not name.endswith(("-video", "-shared")))
 
 
 def reasons(name: str) -> dict[str, str]:

@@ -11,7 +11,7 @@ from tests.support.pruning import close, dropped, forward, generate, largest_dif
 from tests.support.versions import cache_in
 from transformers.cache_utils import CacheLayerMixin
 
-from vlm_pruner import prune
+from vlm_pruner import PlanError, prune
 from vlm_pruner.verify.reference import masked
 from vlm_pruner.verify.shortened import layers_of
 
@@ -38,6 +38,10 @@ def test_keeping_everything_changes_nothing(name: str, attention: str) -> None:
 @each_pair
 def test_equals_the_full_model_with_the_dropped_tokens_hidden(name: str, attention: str, layer: int) -> None:
     family, model = tiny(name, attention)
+    if layer not in family.sites:
+        with pytest.raises(PlanError, match=r"may see the last token alone"):
+            prune(model, plan((0.4, layer)))
+        return
     prompt = family.prompt(3, 2)
     inputs = family.inputs([prompt], model.dtype)
     with prune(model, plan((0.4, layer))) as session:
@@ -50,7 +54,11 @@ def test_equals_the_full_model_with_the_dropped_tokens_hidden(name: str, attenti
     close(answer.logits, reference.logits, model)  # every decode step
     close([prefill[0]], [full[0, kept]], model)  # every surviving place of the prefill
     close([answer.logits[0]], [prefill[:, -1]], model)  # generate and forward are one
-    assert largest_difference(answer.logits, generate(model, inputs).logits) > 1e-3  # the test has teeth
+    unpruned = generate(model, inputs).logits
+    if layer in family.readers:  # whose rows nobody reads
+        close(answer.logits, unpruned, model)
+    else:
+        assert largest_difference(answer.logits, unpruned) > 1e-3  # the test has teeth
     _check_lengths(cache_in(answer), len(prompt.ids) + 3, int(kept.sum()) + 3, layer, family.sliding)
 
 
@@ -66,6 +74,7 @@ def _check_lengths(cache, full: int, pruned: int, layer: int, sliding: bool) -> 
 @each_family
 def test_several_stages_equal_a_mask_per_layer(name: str, stages: tuple[tuple[float, int], ...]) -> None:
     family, model = tiny(name)
+    stages = tuple((keep, layer) for keep, layer in stages if layer in family.sites)
     prompts = [family.prompt(3, 2), family.prompt(4, 1)]
     inputs = family.inputs(prompts, model.dtype)
     with prune(model, plan(*stages)) as session:

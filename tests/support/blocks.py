@@ -72,6 +72,12 @@ def downsampled(generator: Generator) -> Block:
     return token, 4 + h * (w + 1), payload
 
 
+def three_rows(generator: Generator) -> Block:
+    """3 rows of 2 to 4 patches of 4 pixels."""
+    w = int(torch.randint(2, 5, (1,), generator=generator))
+    return IMAGE, 3 * w, {"pixel_values": noise(generator, 1, 3 * w, 48)}
+
+
 def mapped(generator: Generator) -> Block:
     """2 x 3 to 3 x 3 cells of 4 pixels, in a square of 12 that is padded to one size."""
     h, w = [(8, 12), (12, 12), (12, 8)][int(torch.randint(0, 3, (1,), generator=generator))]

@@ -76,5 +76,5 @@ def apertus() -> Any:
 
 
 def fuyu() -> Any:
-    words = text("persimmon").to_dict()
+    words = text("persimmon", head_dim=8).to_dict()
     return _make("fuyu", text_config=words, patch_size=4, image_size=32, image_token_id=IMAGE)

@@ -140,11 +140,12 @@ FAMILIES = {
         Family("minicpmv4_7", partial(hybrid.minicpm, "minicpmv4_7"), blocks.packed(4), along=3, **_plane),
         Family("minicpm_ocr", partial(hybrid.minicpm, "minicpm_ocr"), blocks.packed(2), along=3),
         Family("nemotron_h_omni", hybrid.nemotron, blocks.flat_grid, options=_experts),
-        Family("gemma3n", kinds.gemma3n, blocks.square(32), marked=True, sliding=True, encoder="eager"),
+        Family("gemma3n", kinds.gemma3n, blocks.square(32), marked=True, sliding=True, readers=(3, 4), encoder="eager"),
         Family("gemma4-shared", kinds.gemma4_shared, blocks.placed(), sliding=True, sites=(0, 1, 2), **_plane),
         Family("llama4", kinds.llama4, blocks.square(32), marked=True, sliding=True),
         Family("granite4_vision", kinds.granite4, blocks.downsampled),
         Family("apertus1p5", kinds.apertus, blocks.mapped, encoder="eager"),
+        Family("fuyu", kinds.fuyu, blocks.three_rows, apart=3, closed=True, along=1),
         Family("fast_vlm", more.fast_vlm, blocks.square(32), encoder="eager"),
     )
 }

@@ -43,6 +43,7 @@ class Family:
     marked: bool = False  # pictures stand between start and end tokens
     types: str = ""  # the name of the tensor that tells pictures from text; several are separated by spaces
     apart: int = 1  # pieces of equal length that a picture is written in, with words after each: frames of a video
+    closed: bool = False  # those pieces are rows of patches, each closed by one word
     bare: bool = False  # pictures first, then text
     grouped: bool = False  # pixels are grouped by row
     along: int = 0  # the axis along which the pixels of all pictures stand behind one another
@@ -52,6 +53,7 @@ class Family:
     options: dict[str, Any] = field(default_factory=dict)  # of from_config
     finish: Callable[[dict[str, Any]], dict[str, Any]] | None = None  # what a processor does over all pictures
     sites: tuple[int, ...] = tuple(range(LAYERS))  # layers at which it can be pruned
+    readers: tuple[int, ...] = ()  # those that read the keys of others: rows that are dropped there are read by nobody
     counts: bool = False  # pictures are numbered through the batch: a row of it is not the row alone, pruned or not
 
     def model(self, attention: str = "sdpa", dtype: torch.dtype = torch.float64) -> Any:
@@ -85,7 +87,8 @@ class Family:
             span = torch.full((count // self.apart,), token)
             for _ in range(self.apart):
                 parts += [torch.tensor([START]), span, torch.tensor([END])] if self.marked else [span]
-                parts += [] if self.bare else [words(2)]
+                parts += [] if self.bare else [words(1 if self.closed else 2)]
+            parts += [words(2)] if self.closed else []
             out.tokens.append(count)
             out.payload.append(payload)
         out.ids = torch.cat([*parts, words(tail)])

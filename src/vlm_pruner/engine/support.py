@@ -121,7 +121,8 @@ def obstacle(config: Any, shares: bool = False) -> str | None:
             f"{kind}: layers of type {', '.join(sorted(types))} cannot be pruned (they choose keys by the places that "
             f"would go); known are {', '.join(sorted(_ATTENTION | _STATES))}"
         )
-    if getattr(config, "vision_config", None) is None and getattr(config, "vq_config", None) is None:
+    parts = ("vision_config", "vq_config", "patch_size")  # a tower, a codebook, or patches alone
+    if all(getattr(config, part, None) is None for part in parts):
         return f"{kind} takes no images: there are no visual tokens to prune"
     return None
 
