@@ -68,7 +68,13 @@ def granite4() -> Any:
 def apertus() -> Any:
     vision = {"codebook_size": 40, "embed_dim": 8, "latent_channels": 8, "base_channels": 32, "num_res_blocks": 1}
     vision |= {"channel_multiplier": [1, 1, 1], "attn_resolutions": []}
-    audio = {"model_type": "wavtokenizer_encoder", "codebook_size": 4, "hidden_size": 8, "codebook_dim": 8, "num_filters": 2}
+    audio = {
+        "model_type": "wavtokenizer_encoder",
+        "codebook_size": 4,
+        "hidden_size": 8,
+        "codebook_dim": 8,
+        "num_filters": 2,
+    }
     return _make(
         "apertus1p5", text_config=_words("apertus1p5_text", vocab_size=VOCAB), vision_config=vision,
         audio_config=audio, image_token_id=IMAGE, audio_token_id=95, image_token_offset=5, audio_token_offset=45,

@@ -53,6 +53,7 @@ class Family:
     options: dict[str, Any] = field(default_factory=dict)  # of from_config
     finish: Callable[[dict[str, Any]], dict[str, Any]] | None = None  # what a processor does over all pictures
     sites: tuple[int, ...] = tuple(range(LAYERS))  # layers at which it can be pruned
+    streams: bool = False  # decoder layers hand on several residual streams, [s, b, q, d]
     readers: tuple[int, ...] = ()  # those that read the keys of others: rows that are dropped there are read by nobody
     counts: bool = False  # pictures are numbered through the batch: a row of it is not the row alone, pruned or not
 
@@ -76,6 +77,10 @@ class Family:
         model.generation_config.pad_token_id = PAD
         model.generation_config.eos_token_id = None
         return model
+
+    def rows(self, hidden: Tensor) -> Tensor:
+        """What decoder layers hand on as [b, q, channels]."""
+        return hidden.permute(1, 2, 0, 3).flatten(2) if self.streams and hidden.dim() == 4 else hidden
 
     def prompt(self, seed: int, pictures: int, tail: int = 6) -> Prompt:
         """Three words, `pictures` pictures with two words after each, `tail` words."""

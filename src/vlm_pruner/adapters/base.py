@@ -119,6 +119,14 @@ class Adapter(ABC):
         """
         return index
 
+    def allows(self, config: Any, site: int) -> bool:
+        """Does no decoder layer at or behind `site` go by keys that one in front of it chose by their places?
+
+        Args:
+            config: of the decoder.
+        """
+        return True
+
     def query_scale(self, attention: Any, places: Tensor) -> Tensor | None:
         """What an attention module multiplies its queries at `places` [b, q] with, [b, q] float32, where it counts the
         places itself; None where it does not."""

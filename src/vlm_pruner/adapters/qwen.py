@@ -26,6 +26,7 @@ class QwenVL(Adapter):
         "qwen3_5",
         "qwen3_5_moe",
         "lfm3_vl",
+        "dots3_note",
         "exaone4_5",
         "paddleocr_vl",
         "cohere_compass",

@@ -91,7 +91,8 @@ class Llama4(OneSquare):
         if getattr(attention, "use_rope", True) or not getattr(attention, "attn_temperature_tuning", False):
             return None
         steps = torch.floor((places.float() + 1.0) / attention.floor_scale)
-        return torch.log1p(steps) * attention.attn_scale + 1.0
+        scale: Tensor = torch.log1p(steps) * attention.attn_scale + 1.0
+        return scale
 
     def vision_tower(self, base: nn.Module) -> nn.Module | None:
         return None  # its tokens are shuffled from several patches

@@ -13,7 +13,7 @@ from vlm_pruner.engine.rows import Kept, gather_rows
 from vlm_pruner.engine.support import Parts
 from vlm_pruner.errors import UnsupportedModelError
 
-__all__ = ["Arguments", "by_name", "cut_queries", "apart", "hidden_of", "query_places", "side_by_side", "with_hidden"]
+__all__ = ["Arguments", "apart", "by_name", "cut_queries", "hidden_of", "query_places", "side_by_side", "with_hidden"]
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -59,7 +59,7 @@ def side_by_side(rows: Tensor, streams: int) -> Tensor:
 
 def apart(rows: Tensor, streams: int, count: int) -> Tensor:
     """Its inverse for `count` streams."""
-    return rows.unflatten(2, (count, -1)).movedim(2, streams)
+    return rows.reshape(*rows.shape[:2], count, -1).movedim(2, streams)
 
 
 def with_hidden(hidden: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any], streams: int | None = None) -> Arguments:

@@ -142,12 +142,11 @@ class FirstPrunedLayer(PrunedLayer):
         return super().update(key_states, value_states, *args, **kwargs)  # type: ignore[misc]
 
 
-_STOCK = (
-    cache_utils.DynamicLayer,
-    cache_utils.DynamicSlidingWindowLayer,
-    cache_utils.StaticLayer,
-    cache_utils.StaticSlidingWindowLayer,
-)
+_NAMES = ("Layer", "SlidingWindowLayer", "IndexedLayer")  # releases before 5.23 have fewer
+_STOCK = tuple(
+    getattr(cache_utils, form + name)
+    for form in ("Dynamic", "Static") for name in _NAMES if hasattr(cache_utils, form + name)
+)  # fmt: skip
 _CLASSES: dict[tuple[type, type], type] = {}
 
 

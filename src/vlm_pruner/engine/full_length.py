@@ -20,9 +20,7 @@ def scatter_back(rows: Tensor, kept: Kept) -> Tensor:
     return full
 
 
-def scatter_outputs(
-    output: Any, levels: list[Kept | None], sites: tuple[int, ...], streams: int | None = None
-) -> Any:
+def scatter_outputs(output: Any, levels: list[Kept | None], sites: tuple[int, ...], streams: int | None = None) -> Any:
     """`last_hidden_state` and `hidden_states` of the base model's output, in place; logits are made of the former.
 
     Args:
@@ -39,7 +37,8 @@ def scatter_outputs(
         # Number i is the output of layer i - 1, and number 0 what entered layer 0.
         passed = [sum(site <= max(0, i - 1) for site in sites) for i in range(len(states))]
         output["hidden_states"] = tuple(
-            _back(state, levels[level - 1], streams) if level else state for state, level in zip(states, passed, strict=True)
+            _back(state, levels[level - 1], streams) if level else state
+            for state, level in zip(states, passed, strict=True)
         )
     return output
 

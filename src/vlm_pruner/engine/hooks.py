@@ -273,7 +273,7 @@ class Hooks:
         forward = self.local.forward
         if forward is not None and not torch.compiler.is_compiling():
             if forward.prompt is not None:
-                check_pruned(forward, self.inner.sites, output)
+                check_pruned(forward, self.parts, self.inner.sites, output)
             self.recorder.note(forward, mark(forward.device), cache_in(output))
 
     def _outer_post(self, module: nn.Module, args: Any, output: Any) -> None:

@@ -109,7 +109,8 @@ class LayerHooks:
         adapter, attention = self.parts.adapter, attention_of(module)
         true = adapter.query_scale(attention, fwd.kept.index.to(hidden.device) + fwd.past)
         made = adapter.query_scale(attention, counted)
-        assert true is not None and made is not None
+        assert true is not None
+        assert made is not None
         fwd.scales[index] = true / made
 
     def queries_post(self, index: int, module: nn.Module, args: Any, output: Tensor) -> Tensor | None:
@@ -145,6 +146,7 @@ class LayerHooks:
         fwd = self.local.forward
         if fwd is None or fwd.prompt is None:
             return None
+        args, kwargs = by_name(module, self.names, args, kwargs)
         rotary = kwargs.get("position_embeddings")
         mask = kwargs.get("attention_mask")
         fwd.tap = LayerTap(module, hidden_of(module, args, kwargs, self.streams), mask, as_pair(rotary), ways=self.ways)

@@ -33,7 +33,7 @@ def follow_source(
     """
     source = parts.sources[index]
     cache, mask = kwargs.get(parts.layer_cache), kwargs.get("attention_mask")
-    layer = None if cache is None else cache.layers[source]
+    layer: Any = None if cache is None else cache.layers[source]
     pruned = isinstance(layer, PrunedLayer)
     if fwd.kept is None:
         if not pruned or (mask is None and layer.pruned_may_lag):
@@ -93,5 +93,10 @@ def _columns(
         return known.key, known.offset
     if stored is not None:
         return query_places(fwd.length, stored, 0, hidden), 0
-    columns = fwd.length + past if mask is None else mask.shape[-1]
+    if mask is not None:
+        columns = mask.shape[-1]
+    elif hasattr(layer, "max_cache_len"):  # all of it, unless the chunk is longer than a window
+        columns = max(fwd.length, layer.max_cache_len)
+    else:
+        columns = fwd.length + past
     return torch.arange(1, columns + 1, device=hidden.device).expand(hidden.shape[0], -1), 0

@@ -17,7 +17,9 @@ from vlm_pruner.types import Signal
 
 __all__ = ["Parts", "check_backend", "check_checkpointing", "check_stages", "obstacle", "take_apart"]
 
-_ATTENTION = {"full_attention", "sliding_attention", "chunked_attention"}  # what was dropped is hidden by the mask
+_ATTENTION = {  # what was dropped is hidden by the mask, or was never in front of what chooses among keys
+    "full_attention", "sliding_attention", "chunked_attention", "indexed_attention"
+}  # fmt: skip
 _STATES = {"linear_attention", "conv", "moe", "mlp"}  # see a shorter sequence and nothing else
 
 
@@ -183,6 +185,12 @@ def check_stages(plan: PrunePlan, parts: Parts) -> None:
             raise PlanError(
                 f"{stage.method.name} cannot prune at layer {stage.layer} of this {parts.name} model: it needs {keys} "
                 f"of the decoder layer before, which {why}; layers with keys stand before {', '.join(good)}"
+            )
+        if not parts.adapter.allows(parts.text_config, stage.site):
+            good = [str(i) for i in range(len(parts.layers)) if parts.adapter.allows(parts.text_config, i)]
+            raise PlanError(
+                f"layer {stage.site} of this {parts.name} model or one behind it goes by what a layer in front of it "
+                f"chose among all places: it can be pruned at {', '.join(good)}"
             )
         if parts.adapter.ends and parts.sources[stage.site] != stage.site:
             last = next(i for i, source in enumerate(parts.sources) if source != i) - 1

@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import eager_mask
 
-from vlm_pruner.verify.shortened import STATES, layers_of, shortened, types_of
+from vlm_pruner.verify.shortened import CHOOSING, STATES, layers_of, shortened, types_of
 
 __all__ = ["NAME", "masked"]
 
@@ -76,12 +76,12 @@ def _keys_of(layers: Any, index: int) -> int:
 def masked(model: Any, dropped: dict[int, Tensor]) -> Iterator[None]:
     """Hide `dropped[layer]` ([b, s] bool over the sequence so far) in every decoder layer; later tokens never are.
 
-    Where a layer sees all that is there, nothing can be hidden: there the rows are left out (`shortened`).
+    Where a layer sees or chooses among all that is there, nothing can be hidden: there the rows are left out (`shortened`).
 
     Args:
         model: a stock transformers model, without a pruner on it.
     """
-    if set(STATES) & set(types_of(model)):
+    if {*STATES, *CHOOSING} & set(types_of(model)):
         with shortened(model, dropped):
             yield
         return
@@ -98,7 +98,10 @@ def masked(model: Any, dropped: dict[int, Tensor]) -> Iterator[None]:
 
     layers = layers_of(model)
     handle = layers[0].register_forward_pre_hook(count, with_kwargs=True)
-    _hidden.dropped, _hidden.modules = dropped, {id(layer.self_attn): _keys_of(layers, i) for i, layer in enumerate(layers)}
+    _hidden.dropped, _hidden.modules = (
+        dropped,
+        {id(layer.self_attn): _keys_of(layers, i) for i, layer in enumerate(layers)},
+    )
     text.config._attn_implementation = NAME
     try:
         yield

@@ -17,10 +17,11 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import CacheLayerMixin
 
-__all__ = ["STATES", "layers_of", "shortened", "types_of"]
+__all__ = ["CHOOSING", "STATES", "layers_of", "shortened", "types_of"]
 
 _CACHE = ("cache", "past_key_values")  # names of it, since transformers 5.24 and before
 STATES = ("linear_attention", "conv", "moe", "mlp")
+CHOOSING = ("indexed_attention",)  # layers that choose among the keys that are there
 
 
 def types_of(model: Any) -> list[str]:
