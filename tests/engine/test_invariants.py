@@ -39,7 +39,7 @@ def test_keeping_everything_changes_nothing(name: str, attention: str) -> None:
 def test_equals_the_full_model_with_the_dropped_tokens_hidden(name: str, attention: str, layer: int) -> None:
     family, model = tiny(name, attention)
     if layer not in family.sites:
-        with pytest.raises(PlanError, match=r"may see the last token alone"):
+        with pytest.raises(PlanError, match=r"may see the last token alone|goes by what a layer in front"):
             prune(model, plan((0.4, layer)))
         return
     prompt = family.prompt(3, 2)
@@ -65,6 +65,7 @@ def test_equals_the_full_model_with_the_dropped_tokens_hidden(name: str, attenti
 def _check_lengths(cache, full: int, pruned: int, layer: int, sliding: bool) -> None:
     assert cache.get_seq_length() == full
     counting = [(i, part) for i, part in enumerate(cache.layers) if isinstance(part, CacheLayerMixin)]
+    counting = [(i, part) for i, part in counting if part.is_initialized]  # one may hold keys of an indexer alone
     assert [int(part.get_seq_length()) for _, part in counting] == [full] * len(counting)
     if not sliding:  # a sliding layer stores its window only
         assert [part.keys.shape[-2] for _, part in counting] == [full if i < layer else pruned for i, _ in counting]

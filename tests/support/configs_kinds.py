@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from tests.support.configs import END, IMAGE, NARROW, PINPOINTS, START, VOCAB, text, tower
-from tests.support.configs_more import _make, _words, gemma4
+from tests.support.configs_more import _IDS, _make, _words, gemma4
 from tests.support.versions import RELEASE
 from transformers import AutoConfig
 
@@ -84,3 +84,38 @@ def apertus() -> Any:
 def fuyu() -> Any:
     words = text("persimmon", head_dim=8).to_dict()
     return _make("fuyu", text_config=words, patch_size=4, image_size=32, image_token_id=IMAGE)
+
+
+_LATENT = {"q_lora_rank": 16, "kv_lora_rank": 16, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8, "v_head_dim": 12}
+_INDEX = {"index_topk": 8, "index_head_dim": 16, "index_n_heads": 16}  # most queries see more keys; scores do not tie
+_ROUTED = {"n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24, "n_shared_experts": 1}
+
+
+def dots3() -> Any:
+    """Layers 0, 1 and 4 choose 8 keys; 2 and 3 slide, with heads of another width."""
+    types = ["indexed_attention", "indexed_attention", "sliding_attention", "sliding_attention", "indexed_attention"]
+    words = {**_LATENT, **_INDEX, **_ROUTED, "layer_types": types, "sliding_window": 12, "head_dim": 16}
+    words |= {"num_key_value_heads": 4, "swa_num_attention_heads": 2, "swa_num_key_value_heads": 2, "mlp_layer_types": None}
+    words |= {"swa_q_lora_rank": 16, "swa_kv_lora_rank": 16, "swa_head_dim": 16, "swa_qk_nope_head_dim": 8}
+    words |= {"swa_v_head_dim": 12, "shared_experts_intermediate_size": 24}
+    vision = {**NARROW, "num_attention_heads": 2, "patch_size": 4, "adapter_in_dim": 32, "adapter_out_dim": 32}
+    vision |= {"moe_intermediate_size": 24, "pyramid_num_routed": [-1, -1]}
+    audio = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    audio |= {"downsample_hidden_size": 4, "adapter_input_size": 16, "adapter_out_dim": 32, "feature_size": 16}
+    return _make(
+        "dots3_note", text_config=_words("dots3_note_text", **words), vision_config=vision, audio_config=audio,
+        audio_token_id=95, **_IDS,
+    )  # fmt: skip
+
+
+def mistral_large4() -> Any:
+    """Layer 1 goes by the keys and the choice of layer 0, layer 3 by the keys of layer 2."""
+    words = {**_LATENT, **_INDEX, **_ROUTED, "kv_source_layers": [0, 0, 2, 2, 4], "num_key_value_heads": 4}
+    words |= {"indexer_types": ["full", "shared", "full", "full", "full"], "no_rope_layers": [1, 1, 1, 1, 0]}
+    del words["q_lora_rank"]
+    rope = {"rope_type": "default", "rope_theta": 1e4}
+    encoder = AutoConfig.for_model("pixtral", **NARROW, num_attention_heads=2, image_size=56, patch_size=7)
+    return _make(
+        "mistral_large4", text_config=_words("mistral_large4_text", rope_parameters=rope, **words),
+        vision_config=encoder, image_token_index=IMAGE, spatial_merge_size=2,
+    )  # fmt: skip

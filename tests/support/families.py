@@ -154,6 +154,8 @@ FAMILIES = {
         Family("llama4", kinds.llama4, blocks.square(32), marked=True, sliding=True),
         Family("granite4_vision", kinds.granite4, blocks.downsampled),
         Family("apertus1p5", kinds.apertus, blocks.mapped, encoder="eager"),
+        Family("dots3_note", kinds.dots3, blocks.patches, sliding=True, options=_experts),
+        Family("mistral_large4", kinds.mistral_large4, blocks.merged_size, sites=(0, 2, 4), options=_experts),
         Family("fuyu", kinds.fuyu, blocks.three_rows, apart=3, closed=True, along=1),
         Family("fast_vlm", more.fast_vlm, blocks.square(32), encoder="eager"),
     )

@@ -76,7 +76,8 @@ def _keys_of(layers: Any, index: int) -> int:
 def masked(model: Any, dropped: dict[int, Tensor]) -> Iterator[None]:
     """Hide `dropped[layer]` ([b, s] bool over the sequence so far) in every decoder layer; later tokens never are.
 
-    Where a layer sees or chooses among all that is there, nothing can be hidden: there the rows are left out (`shortened`).
+    Where a layer sees or chooses among all that is there, nothing can be hidden: there the
+    rows are left out (`shortened`).
 
     Args:
         model: a stock transformers model, without a pruner on it.

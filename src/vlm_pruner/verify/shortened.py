@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+from collections import UserDict
 from collections.abc import Iterator
 from typing import Any
 
@@ -73,16 +74,25 @@ def _rows(
     alive[:, :known] &= ~dropped[:, :known].repeat_interleave(batch // len(dropped), 0).to(alive.device)
     if told["mask"] is not None:
         alive &= told["mask"].bool().to(alive.device)
-    out, whole = torch.zeros_like(hidden), None
+    out, others = torch.zeros_like(hidden), []
     for row in range(batch):
         places = alive[row].nonzero().flatten()
         given = {key: _cut(value, row, places, length) for key, value in kwargs.items()}
+        given.update({key: _own(told, value, row) for key, value in given.items() if isinstance(value, UserDict)})
         given[name] = None
         given["attention_mask"] = _mask(model, index, places, hidden)
         whole = original(hidden[row : row + 1, places], **given)
         out[row, places] = whole[0][0] if isinstance(whole, tuple) else whole[0]
+        others.append(whole[1:] if isinstance(whole, tuple) else None)
     out = out[:, length - chunk :]
-    return (out, *whole[1:]) if isinstance(whole, tuple) else out
+    if others[0] is None:
+        return out
+    return (out, *(list(each) for each in zip(*others, strict=True)))  # what is handed on to the next layer, by row
+
+
+def _own(told: dict[Any, Any], shared: Any, row: int) -> Any:
+    """The container by which layers hand on keys, for one row alone."""
+    return told.setdefault((id(shared), "row", row), (shared, type(shared)()))[1]
 
 
 def _with_earlier(
@@ -92,17 +102,22 @@ def _with_earlier(
     if isinstance(cache.layers[index], CacheLayerMixin):
         count = hidden.new_zeros(len(hidden), 1, hidden.shape[1], 1)
         cache.update(count, count, index)
-    _, states, tables = told.setdefault((id(cache), index), (cache, [], []))  # held, so that no other has its number
+    # Held, so that no other has its number.
+    _, states, tables, places = told.setdefault((id(cache), index), (cache, [], [], []))
     states.append(hidden)
+    places.append(kwargs.get("position_ids"))
     rotary = kwargs.get("position_embeddings")
     if rotary is not None:
         tables.append(rotary)
         kwargs["position_embeddings"] = tuple(torch.cat(parts, 1) for parts in zip(*tables, strict=True))
-    return torch.cat(states, 1), {**kwargs, "position_ids": None}
+    known = None if places[-1] is None or places[-1].dim() != 2 else torch.cat(places, 1)
+    return torch.cat(states, 1), {**kwargs, "position_ids": known}
 
 
 def _cut(value: Any, row: int, places: Tensor, length: int) -> Any:
     """The part of an argument [b or 1, s, ...] that belongs to the rows that are left."""
+    if isinstance(value, list):
+        return value[row]
     if isinstance(value, tuple):
         return tuple(_cut(each, row, places, length) for each in value)
     if not isinstance(value, Tensor) or value.dim() < 2 or value.shape[1] != length:
