@@ -127,6 +127,13 @@ def framed_rows(generator: Generator) -> Block:
     return token, h // 2 * (w // 2 + 1) + 2, payload
 
 
+def closed_rows(generator: Generator) -> Block:
+    """Merged patches, a token behind every row."""
+    token, _, payload = flat_patches(square=False)(generator)
+    _, h, w = payload["image_grid_thw"][0].tolist()
+    return token, h // 2 * (w // 2 + 1), payload
+
+
 def coded_rows(generator: Generator) -> Block:
     """4 rows of 6 cells of 4 pixels, and a token behind every row."""
     return IMAGE, 28, {"pixel_values": noise(generator, 1, 3, 16, 24), "image_sizes": torch.tensor([[16, 24]])}

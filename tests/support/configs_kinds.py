@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from tests.support.configs import END, IMAGE, NARROW, PINPOINTS, START, VOCAB, text, tower
-from tests.support.configs_more import _IDS, _make, _words, gemma4
+from tests.support.configs import END, IMAGE, MROPE, NARROW, PINPOINTS, START, VOCAB, text, tower
+from tests.support.configs_more import _IDS, _MARKS, _make, _words, gemma4
 from tests.support.versions import RELEASE
 from transformers import AutoConfig
 
@@ -95,7 +95,12 @@ def dots3() -> Any:
     """Layers 0, 1 and 4 choose 8 keys; 2 and 3 slide, with heads of another width."""
     types = ["indexed_attention", "indexed_attention", "sliding_attention", "sliding_attention", "indexed_attention"]
     words = {**_LATENT, **_INDEX, **_ROUTED, "layer_types": types, "sliding_window": 12, "head_dim": 16}
-    words |= {"num_key_value_heads": 4, "swa_num_attention_heads": 2, "swa_num_key_value_heads": 2, "mlp_layer_types": None}
+    words |= {
+        "num_key_value_heads": 4,
+        "swa_num_attention_heads": 2,
+        "swa_num_key_value_heads": 2,
+        "mlp_layer_types": None,
+    }
     words |= {"swa_q_lora_rank": 16, "swa_kv_lora_rank": 16, "swa_head_dim": 16, "swa_qk_nope_head_dim": 8}
     words |= {"swa_v_head_dim": 12, "shared_experts_intermediate_size": 24}
     vision = {**NARROW, "num_attention_heads": 2, "patch_size": 4, "adapter_in_dim": 32, "adapter_out_dim": 32}
@@ -119,3 +124,12 @@ def mistral_large4() -> Any:
         "mistral_large4", text_config=_words("mistral_large4_text", rope_parameters=rope, **words),
         vision_config=encoder, image_token_index=IMAGE, spatial_merge_size=2,
     )  # fmt: skip
+
+
+def hy_v4() -> Any:
+    """Layer 1 goes by the choice of layer 0; three residual streams."""
+    words = {**_LATENT, **_INDEX, **_ROUTED, "num_key_value_heads": 4, "hc_mult": 3}
+    words |= {"indexer_types": ["full", "shared", "full", "full", "full"]}
+    words |= {"rope_parameters": {**MROPE, "mrope_section": [2, 1, 1]}}
+    vision = {**NARROW, "num_attention_heads": 2, "patch_size": 4, "out_hidden_size": 32, "max_image_size": 64}
+    return _make("hy_v4_vl", text_config=_words("hy_v4_vl_text", **words), vision_config=vision, **_MARKS, **_IDS)

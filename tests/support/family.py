@@ -53,7 +53,7 @@ class Family:
     options: dict[str, Any] = field(default_factory=dict)  # of from_config
     finish: Callable[[dict[str, Any]], dict[str, Any]] | None = None  # what a processor does over all pictures
     sites: tuple[int, ...] = tuple(range(LAYERS))  # layers at which it can be pruned
-    streams: bool = False  # decoder layers hand on several residual streams, [s, b, q, d]
+    streams: int | None = None  # the axis of several residual streams in what decoder layers hand on
     readers: tuple[int, ...] = ()  # those that read the keys of others: rows that are dropped there are read by nobody
     counts: bool = False  # pictures are numbered through the batch: a row of it is not the row alone, pruned or not
 
@@ -80,7 +80,9 @@ class Family:
 
     def rows(self, hidden: Tensor) -> Tensor:
         """What decoder layers hand on as [b, q, channels]."""
-        return hidden.permute(1, 2, 0, 3).flatten(2) if self.streams and hidden.dim() == 4 else hidden
+        if self.streams is None or hidden.dim() == 3:
+            return hidden
+        return (hidden.permute(1, 2, 0, 3) if self.streams == 0 else hidden).flatten(2)
 
     def prompt(self, seed: int, pictures: int, tail: int = 6) -> Prompt:
         """Three words, `pictures` pictures with two words after each, `tail` words."""

@@ -9,11 +9,12 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from vlm_pruner.adapters.base import Adapter, Encoded, Layout, Modality, VisualSpan, plane, raster
+from vlm_pruner.adapters.llava import chooses_itself
 from vlm_pruner.adapters.llava_next import overview
 from vlm_pruner.adapters.tiles import SharedKeys
 from vlm_pruner.errors import UnsupportedModelError
 
-__all__ = ["Apertus", "Emu3", "Fuyu", "Gemma4", "Hunyuan", "Molmo2", "pooled", "rows_with_ends"]
+__all__ = ["Apertus", "Emu3", "Fuyu", "Gemma4", "Hunyuan", "HyV4", "Molmo2", "pooled", "rows_with_ends"]
 
 
 class Emu3(Adapter):
@@ -74,6 +75,25 @@ class Hunyuan(Adapter):
 
     def vision_tower(self, base: nn.Module) -> nn.Module | None:
         return None  # all pictures in one sequence: its attention rows are not offered
+
+
+class HyV4(Adapter):
+    """A token closes every row: an ordinary candidate on the edge. Four residual streams, which methods see side by
+    side; layers attend to keys that an indexer chose, its own or that of a layer before. Pictures only."""
+
+    model_types = ("hy_v4_vl",)
+    streams = 2
+    handed_on = frozenset({"prev_topk_indices"})
+
+    def image_layouts(self, config: Any, encoded: Encoded) -> list[Layout]:
+        merge = config.vision_config.spatial_merge_size
+        return [rows_with_ends(h // merge, w // merge) for _, h, w in encoded.rows("image_grid_thw")]
+
+    def allows(self, config: Any, site: int) -> bool:
+        return chooses_itself(config, site)
+
+    def vision_tower(self, base: nn.Module) -> nn.Module | None:
+        return None  # all pictures in one sequence
 
 
 class Molmo2(Adapter):
