@@ -50,6 +50,7 @@ def compare(name: str, layer: int = 2, rows: slice = slice(None), mask: bool = T
 def test_static(name: str, batch: int) -> None:
     answer = compare(name, rows=slice(2 - batch, 2), cache_implementation="static")
     counting = [part for part in cache_in(answer).layers[2:] if isinstance(part, cache_utils.CacheLayerMixin)]
+    counting = [part for part in counting if part.is_initialized]  # one may hold keys of an indexer alone
     assert all("PrunedStatic" in type(layer).__name__ for layer in counting)
 
 

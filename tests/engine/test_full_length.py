@@ -19,7 +19,7 @@ def test_rows_are_at_their_places(name: str) -> None:
     family, model = tiny(name)
     prompts = [family.prompt(3, 2), family.prompt(4, 1)]
     inputs = family.inputs(prompts, model.dtype)
-    stages = [(keep, layer) for keep, layer in STAGES if layer in family.sites]
+    stages = [(keep, layer) for keep, layer in STAGES if layer in family.sites] or [(0.3, family.sites[-1])]
     with prune(model, plan(*stages), full_length=True) as session:
         got = forward(model, inputs, output_hidden_states=True)
     gone = dropped(session, prompts)

@@ -148,11 +148,12 @@ def test_merged_rows_are_written_into_the_residual_stream(name: str, layer: int)
     choices = [(prompt.places[i.index], i.selection) for i in session.images]
 
     def write(module, args):
-        if args[0].shape[1] >= len(prompt.ids):  # without a cache every step sees the prompt again
-            hidden = args[0].clone()
+        hidden = family.rows(args[0])
+        if hidden.shape[1] >= len(prompt.ids):  # without a cache every step sees the prompt again
+            hidden = hidden.clone()
             for places, selection in choices:
                 hidden[0, places[selection.index]] = selection.features
-            return (hidden, *args[1:])
+            return (family.handed_on(hidden, args[0]), *args[1:])
 
     handle = layers_of(model)[layer].register_forward_pre_hook(write)
     with masked(model, dropped(session, [prompt])):

@@ -165,7 +165,14 @@ FAMILIES = {
             attentions=("eager",),
             **_plane,
         ),
-        Family("mistral_large4", kinds.mistral_large4, blocks.merged_size, sites=(0, 2, 4), options=_experts),
+        Family(
+            "mistral_large4",
+            kinds.mistral_large4,
+            blocks.merged_size,
+            sites=(0, 2, 4),
+            readers=(1, 3),
+            options=_experts,
+        ),
         Family("fuyu", kinds.fuyu, blocks.three_rows, apart=3, closed=True, along=1),
         Family("fast_vlm", more.fast_vlm, blocks.square(32), encoder="eager"),
     )

@@ -84,6 +84,13 @@ class Family:
             return hidden
         return (hidden.permute(1, 2, 0, 3) if self.streams == 0 else hidden).flatten(2)
 
+    def handed_on(self, rows: Tensor, like: Tensor) -> Tensor:
+        """The inverse of `rows`, for what was shaped `like`."""
+        if self.streams is None or like.dim() == 3:
+            return rows
+        split = rows.view(*rows.shape[:2], like.shape[self.streams], -1)
+        return split.permute(2, 0, 1, 3) if self.streams == 0 else split
+
     def prompt(self, seed: int, pictures: int, tail: int = 6) -> Prompt:
         """Three words, `pictures` pictures with two words after each, `tail` words."""
         generator = torch.Generator().manual_seed(seed)

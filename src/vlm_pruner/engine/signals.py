@@ -43,6 +43,10 @@ class _KeyRecorder:
         self._tap.all_keys = keys
         return keys, values
 
+    def update_indexer(self, keys: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """Keys of an indexer go to the cache, if there is one."""
+        return keys if self._cache is None else self._cache.update_indexer(keys, *args, **kwargs)
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self._cache, name)
 

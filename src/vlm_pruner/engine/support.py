@@ -120,8 +120,8 @@ def obstacle(config: Any, shares: bool = False) -> str | None:
     types = set(getattr(text, "layer_types", None) or ["full_attention"]) - _ATTENTION - _STATES
     if types:
         return (
-            f"{kind}: layers of type {', '.join(sorted(types))} cannot be pruned (they choose keys by the places that "
-            f"would go); known are {', '.join(sorted(_ATTENTION | _STATES))}"
+            f"{kind}: layers of type {', '.join(sorted(types))} cannot be pruned: no rule is known for them, as it is "
+            f"for {', '.join(sorted(_ATTENTION | _STATES))}"
         )
     parts = ("vision_config", "vq_config", "patch_size")  # a tower, a codebook, or patches alone
     if all(getattr(config, part, None) is None for part in parts):
