@@ -69,7 +69,7 @@ def test_some_logits_of_rows_behind_shared_keys(name: str, kept: int) -> None:
 
 def test_keys_of_others_are_no_signal() -> None:
     _, model = tiny("gemma3n")
-    message = r"fastv cannot prune at layer 4 .*, which reads the keys of an earlier one; layers with keys stand before 1, 2, 3"
+    message = r"fastv cannot prune at layer 4 .*, which reads the keys of an earlier one; .* stand before 1, 2, 3"
     with pytest.raises(PlanError, match=message):
         prune(model, "fastv", keep=4, layer=4)
 

@@ -55,7 +55,7 @@ class PictureSized(Adapter):
 
 
 class MistralLarge4(PictureSized):
-    """As Mistral 3. Its layers attend to keys that an indexer chose; some go by the choice or the keys of one before."""
+    """As Mistral 3. Layers attend to keys that an indexer chose; some go by the choice or the keys of one before."""
 
     model_types = ("mistral_large4",)
     handed_on = frozenset({"shared_kv_states", "prev_topk_indices"})
