@@ -7,6 +7,7 @@ from benchmarks.mutants import Mutant
 __all__ = ["LAYERS"]
 
 _HYBRIDS = "engine/test_hybrids.py -k "
+_KINDS = "engine/test_kinds.py -k "
 
 LAYERS = (
     Mutant("nobody counts the rows", "engine/checks.py", "if rows is not None and rows != fwd.rows:", "if False:",
@@ -23,8 +24,32 @@ LAYERS = (
            "if not (any(known.values()) if isinstance(known, dict) else known):", "if False:",
            "engine/test_hybrids.py -k not_filled"),
     Mutant("keys are read of a layer without any", "engine/support.py",
-           "if stage.layer and keys and parts.follows(stage.layer - 1):", "if False:",
+           "if stage.layer and keys and not parts.makes_keys(stage.layer - 1):", "if False:",
            f"{_HYBRIDS}attends_to_nothing"),
+    Mutant("queries are scaled by their number among the survivors", "engine/layers.py",
+           "fwd.scales[index] = true / made", "fwd.scales[index] = made / made", f"{_KINDS}scaled_by"),
+    Mutant("who reads others' keys sees the rows that are left of its own", "engine/shared.py",
+           "stored = fwd.levels[stages - 1] if stages else None", "stored = fwd.kept",
+           "engine/test_invariants.py -k 'equals_the_full and gemma3n-sdpa-2'"),
+    Mutant("rows that the model itself cut are cut again", "engine/shared.py", "None if cut else rows, uneven)",
+           "rows, uneven)", "engine/test_invariants.py -k 'equals_the_full and gemma4-shared-eager'"),
+    Mutant("the end of a prompt is a picture", "engine/shared.py",
+           "if bool(fwd.prompt.visual[:, -n:].any()):", "if False:", f"{_KINDS}ends_with"),
+    Mutant("features of one layer get lost", "engine/added.py", "if index > first}", "if index > first + 1}",
+           "engine/test_invariants.py -k 'equals_the_full and granite4_vision-sdpa-1'"),
+    Mutant("features are lost where nothing was dropped", "engine/layers.py",
+           "return None if hidden is before else with_hidden(hidden, args, kwargs, self.streams)", "return None",
+           "engine/test_invariants.py -k 'keeping_everything and granite4_vision-sdpa'"),
+    Mutant("streams are mixed up", "engine/arguments.py", "return rows.movedim(streams, 2).flatten(2)",
+           "return rows.movedim(streams, 2).transpose(2, 3).flatten(2)",
+           "engine/test_invariants.py -k 'equals_the_full and gemma3n-sdpa-1'"),
+    Mutant("a stage parts a choice from who goes by it", "engine/support.py",
+           "if not parts.adapter.allows(parts.text_config, stage.site):", "if False:", f"{_KINDS}choose_themselves"),
+    Mutant("an indexer gets no keys without a cache", "engine/signals.py",
+           "return keys if self._cache is None else", "return None if self._cache is None else",
+           "engine/test_signals.py -k 'rows_and_keys and dots3_note-False'"),
+    Mutant("pictures of patches run into one another", "adapters/rows.py", "(slots.diff() > 2)", "(slots.diff() > 20)",
+           "engine/test_invariants.py -k 'keeps_its_count and fuyu'"),
     Mutant("recurrences are counted as attention", "flops.py",
            "unlike += sorted(set(_first(config, \"layer_types\", default=())) - _SQUARES)", "pass",
            "test_flops.py"),
