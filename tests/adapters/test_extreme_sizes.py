@@ -105,13 +105,22 @@ KINDS: dict[str, tuple[Make, list[Size], int]] = {  # how to make a picture, its
     **dict.fromkeys(("minicpmv4_6", "minicpmv4_7"), (_packed, [*PATCHES, (4, 4), (4, 80), (80, 4), (16, 16)], 4)),
     "minicpm_ocr": (_packed, PATCHES, 7),
     "nemotron_h_omni": (_counted, PATCHES, 7),
+    "dots3_note": (_flat, PATCHES, 7),
+    "hy_v4_vl": (_flat, PATCHES, 8),
     "hunyuan_vl": (_flat, PATCHES, 8),
+    "granite4_vision": (_anyres, THIN, 11),
+    "apertus1p5": (_sized, CELLS, 5),
     **dict.fromkeys(("paddleocr_vl", "kimi_k25"), (_squares, PATCHES, 7)),
     "video_llama_3": (_merged, PATCHES, 7),
     "llava-pixtral": (_sized, [(7, 7), (7, 14), (13, 56), (20, 20), (7, 175), (2100, 7), (112, 112), (6, 6)], 7),
-    "mistral3": (_sized, [(21, 35), (14, 350), (1050, 14), (112, 112), (7, 14)], 4),
+    **dict.fromkeys(
+        ("mistral3", "mistral_large4"), (_sized, [(21, 35), (14, 350), (1050, 14), (112, 112), (7, 14)], 4)
+    ),
     "lighton_ocr": (_sized, [(14, 14), (20, 20), (21, 35), (14, 350), (1050, 14), (112, 112), (7, 14)], 6),
-    "gemma4": (_placed, [(2, 2), (4, 2), (2, 50), (50, 2), (30, 30), (4, 1), (4, 3), (1, 1)], 7),
+    **dict.fromkeys(
+        ("gemma4", "gemma4-shared"),
+        (_placed, [(2, 2), (4, 2), (2, 50), (50, 2), (30, 30), (4, 1), (4, 3), (1, 1)], 7),
+    ),
     "gemma4_unified": (partial(_placed, pool=1), [(1, 1), (1, 4), (16, 1), (5, 3), (2, 600), (30, 30)], 6),
     "emu3": (_sized, CELLS, 5),
     "chameleon": (_pixels, MAPS, 8),
@@ -133,6 +142,8 @@ def _prompts(family: Family, model: Any, make: Make, sizes: list[Size]) -> list[
         except (RuntimeError, ValueError, IndexError):
             continue
         features = getattr(output, "pooler_output", output)
+        if features is None:  # what is added at the first of several layers
+            features = output.deepstack_features[0][1]
         features = features if isinstance(features, list | tuple) else [features]
         tokens = sum(one.numel() // one.shape[-1] for one in features)
         block = dataclasses.replace(family, block=lambda _, n=tokens, p=payload: (IMAGE, n, p))
