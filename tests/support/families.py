@@ -154,13 +154,17 @@ FAMILIES = {
         Family("llama4", kinds.llama4, blocks.square(32), marked=True, sliding=True),
         Family("granite4_vision", kinds.granite4, blocks.downsampled),
         Family("apertus1p5", kinds.apertus, blocks.mapped, encoder="eager"),
-        Family("dots3_note", kinds.dots3, blocks.flat_patches(square=False), sliding=True, options=_experts),
+        Family(
+            "dots3_note", kinds.dots3, blocks.flat_patches(square=False), sliding=True, untapped=True, options=_experts
+        ),
         Family(
             "hy_v4_vl",
             kinds.hy_v4,
             blocks.closed_rows,
             sites=(0, 2, 3, 4),
             streams=2,
+            untapped=True,
+            untapped=True,
             options=_experts,
             attentions=("eager",),
             **_plane,

@@ -54,6 +54,7 @@ class Family:
     finish: Callable[[dict[str, Any]], dict[str, Any]] | None = None  # what a processor does over all pictures
     sites: tuple[int, ...] = tuple(range(LAYERS))  # layers at which it can be pruned
     streams: int | None = None  # the axis of several residual streams in what decoder layers hand on
+    untapped: bool = False  # nothing is seen of what its layers attend to
     readers: tuple[int, ...] = ()  # those that read the keys of others: rows that are dropped there are read by nobody
     counts: bool = False  # pictures are numbered through the batch: a row of it is not the row alone, pruned or not
 

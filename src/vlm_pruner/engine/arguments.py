@@ -18,6 +18,13 @@ __all__ = ["Arguments", "apart", "by_name", "cut_queries", "hidden_of", "query_p
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
 
+def as_pair(rotary: Any) -> tuple[Tensor, Tensor] | None:
+    """(cos, sin) of rotary tables; of one complex table [b, q, d / 2] with every entry twice."""
+    if isinstance(rotary, Tensor) and rotary.is_complex():
+        return rotary.real.repeat_interleave(2, -1), rotary.imag.repeat_interleave(2, -1)
+    return rotary if isinstance(rotary, tuple) else None
+
+
 def by_name(layer: nn.Module, names: tuple[str, ...], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
     """The same call with everything behind the hidden states passed by name, so that one rule serves both ways.
 

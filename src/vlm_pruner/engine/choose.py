@@ -16,6 +16,8 @@ from vlm_pruner.types import Selection, VisualTokens
 
 __all__ = ["prune_stage"]
 
+_OWN = "vlm_pruner.methods."  # whose choices the contract tests look at, so that no prefill has to wait for them
+
 
 def prune_stage(
     stage: Stage,
@@ -89,13 +91,14 @@ def _select(
                 f"{stage.method.name} returned {len(selections)} selections for {len(group)} images"
             )
         chosen += zip(group, selections, strict=True)
+    own = type(stage.method).__module__.startswith(_OWN)
     for image, selection in chosen:
         if not isinstance(selection, Selection):
             raise InvalidSelectionError(
                 f"{stage.method.name}: select returns a Selection(index=...) of int64 [keep], got a "
                 f"{type(selection).__name__}"
             )
-        selection.validate(image.count, image.budget(stage), width)
+        selection.validate(image.count, image.budget(stage), width, values=not own)
     of = {id(image): selection for image, selection in chosen}
     return [(image, of[id(image)]) for image in images]  # in the order of the prompt, not of the groups
 

@@ -10,10 +10,10 @@ from vlm_pruner.engine.arguments import cut_queries, query_places
 from vlm_pruner.engine.cache import PrunedLayer, Signature, prune_layer, signature
 from vlm_pruner.engine.forward import Forward
 from vlm_pruner.engine.masks import Places, remap_mask
-from vlm_pruner.engine.queries import attention_of
 from vlm_pruner.engine.rows import gather_rows
 from vlm_pruner.engine.shared import follow_source
 from vlm_pruner.engine.support import Parts
+from vlm_pruner.engine.tap import attention_of
 from vlm_pruner.errors import PrunedCacheError, UnsupportedModelError
 
 __all__ = ["follow"]
@@ -108,7 +108,7 @@ def _enter_cache(fwd: Forward, cache: Any, index: int, level: int, hidden: Tenso
         if fwd.kept is not None and fwd.kept.valid is not None:
             fwd.state.ragged = True
     if fwd.kept is not None:
-        layer.pruned_dropped += fwd.length - hidden.shape[1]
+        layer.pruned_drop(fwd.length - hidden.shape[1], hidden.device)
         assert fwd.prompt is not None
         layer.pruned_floor = past + fwd.length - fwd.prompt.tail
     return layer, fwd.places[kind]

@@ -14,9 +14,9 @@ from vlm_pruner.engine.arguments import cut_queries, query_places
 from vlm_pruner.engine.cache import PrunedLayer
 from vlm_pruner.engine.forward import Forward
 from vlm_pruner.engine.masks import Places, remap_mask
-from vlm_pruner.engine.queries import attention_of
 from vlm_pruner.engine.rows import Kept
 from vlm_pruner.engine.support import Parts
+from vlm_pruner.engine.tap import attention_of
 from vlm_pruner.errors import UnsupportedModelError
 
 __all__ = ["follow_source"]
