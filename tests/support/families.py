@@ -164,7 +164,6 @@ FAMILIES = {
             sites=(0, 2, 3, 4),
             streams=2,
             untapped=True,
-            untapped=True,
             options=_experts,
             attentions=("eager",),
             **_plane,
