@@ -10,6 +10,10 @@ _HYBRIDS = "engine/test_hybrids.py -k "
 _KINDS = "engine/test_kinds.py -k "
 
 LAYERS = (
+    Mutant("DeepStack is told by length", "engine/added.py",
+           "if fwd is not None and fwd.kept is not None:  # lengths",
+           "if fwd is not None and fwd.kept is not None and hidden_states.shape[1] != visual_pos_masks.shape[1]:  #",
+           "engine/test_invariants.py -k 'longest_row and qwen3_vl'"),
     Mutant("nobody counts the rows", "engine/checks.py", "if rows is not None and rows != fwd.rows:", "if False:",
            "engine/test_release.py -k rows"),
     Mutant("states see the padding of shorter rows", "engine/follow.py",
@@ -45,7 +49,7 @@ LAYERS = (
            "engine/test_invariants.py -k 'equals_the_full and gemma3n-sdpa-1'"),
     Mutant("a stage parts a choice from who goes by it", "engine/support.py",
            "if not parts.adapter.allows(parts.text_config, stage.site):", "if False:", f"{_KINDS}choose_themselves"),
-    Mutant("a tap changes what an attention does by its name", "engine/tap.py", " or asked > 1:", ":",
+    Mutant("a tap changes what an attention does by its name", "engine/tap.py", " or _asks(forward) > 1:", ":",
            "engine/test_signals.py -k 'rows_and_keys and dots3_note-False'"),
     Mutant("gates pass for queries", "engine/signals.py",
            "heads = (attended.query if name == \"text_queries\" else keys).shape[1]", "heads = keys.shape[1]", "engine/test_signals.py -k 'projections and qwen3_5'"),

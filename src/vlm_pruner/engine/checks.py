@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from vlm_pruner.engine.cache import PrunedLayer, counting
@@ -12,7 +13,7 @@ from vlm_pruner.engine.release import cache_in, unseen
 from vlm_pruner.engine.support import Parts
 from vlm_pruner.errors import PrunedCacheError, UnsupportedModelError
 
-__all__ = ["check_layers", "check_logits", "check_pruned", "check_room"]
+__all__ = ["check_layers", "check_logits", "check_pruned", "check_room", "refuse_compiled"]
 
 
 def check_layers(parts: Parts) -> None:
@@ -125,3 +126,12 @@ def _rows(output: Any) -> int | None:
     """Rows of the last hidden state; None where a model that is its own head returns logits alone."""
     states = output[0] if isinstance(output, tuple) else getattr(output, "last_hidden_state", None)
     return states.shape[1] if isinstance(states, Tensor) else None
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def refuse_compiled() -> None:
+    """Raise, outside of the graphs. What the hooks of a prefill note on the way would be lost inside."""
+    raise UnsupportedModelError(
+        "a forward with images was compiled, which a pruner cannot follow: call the model itself for it. Decode steps "
+        'can be compiled; generate does that on its own with cache_implementation="static"'
+    )

@@ -26,7 +26,7 @@ from vlm_pruner.engine.arguments import Arguments
 from vlm_pruner.engine.busy import Busy
 from vlm_pruner.engine.cache import CacheState, counting, release, state_of
 from vlm_pruner.engine.calls import Calls, encoded_before
-from vlm_pruner.engine.checks import check_layers, check_logits, check_pruned, check_room
+from vlm_pruner.engine.checks import check_layers, check_logits, check_pruned, check_room, refuse_compiled
 from vlm_pruner.engine.clock import mark
 from vlm_pruner.engine.forward import Forward
 from vlm_pruner.engine.full_length import scatter_outputs
@@ -184,7 +184,7 @@ class Hooks:
         prompt = None
         if looked or unused:
             if torch.compiler.is_compiling():
-                _refuse_compiled()
+                refuse_compiled()
             prompt = read_prompt(self.parts.adapter, self.parts.base, arguments, self._end(cache))
         if not looked and (prompt is not None or (unused and arguments.get("input_ids") is None)):
             raise unseen(f"{unused}s were encoded, but this forward was not given what came of it")
@@ -286,15 +286,6 @@ class Hooks:
         left, self.local.left = self.local.left, None
         if left is not None:
             check_logits(output, left, self.local.logits_to_keep)
-
-
-@torch.compiler.disable  # type: ignore[untyped-decorator]
-def _refuse_compiled() -> None:
-    """Raise, outside of the graphs. What the hooks of a prefill note on the way would be lost inside."""
-    raise UnsupportedModelError(
-        "a forward with images was compiled, which a pruner cannot follow: call the model itself for it. Decode steps "
-        'can be compiled; generate does that on its own with cache_implementation="static"'
-    )
 
 
 def _bind(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:

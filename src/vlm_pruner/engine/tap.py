@@ -47,6 +47,11 @@ def attention_of(layer: Any) -> Any:
     return getattr(layer, "self_attn", mixer if hasattr(mixer, "q_proj") else None)
 
 
+def _asks(forward: Any) -> int:
+    """How often a module asks its configuration for the name of the attention function."""
+    return sum(step.argval == "_attn_implementation" for step in dis.get_instructions(forward))
+
+
 def tap(attention: nn.Module, look: Callable[[Attended], None]) -> Callable[[], None] | None:
     """Have `look` called with what `attention` attends to, just before it does.
 
@@ -62,9 +67,8 @@ def tap(attention: nn.Module, look: Callable[[Attended], None]) -> Callable[[], 
     registry = forward.__globals__.get(_REGISTRY)
     known = (n for n in forward.__code__.co_names if n.endswith(_EAGER) and n in forward.__globals__)
     eager = forward.__globals__.get(next(known, _EAGER))
-    asked = sum(step.argval == "_attn_implementation" for step in dis.get_instructions(forward))
-    if config is None or registry is None or eager is None or asked > 1:  # another answer would change what it does
-        return None
+    if config is None or registry is None or eager is None or _asks(forward) > 1:
+        return None  # or another answer would change what it does
     name = f"{config._attn_implementation}+vlm_pruner.{id(attention)}"
     own = copy.copy(config)
     own._attn_implementation_internal = name  # the property would write it into parts that the copy shares
