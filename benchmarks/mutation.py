@@ -26,9 +26,10 @@ import pytest
 from benchmarks.common import RESULTS, Report, arguments, prepare
 from benchmarks.mutants import ENGINE, Mutant
 from benchmarks.mutants_choice import CHOICE
+from benchmarks.mutants_layers import LAYERS
 from benchmarks.mutants_web import PAGE
 
-MUTANTS = (*ENGINE, *CHOICE, *PAGE)
+MUTANTS = (*ENGINE, *LAYERS, *CHOICE, *PAGE)
 ROOT = Path(__file__).parents[1]
 LIMIT = 600  # seconds for the tests of one break: a hang is found, too
 

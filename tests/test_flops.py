@@ -123,6 +123,10 @@ def test_a_config_without_the_fields_is_refused_by_name() -> None:
         DecoderShape.from_config(SimpleNamespace(hidden_size=64))
     with pytest.raises(UnsupportedModelError, match=r"layers of several widths \(is_heterogeneous\) has no"):
         DecoderShape.from_config(SimpleNamespace(is_heterogeneous=True))
+    with pytest.raises(UnsupportedModelError, match=r"shared keys \(num_kv_shared_layers\) has no FLOP formula"):
+        DecoderShape.from_config(SimpleNamespace(num_kv_shared_layers=2))
+    with pytest.raises(UnsupportedModelError, match=r"linear_attention has no FLOP formula"):
+        DecoderShape.from_config(SimpleNamespace(layer_types=["full_attention", "linear_attention"]))
     with pytest.raises(UnsupportedModelError, match="no number in any of the fields moe_intermediate_size"):
         DecoderShape.from_config(SimpleNamespace(**TEXT, num_experts=4, moe_intermediate_size=[24, 16]))
     with pytest.raises(UnsupportedModelError, match="kv_lora_rank"):

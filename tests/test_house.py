@@ -22,6 +22,7 @@ SCRIPTS = sorted((ROOT / "benchmarks").rglob("*.py"))
 
 LEVELS = (
     ("errors", "types"),
+    ("config_fields",),
     ("budget", "flops"),
     ("ops",),
     ("methods",),

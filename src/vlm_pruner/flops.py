@@ -16,6 +16,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from vlm_pruner.config_fields import first as _first
+from vlm_pruner.config_fields import required as _required
 from vlm_pruner.errors import PlanError, UnsupportedModelError
 
 __all__ = [
@@ -32,17 +34,9 @@ __all__ = [
 ]
 
 
-def _first(config: Any, *names: str, default: Any = None) -> Any:
-    """The first of the named fields that is set; configs spell the same quantity in several ways."""
-    values = (getattr(config, name, None) for name in names)
-    return next((value for value in values if value is not None), default)
-
-
-def _required(config: Any, *names: str) -> int:
-    value = _first(config, *names)
-    if value is None or isinstance(value, list | tuple):
-        raise UnsupportedModelError(f"{type(config).__name__} has no number in any of the fields {', '.join(names)}")
-    return int(value)
+_SQUARES = {"full_attention", "sliding_attention", "chunked_attention"}  # kinds of layers that are counted
+_UNLIKE = {"kv_lora_rank": "latent attention", "is_heterogeneous": "layers of several widths",
+           "num_kv_shared_layers": "shared keys"}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -78,9 +72,10 @@ class DecoderShape:
             UnsupportedModelError: a field is missing, or layers are not alike, of plain or grouped-query attention.
         """
         config = _first(config, "text_config", default=config)
-        for field, what in (("kv_lora_rank", "latent attention"), ("is_heterogeneous", "layers of several widths")):
-            if _first(config, field):
-                raise UnsupportedModelError(f"{type(config).__name__}: {what} ({field}) has no FLOP formula")
+        unlike = [f"{what} ({field})" for field, what in _UNLIKE.items() if _first(config, field)]
+        unlike += sorted(set(_first(config, "layer_types", default=())) - _SQUARES)
+        if unlike:
+            raise UnsupportedModelError(f"{type(config).__name__}: {unlike[0]} has no FLOP formula")
         hidden, heads = _required(config, "hidden_size"), _required(config, "num_attention_heads")
         return cls(
             layers=_required(config, "num_hidden_layers"),

@@ -18,6 +18,7 @@ from tests.support.blocks import Payload, noise
 from tests.support.configs import PINPOINTS
 from tests.support.families import FAMILIES, IMAGE, Family, Prompt, tiny
 from tests.support.pruning import close, dropped, forward, plan
+from tests.support.versions import RELEASE
 from torch import Tensor
 from torch.nn.functional import pad
 from transformers.models.llava_next.modeling_llava_next import get_anyres_image_grid_shape, image_size_to_num_patches
@@ -64,6 +65,23 @@ def _placed(h: int, w: int, pool: int = 2, padding: int = 4) -> Payload:
     }
 
 
+def _shaped(h: int, w: int) -> Payload:
+    real = torch.ones(1, h * w, dtype=torch.long)
+    return {
+        "pixel_values": _noise(1, h * w, 48),
+        "spatial_shapes": torch.tensor([[h, w]]),
+        "pixel_attention_mask": real,
+    }
+
+
+def _packed(h: int, w: int) -> Payload:
+    return {"pixel_values": _noise(1, 3, 4, h * w * 4), "target_sizes": torch.tensor([[h, w]])}
+
+
+def _counted(h: int, w: int) -> Payload:
+    return {"pixel_values": _noise(h * w, 48), "image_grid_hw": torch.tensor([[h, w]])}
+
+
 def _sample(h: int, w: int) -> Payload:
     return {"pixel_values": _noise(1, 1, 3, h, w)}
 
@@ -77,18 +95,32 @@ _merged = partial(_patches, shape=(48,), image_merge_sizes=torch.tensor([2]))
 
 GRIDS = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "glm4v", "glm46v", "glm4v_moe", "glm_ocr", "exaone4_5")
 GRIDS += ("qwen2_5_omni_thinker", "qwen3_omni_moe_thinker", "hyperclovax_vision_v2", "cosmos3_omni", "cohere_compass")
-GRIDS += ("muse_glimmer", "muse_spark")
+GRIDS += ("muse_glimmer", "muse_spark", "qwen3_5", "qwen3_5_moe", "lfm3_vl")
 KINDS: dict[str, tuple[Make, list[Size], int]] = {  # how to make a picture, its sizes, how many of them stock answers
     **dict.fromkeys(("llava_next", "llava_next_video", "llava_onevision"), (_anyres, THIN, 11)),
     **dict.fromkeys(GRIDS, (_patches, PATCHES, 7)),
     **dict.fromkeys(("cosmos3_edge", "ernie4_5_vl_moe"), (_flat, PATCHES, 7)),
+    # 1 x 4 patches are no token, nor a picture to prune; what is left over of odd ones is cut away since 5.24.
+    "lfm2_vl": (_shaped, [*PATCHES[:-2], (3, 4)], 7 if RELEASE < (5, 24) else 8),
+    **dict.fromkeys(("minicpmv4_6", "minicpmv4_7"), (_packed, [*PATCHES, (4, 4), (4, 80), (80, 4), (16, 16)], 4)),
+    "minicpm_ocr": (_packed, PATCHES, 7),
+    "nemotron_h_omni": (_counted, PATCHES, 7),
+    "dots3_note": (_flat, PATCHES, 7),
+    "hy_v4_vl": (_flat, PATCHES, 8),
     "hunyuan_vl": (_flat, PATCHES, 8),
+    "granite4_vision": (_anyres, THIN, 11),
+    "apertus1p5": (_sized, CELLS, 5),
     **dict.fromkeys(("paddleocr_vl", "kimi_k25"), (_squares, PATCHES, 7)),
     "video_llama_3": (_merged, PATCHES, 7),
     "llava-pixtral": (_sized, [(7, 7), (7, 14), (13, 56), (20, 20), (7, 175), (2100, 7), (112, 112), (6, 6)], 7),
-    "mistral3": (_sized, [(21, 35), (14, 350), (1050, 14), (112, 112), (7, 14)], 4),
+    **dict.fromkeys(
+        ("mistral3", "mistral_large4"), (_sized, [(21, 35), (14, 350), (1050, 14), (112, 112), (7, 14)], 4)
+    ),
     "lighton_ocr": (_sized, [(14, 14), (20, 20), (21, 35), (14, 350), (1050, 14), (112, 112), (7, 14)], 6),
-    "gemma4": (_placed, [(2, 2), (4, 2), (2, 50), (50, 2), (30, 30), (4, 1), (4, 3), (1, 1)], 7),
+    **dict.fromkeys(
+        ("gemma4", "gemma4-shared"),
+        (_placed, [(2, 2), (4, 2), (2, 50), (50, 2), (30, 30), (4, 1), (4, 3), (1, 1)], 7),
+    ),
     "gemma4_unified": (partial(_placed, pool=1), [(1, 1), (1, 4), (16, 1), (5, 3), (2, 600), (30, 30)], 6),
     "emu3": (_sized, CELLS, 5),
     "chameleon": (_pixels, MAPS, 8),
@@ -110,6 +142,8 @@ def _prompts(family: Family, model: Any, make: Make, sizes: list[Size]) -> list[
         except (RuntimeError, ValueError, IndexError):
             continue
         features = getattr(output, "pooler_output", output)
+        if features is None:  # what is added at the first of several layers
+            features = output.deepstack_features[0][1]
         features = features if isinstance(features, list | tuple) else [features]
         tokens = sum(one.numel() // one.shape[-1] for one in features)
         block = dataclasses.replace(family, block=lambda _, n=tokens, p=payload: (IMAGE, n, p))
@@ -147,9 +181,12 @@ def test_every_family_with_pictures_of_any_size_is_here() -> None:
     assert told <= set(KINDS) | {"molmo2"}  # whose sizes are tables that only its processor makes
 
 
+_SIZES = ("spatial_shapes", "target_sizes", "image_grid_hw")
+
+
 def _any_size(name: str) -> bool:
     _, _, payload = FAMILIES[name].block(torch.Generator().manual_seed(0))
-    return bool(set(payload) & {"image_sizes", "image_grid_thw", "image_position_ids", "image_grids"})
+    return bool(set(payload) & {"image_sizes", "image_grid_thw", "image_position_ids", "image_grids", *_SIZES})
 
 
 @pytest.mark.parametrize("name", ["llava_next", "llava_onevision"])

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from tests.support.families import FAMILIES, IMAGE, Prompt, tiny
-from tests.support.pruning import close, dropped, forward, generate, plan
+from tests.support.pruning import close, dropped, forward, generate, plan, rounding
 from tests.support.versions import CACHE, OLD, cache_in, newer_only
 from torch import Tensor
 from transformers import DynamicCache, StaticCache, cache_utils
@@ -49,7 +49,9 @@ def compare(name: str, layer: int = 2, rows: slice = slice(None), mask: bool = T
 @pytest.mark.parametrize("name", [n for n in FAMILIES if n not in OTHERWISE_WHEN_STATIC])
 def test_static(name: str, batch: int) -> None:
     answer = compare(name, rows=slice(2 - batch, 2), cache_implementation="static")
-    assert all("PrunedStatic" in type(layer).__name__ for layer in cache_in(answer).layers[2:])
+    counting = [part for part in cache_in(answer).layers[2:] if isinstance(part, cache_utils.CacheLayerMixin)]
+    counting = [part for part in counting if part.is_initialized]  # one may hold keys of an indexer alone
+    assert all("PrunedStatic" in type(layer).__name__ for layer in counting)
 
 
 @few_families
@@ -159,7 +161,7 @@ def test_a_cache_layer_of_unknown_kind_is_refused() -> None:
 def talk(model: Any, cache: Any, turns: list[dict[str, Any]], done: int = 0) -> list[Tensor]:
     """Logits of the last place of each turn after the first `done`, which are in the cache; the mask grows."""
     out = []
-    rope = model.config.get_text_config().rope_parameters
+    rope = getattr(model.config.get_text_config(), "rope_parameters", None) or {}
     parts = [rope, *(part for part in rope.values() if isinstance(part, dict))]  # one for all layers, or by their kind
     planes = next((len(part["mrope_section"]) for part in parts if "mrope_section" in part), 0)
     mask = torch.cat([turn["attention_mask"] for turn in turns[:done]], 1) if done else None
@@ -170,7 +172,7 @@ def talk(model: Any, cache: Any, turns: list[dict[str, Any]], done: int = 0) -> 
         if planes:  # several positions per token: plain ones, for all turns alike
             first = mask.shape[1] - own.shape[1]
             given["position_ids"] = torch.arange(first, mask.shape[1]).expand(planes, len(mask), -1)
-        with torch.no_grad():
+        with torch.no_grad(), rounding(model):
             out.append(model(**given, **{CACHE: cache}, use_cache=True).logits[:, -1])
     return out
 

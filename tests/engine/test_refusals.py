@@ -140,17 +140,13 @@ class Stub(nn.Module):
     [
         ({"model_type": "florence2", "is_encoder_decoder": True}, r"florence2 is an encoder-decoder model"),
         (
-            {"model_type": "qwen3_5", "text": {"layer_types": ["linear_attention", "full_attention"]}},
-            r"qwen3_5: layers of type linear_attention cannot be pruned \(linear and chunked attention depend",
+            {"model_type": "zamba9", "text": {"layer_types": ["linear_attention", "compressed_sparse_attention"]}},
+            r"zamba9: layers of type compressed_sparse_attention cannot be pruned: no rule is known for them",
         ),
+        ({"model_type": "zamba9", "text": {"num_kv_shared_layers": 10}}, r"zamba9: decoder layers that share keys"),
         (
-            {"model_type": "llama4", "text": {"layer_types": ["chunked_attention", "full_attention"]}},
-            r"llama4: layers of type chunked_attention cannot be pruned",
-        ),
-        ({"model_type": "gemma3n", "text": {"num_kv_shared_layers": 10}}, r"gemma3n: decoder layers that share keys"),
-        (
-            {"model_type": "gemma4", "text": {"kv_sharing_modes": ["store", "reuse"]}},
-            r"gemma4: decoder layers that share keys",
+            {"model_type": "zamba9", "text": {"kv_sharing_modes": ["store", "reuse"]}},
+            r"zamba9: decoder layers that share keys",
         ),
         ({"model_type": "llava"}, r"llava: this configuration names no token that stands for visual tokens"),
         ({"model_type": "llavva"}, r"unknown model family 'llavva'; did you mean 'llava'\? Known: .*qwen2_vl"),

@@ -63,6 +63,27 @@ def anyres(generator: Generator) -> Block:
     return IMAGE, 16 + h * (w + 1), {"pixel_values": pixels, "image_sizes": torch.tensor([size])}
 
 
+def downsampled(generator: Generator) -> Block:
+    """The same pictures, with 2 x 2 tokens to a tile."""
+    token, _, payload = anyres(generator)
+    size = payload["image_sizes"][0].tolist()
+    rows, columns = get_anyres_image_grid_shape(size, PINPOINTS, 28)
+    _, h, w = unpad_image(torch.empty(1, rows * 2, columns * 2), size).shape
+    return token, 4 + h * (w + 1), payload
+
+
+def three_rows(generator: Generator) -> Block:
+    """3 rows of 2 to 4 patches of 4 pixels."""
+    w = int(torch.randint(2, 5, (1,), generator=generator))
+    return IMAGE, 3 * w, {"pixel_values": noise(generator, 1, 3 * w, 48)}
+
+
+def mapped(generator: Generator) -> Block:
+    """2 x 3 to 3 x 3 cells of 4 pixels, in a square of 12 that is padded to one size."""
+    h, w = [(8, 12), (12, 12), (12, 8)][int(torch.randint(0, 3, (1,), generator=generator))]
+    return IMAGE, h * w // 16, {"pixel_values": noise(generator, 1, 3, 12, 12), "image_sizes": torch.tensor([[h, w]])}
+
+
 def patches(generator: Generator) -> Block:
     h, w = [(4, 6), (8, 4), (6, 6)][int(torch.randint(0, 3, (1,), generator=generator))]
     pixels = noise(generator, h * w, 3 * 2 * 16)
@@ -104,6 +125,13 @@ def framed_rows(generator: Generator) -> Block:
     token, _, payload = flat_patches(square=False)(generator)
     _, h, w = payload["image_grid_thw"][0].tolist()
     return token, h // 2 * (w // 2 + 1) + 2, payload
+
+
+def closed_rows(generator: Generator) -> Block:
+    """Merged patches, a token behind every row."""
+    token, _, payload = flat_patches(square=False)(generator)
+    _, h, w = payload["image_grid_thw"][0].tolist()
+    return token, h // 2 * (w // 2 + 1), payload
 
 
 def coded_rows(generator: Generator) -> Block:
@@ -157,3 +185,30 @@ def placed(pool: int = 2, frames: int = 0) -> Blocks:
         return VIDEO, tokens * frames, {"pixel_values_videos": pixels, **video}
 
     return block
+
+
+def shaped(generator: Generator) -> Block:
+    """Patches padded to 48, with the size of the picture in patches; 2 x 2 of them to a token."""
+    h, w = [(4, 6), (8, 4), (6, 6)][int(torch.randint(0, 3, (1,), generator=generator))]
+    pixels = torch.zeros(1, 48, 48, dtype=torch.float64)
+    pixels[:, : h * w] = noise(generator, 1, h * w, 48)
+    real = (torch.arange(48) < h * w).long()[None]
+    payload = {"pixel_values": pixels, "spatial_shapes": torch.tensor([[h, w]]), "pixel_attention_mask": real}
+    return IMAGE, h * w // 4, payload
+
+
+def packed(side: int) -> Blocks:
+    """Patches of 4 pixels of all pictures in one row behind one another; `side` x `side` of them to a token."""
+
+    def block(generator: Generator) -> Block:
+        h, w = [(8, 12), (16, 8), (12, 12)][int(torch.randint(0, 3, (1,), generator=generator))]
+        pixels = noise(generator, 1, 3, 4, h * w * 4)
+        return IMAGE, h * w // side**2, {"pixel_values": pixels, "target_sizes": torch.tensor([[h, w]])}
+
+    return block
+
+
+def flat_grid(generator: Generator) -> Block:
+    """Flat patches with the size of the picture in patches; 2 x 2 of them to a token."""
+    token, count, payload = flat_patches(square=False)(generator)
+    return token, count, {"pixel_values": payload["pixel_values"], "image_grid_hw": payload["image_grid_thw"][:, 1:]}

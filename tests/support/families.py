@@ -10,6 +10,8 @@ import pytest
 import torch
 import transformers
 from tests.support import blocks, configs
+from tests.support import configs_hybrid as hybrid
+from tests.support import configs_kinds as kinds
 from tests.support import configs_more as more
 from tests.support.configs import END, IMAGE, LAYERS, PAD, START, VIDEO
 from tests.support.family import Family, Prompt
@@ -130,6 +132,51 @@ FAMILIES = {
         Family("janus", more.janus, blocks.square()),
         Family("granite_docling", more.granite_docling, blocks.masked_sample, grouped=True),
         Family("perception_lm", more.perception, blocks.two_tiles),
+        Family("qwen3_5", hybrid.qwen3_5, blocks.patches, **_plane),
+        Family("qwen3_5_moe", partial(hybrid.qwen3_5, moe=True), blocks.patches, options=_experts, **_plane),
+        Family("lfm2_vl", hybrid.lfm2, blocks.shaped),
+        Family("lfm3_vl", hybrid.lfm3, blocks.patches, sliding=True),
+        Family("minicpmv4_6", hybrid.minicpm, blocks.packed(4), along=3),
+        Family("minicpmv4_7", partial(hybrid.minicpm, "minicpmv4_7"), blocks.packed(4), along=3, **_plane),
+        Family("minicpm_ocr", partial(hybrid.minicpm, "minicpm_ocr"), blocks.packed(2), along=3),
+        Family("nemotron_h_omni", hybrid.nemotron, blocks.flat_grid, options=_experts),
+        Family(
+            "gemma3n",
+            kinds.gemma3n,
+            blocks.square(32),
+            marked=True,
+            sliding=True,
+            readers=(3, 4),
+            streams=0,
+            encoder="eager",
+        ),
+        Family("gemma4-shared", kinds.gemma4_shared, blocks.placed(), sliding=True, sites=(0, 1, 2), **_plane),
+        Family("llama4", kinds.llama4, blocks.square(32), marked=True, sliding=True),
+        Family("granite4_vision", kinds.granite4, blocks.downsampled),
+        Family("apertus1p5", kinds.apertus, blocks.mapped, encoder="eager"),
+        Family(
+            "dots3_note", kinds.dots3, blocks.flat_patches(square=False), sliding=True, untapped=True, options=_experts
+        ),
+        Family(
+            "hy_v4_vl",
+            kinds.hy_v4,
+            blocks.closed_rows,
+            sites=(0, 2, 3, 4),
+            streams=2,
+            untapped=True,
+            options=_experts,
+            attentions=("eager",),
+            **_plane,
+        ),
+        Family(
+            "mistral_large4",
+            kinds.mistral_large4,
+            blocks.merged_size,
+            sites=(0, 2, 4),
+            readers=(1, 3),
+            options=_experts,
+        ),
+        Family("fuyu", kinds.fuyu, blocks.three_rows, apart=3, closed=True, along=1),
         Family("fast_vlm", more.fast_vlm, blocks.square(32), encoder="eager"),
     )
 }

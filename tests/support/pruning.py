@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
 import torch
+from tests.support.exact import exact
 from tests.support.families import END, IMAGE, LAYERS, START, VIDEO, Prompt
 from tests.support.versions import CACHE
 from torch import Tensor
@@ -15,6 +17,7 @@ from vlm_pruner.engine import Session
 from vlm_pruner.methods.base import PruningMethod
 from vlm_pruner.plan import PrunePlan, Stage
 from vlm_pruner.types import Selection, Signal, VisualTokens
+from vlm_pruner.verify.shortened import types_of
 
 GENERATE = {
     "max_new_tokens": 4,
@@ -105,7 +108,7 @@ def generate(model: Any, inputs: dict[str, Any], **changes: Any) -> Any:
     """`generate` without gradients, from a clean M-RoPE state."""
     if hasattr(model.base_model, "rope_deltas"):
         model.base_model.rope_deltas = None
-    with torch.no_grad():
+    with torch.no_grad(), rounding(model):
         return model.generate(**inputs, **{**GENERATE, **_renamed(changes)})
 
 
@@ -113,8 +116,14 @@ def forward(model: Any, inputs: dict[str, Any], **changes: Any) -> Any:
     """One forward without gradients, from a clean M-RoPE state."""
     if hasattr(model.base_model, "rope_deltas"):
         model.base_model.rope_deltas = None
-    with torch.no_grad():
+    with torch.no_grad(), rounding(model):
         return model(**inputs, **_renamed(changes))
+
+
+def rounding(model: Any) -> AbstractContextManager[None]:
+    """As in `exact`, where the decoder has recurrences."""
+    recurrent = "linear_attention" in types_of(model)
+    return exact(model.base_model.get_decoder()) if recurrent else nullcontext()
 
 
 def _renamed(changes: dict[str, Any]) -> dict[str, Any]:

@@ -44,7 +44,7 @@ def verified(name: str, attention: str = "sdpa", **options: Any) -> Verification
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
-@pytest.mark.parametrize("name", ["llava", "qwen2_5_vl", "gemma3", "llava_next", "idefics3"])
+@pytest.mark.parametrize("name", ["llava", "qwen2_5_vl", "gemma3", "llava_next", "idefics3", "qwen3_5", "lfm2_vl"])
 def test_every_promise_is_kept(name: str, attention: str) -> None:
     found = verified(name, attention)
     assert found.kept

@@ -76,7 +76,12 @@ class Adapter(ABC):
     per_token: ClassVar[frozenset[str]] = frozenset()  # further arguments [b, q, ...] of its decoder layers
     handed_on: ClassVar[frozenset[str]] = frozenset()  # containers that layers fill and none of them reads
     closing: ClassVar[int] = 0  # tokens behind the last placeholder without which the model cannot number a picture
+    canvas: ClassVar[bool] = False  # pictures are numbered together with the marks around them
     joins: ClassVar[bool] = False  # tiles that follow each other without text between them are one picture
+    streams: ClassVar[int | None] = None  # axis of several residual streams in what its decoder layers hand on
+    adds: ClassVar[tuple[str, str] | None] = None  # arguments of the decoder: features by layer, mask of their places
+    shares: ClassVar[bool] = False  # decoder layers that read the keys of earlier ones are known to `source`
+    ends: ClassVar[bool] = False  # from the first of those on, only the rows may go on whose logits are asked for
 
     def placeholders(self, config: Any) -> dict[Modality, int]:
         """Token id that stands for visual tokens, by modality."""
@@ -97,6 +102,35 @@ class Adapter(ABC):
     def video_layouts(self, config: Any, encoded: Encoded) -> list[Layout]:
         """The layout of every video."""
         raise UnsupportedModelError(f"videos are not supported for {config.model_type}")
+
+    def spans(self, config: Any, places: Tensor, modality: Modality) -> list[VisualSpan] | None:
+        """The pictures of a prompt whose rows are seen in the prompt alone; None = as the layouts say.
+
+        Args:
+            places: [b, q] bool on the host, True at the placeholders of this modality.
+        """
+        return None
+
+    def source(self, config: Any, index: int) -> int:
+        """The decoder layer whose keys layer `index` reads: itself, or an earlier one.
+
+        Args:
+            config: of the decoder.
+        """
+        return index
+
+    def allows(self, config: Any, site: int) -> bool:
+        """Does no decoder layer at or behind `site` go by keys that one in front of it chose by their places?
+
+        Args:
+            config: of the decoder.
+        """
+        return True
+
+    def query_scale(self, attention: Any, places: Tensor) -> Tensor | None:
+        """What an attention module multiplies its queries at `places` [b, q] with, [b, q] float32, where it counts the
+        places itself; None where it does not."""
+        return None
 
     def fixed_tokens(self, config: Any) -> int | None:
         """Tokens of an image where all images have the same number, else None."""

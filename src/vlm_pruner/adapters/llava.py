@@ -45,13 +45,33 @@ class Llava(Adapter):
 class PictureSized(Adapter):
     """Mistral 3, LightOnOCR: a Pixtral encoder, then squares of `spatial_merge_size` patches merged into one token."""
 
-    model_types = ("mistral3", "lighton_ocr")
+    model_types: ClassVar[tuple[str, ...]] = ("mistral3", "lighton_ocr")
 
     def image_layouts(self, config: Any, encoded: Encoded) -> list[Layout]:
         return any_size(config, encoded)
 
     def vision_tower(self, base: nn.Module) -> nn.Module | None:
         return None  # all pictures in one sequence: its attention rows are not offered
+
+
+class MistralLarge4(PictureSized):
+    """As Mistral 3. Layers attend to keys that an indexer chose; some go by the choice or the keys of one before."""
+
+    model_types = ("mistral_large4",)
+    handed_on = frozenset({"shared_kv_states", "prev_topk_indices"})
+    shares = True
+
+    def source(self, config: Any, index: int) -> int:
+        return int(config.kv_source_layers[index])
+
+    def allows(self, config: Any, site: int) -> bool:
+        layers = range(site, config.num_hidden_layers)
+        return chooses_itself(config, site) and all(self.source(config, index) >= site for index in layers)
+
+
+def chooses_itself(config: Any, site: int) -> bool:
+    """Has decoder layer `site` an indexer of its own?"""
+    return bool(config.indexer_types[site] == "full")
 
 
 def vicuna(token: str, images: int, question: str) -> str:

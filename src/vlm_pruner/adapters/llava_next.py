@@ -12,15 +12,16 @@ alone, or every row. The plane is one token wide there (or high), for the overvi
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers.models.llava_next.modeling_llava_next import get_anyres_image_grid_shape
 
 from vlm_pruner.adapters.base import Adapter, Encoded, Layout, plane, raster
 
-__all__ = ["LlavaNext", "LlavaOnevision", "anyres", "overview", "unpadded"]
+__all__ = ["Granite4Vision", "LlavaNext", "LlavaOnevision", "anyres", "overview", "unpadded"]
 
 
 class LlavaNext(Adapter):
@@ -29,8 +30,7 @@ class LlavaNext(Adapter):
     model_types: ClassVar[tuple[str, ...]] = ("llava_next", "llava_next_video")
 
     def image_layouts(self, config: Any, encoded: Encoded) -> list[Layout]:
-        vision = config.vision_config
-        side = vision.image_size // vision.patch_size
+        vision, side = config.vision_config, self._side(config)
         sizes = encoded.rows("image_sizes")
         layouts = []
         for (height, width), tiled in zip(sizes, self._tiled(encoded, len(sizes)), strict=True):
@@ -47,11 +47,27 @@ class LlavaNext(Adapter):
         stride = config.vision_config.patch_size * getattr(config, "spatial_pool_stride", 2)
         return [raster(frames, height // stride, width // stride)] * videos
 
+    def _side(self, config: Any) -> int:
+        return int(config.vision_config.image_size // config.vision_config.patch_size)
+
     def _tiled(self, encoded: Encoded, images: int) -> list[bool]:
         return [True] * images
 
     def _shrunk(self, config: Any, encoded: Encoded, side: int, window: Window) -> tuple[int, int]:
         return window[2], window[3]
+
+
+class Granite4Vision(LlavaNext):
+    """As LLaVA-NeXT, downsampled; further features of the same picture are added in front of several decoder layers."""
+
+    model_types = ("granite4_vision",)
+    adds = ("deepstack_features", "vision_mask")
+
+    def _side(self, config: Any) -> int:
+        return int(super()._side(config) * Fraction(config.downsample_rate))
+
+    def vision_tower(self, base: nn.Module) -> nn.Module | None:
+        return None  # tokens are made of windows of patches
 
 
 class LlavaOnevision(LlavaNext):

@@ -8,7 +8,6 @@ __all__ = ["REASONS", "UNCHECKED"]
 UNCHECKED = "no adapter: the layout of its visual tokens has not been checked yet"
 
 _QUERIES = "its visual tokens are learned queries that stand nowhere in the picture, and already few"
-_OWN_PATH = "it adds visual features at several decoder layers by a path of its own, which would not follow the pruning"
 
 REASONS = {
     "aria": _QUERIES,
@@ -17,16 +16,15 @@ REASONS = {
     "deepseek_ocr2": _QUERIES,
     "diffusion_gemma": "it fills in blocks of text in many passes instead of writing one token behind the other",
     "evolla": "it reads proteins, not pictures",
-    "fuyu": "it is not told how wide a picture is: where its rows end stands in the prompt only",
+    "glm5_next": "its indexer pools neighbouring keys, and takes the length that the cache tells for what it stores",
     "git": "its pictures are a prefix without placeholders in the prompt",
-    "granite4_vision": _OWN_PATH,
     "idefics": "it reads pictures through cross-attention",
     "idefics2": _QUERIES,
     "instructblip": _QUERIES,
     "instructblipvideo": _QUERIES,
     "kosmos-2": _QUERIES,
     "kosmos-2.5": _QUERIES,
-    "lfm2_vl": "its decoder has convolution layers, which depend on the places that would go",
     "minimax_m3_vl": "its sparse decoder layers choose blocks of keys by their places, which would go",
+    "qwen4_exp": "its indexer turns pooled keys by tables over all places, at the places that they have in the cache",
     "pi0": "it moves robots: what it writes is no text",
 }

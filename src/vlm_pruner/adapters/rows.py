@@ -1,4 +1,4 @@
-"""Families that write a picture row by row: HunyuanVL, Emu3, Molmo 2, Gemma 4."""
+"""Families that write a picture row by row: HunyuanVL, Emu3, Apertus, Fuyu, Molmo 2, Gemma 4."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from vlm_pruner.adapters.base import Adapter, Encoded, Layout, Modality, plane, raster
+from vlm_pruner.adapters.base import Adapter, Encoded, Layout, Modality, VisualSpan, plane, raster
+from vlm_pruner.adapters.llava import chooses_itself
 from vlm_pruner.adapters.llava_next import overview
+from vlm_pruner.adapters.tiles import SharedKeys
 from vlm_pruner.errors import UnsupportedModelError
 
-__all__ = ["Emu3", "Gemma4", "Hunyuan", "Molmo2", "pooled", "rows_with_ends"]
+__all__ = ["Apertus", "Emu3", "Fuyu", "Gemma4", "Hunyuan", "HyV4", "Molmo2", "pooled", "rows_with_ends"]
 
 
 class Emu3(Adapter):
@@ -23,6 +25,42 @@ class Emu3(Adapter):
     def image_layouts(self, config: Any, encoded: Encoded) -> list[Layout]:
         cell = 2 ** (len(config.vq_config.channel_multiplier) - 1)
         return [rows_with_ends(h // cell, w // cell) for h, w in encoded.rows("image_sizes")]
+
+
+class Apertus(Adapter):
+    """Words of a codebook, row by row; a picture of any size."""
+
+    model_types = ("apertus1p5",)
+
+    def image_layouts(self, config: Any, encoded: Encoded) -> list[Layout]:
+        cell = 2 ** (len(config.vision_config.channel_multiplier) - 1)
+        return [raster(1, h // cell, w // cell) for h, w in encoded.rows("image_sizes")]
+
+
+class Fuyu(Adapter):
+    """Rows of patches, each closed by a word of its own in the prompt, which alone tells how wide a picture is."""
+
+    model_types = ("fuyu",)
+
+    def image_layouts(self, config: Any, encoded: Encoded) -> list[Layout]:
+        raise UnsupportedModelError("fuyu: how wide a picture is stands in the prompt alone")
+
+    def spans(self, config: Any, places: Tensor, modality: Modality) -> list[VisualSpan] | None:
+        found: list[VisualSpan] = []
+        for row, slots in enumerate(place.nonzero().flatten() for place in places):
+            if not len(slots):
+                continue
+            pictures = slots.tensor_split((slots.diff() > 2).nonzero().flatten() + 1)  # one word between two rows
+            found += [VisualSpan(row, i, modality, own, _rows(own), len(found) + i) for i, own in enumerate(pictures)]
+        return found
+
+
+def _rows(slots: Tensor) -> Layout:
+    """Rows of one picture, with a place that is none of its own between two of them."""
+    breaks = int((slots.diff() > 1).sum())
+    if len(slots) % (breaks + 1):
+        raise UnsupportedModelError(f"fuyu: {len(slots)} tokens are not {breaks + 1} rows of one length")
+    return raster(1, breaks + 1, len(slots) // (breaks + 1))
 
 
 class Hunyuan(Adapter):
@@ -37,6 +75,25 @@ class Hunyuan(Adapter):
 
     def vision_tower(self, base: nn.Module) -> nn.Module | None:
         return None  # all pictures in one sequence: its attention rows are not offered
+
+
+class HyV4(Adapter):
+    """A token closes every row: an ordinary candidate on the edge. Four residual streams, which methods see side by
+    side; layers attend to keys that an indexer chose, its own or that of a layer before. Pictures only."""
+
+    model_types = ("hy_v4_vl",)
+    streams = 2
+    handed_on = frozenset({"prev_topk_indices"})
+
+    def image_layouts(self, config: Any, encoded: Encoded) -> list[Layout]:
+        merge = config.vision_config.spatial_merge_size
+        return [rows_with_ends(h // merge, w // merge) for _, h, w in encoded.rows("image_grid_thw")]
+
+    def allows(self, config: Any, site: int) -> bool:
+        return chooses_itself(config, site)
+
+    def vision_tower(self, base: nn.Module) -> nn.Module | None:
+        return None  # all pictures in one sequence
 
 
 class Molmo2(Adapter):
@@ -60,12 +117,11 @@ class Molmo2(Adapter):
         return None  # tokens are pooled from several patches
 
 
-class Gemma4(Adapter):
+class Gemma4(SharedKeys, Adapter):
     """The places of the patches are told to the model; squares of them are pooled into one token."""
 
     model_types = ("gemma4", "gemma4_unified")
-    per_token = frozenset({"per_layer_input"})
-    handed_on = frozenset({"shared_kv_states"})
+    ends = True
 
     def image_layouts(self, config: Any, encoded: Encoded) -> list[Layout]:
         return self._pooled(config, encoded, "image_position_ids")

@@ -10,10 +10,23 @@ import math
 from typing import Any, ClassVar
 
 import torch
+from torch import Tensor, nn
 
 from vlm_pruner.adapters.base import Adapter, Encoded, Layout, Modality, plane, raster, square_side
 
-__all__ = ["Chameleon", "FastVlm", "GraniteDocling", "OneSquare", "PaliGemma", "SampleSquares", "Step3p7", "TileRun"]
+__all__ = [
+    "Chameleon",
+    "FastVlm",
+    "Gemma3n",
+    "GraniteDocling",
+    "Llama4",
+    "OneSquare",
+    "PaliGemma",
+    "SampleSquares",
+    "SharedKeys",
+    "Step3p7",
+    "TileRun",
+]
 
 
 class OneSquare(Adapter):
@@ -36,6 +49,53 @@ class OneSquare(Adapter):
         if per_picture is None and config.model_type == "paligemma":
             per_picture = int((config.vision_config.image_size // config.vision_config.patch_size) ** 2)
         return per_picture
+
+
+class SharedKeys:
+    """Gemma 3n and 4: late layers read the keys of the last layer of their kind that has its own, and all of them get a
+    part of what was embedded of the token itself."""
+
+    per_token = frozenset({"per_layer_input"})
+    handed_on = frozenset({"shared_kv_states"})
+    shares = True
+
+    def source(self, config: Any, index: int) -> int:
+        own = len(config.layer_types) - (getattr(config, "num_kv_shared_layers", 0) or 0)
+        if index < own:
+            return index
+        kind = config.layer_types[index]
+        return max(i for i, other in enumerate(config.layer_types[:own]) if other == kind)
+
+
+class Gemma3n(SharedKeys, OneSquare):
+    """One square per picture; four residual streams, which methods see side by side."""
+
+    model_types = ("gemma3n",)
+    streams = 0
+
+    def vision_tower(self, base: nn.Module) -> nn.Module | None:
+        return None  # convolutions
+
+
+class Llama4(OneSquare):
+    """The tiles of a picture and the whole of it, with marks between them: each square has a budget of its own."""
+
+    model_types = ("llama4",)
+
+    def image_layouts(self, config: Any, encoded: Encoded) -> list[Layout]:
+        vision = config.vision_config
+        side = math.isqrt(round((vision.image_size // vision.patch_size) ** 2 * vision.pixel_shuffle_ratio**2))
+        return [raster(1, side, side)] * encoded.pixel_shape[0]
+
+    def query_scale(self, attention: Any, places: Tensor) -> Tensor | None:
+        if getattr(attention, "use_rope", True) or not getattr(attention, "attn_temperature_tuning", False):
+            return None
+        steps = torch.floor((places.float() + 1.0) / attention.floor_scale)
+        scale: Tensor = torch.log1p(steps) * attention.attn_scale + 1.0
+        return scale
+
+    def vision_tower(self, base: nn.Module) -> nn.Module | None:
+        return None  # its tokens are shuffled from several patches
 
 
 class PaliGemma(OneSquare):

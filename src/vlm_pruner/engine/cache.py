@@ -19,7 +19,7 @@ from transformers import cache_utils
 
 from vlm_pruner.errors import PrunedCacheError, UnsupportedModelError
 
-__all__ = ["CacheState", "PrunedLayer", "prune_layer", "release", "state_of"]
+__all__ = ["CacheState", "PrunedLayer", "counting", "first_pruned", "prune_layer", "release", "state_of"]
 
 Signature = tuple[Any, ...]
 
@@ -120,7 +120,7 @@ class PrunedLayer:
     def crop(self, tokens_to_remove: int) -> None:
         left = self.get_seq_length() - abs(int(tokens_to_remove))
         if left < self.pruned_floor:
-            self.pruned_state.spoiled |= self.pruned_state.sites[0] > 0
+            self.pruned_state.spoiled |= min(known[0] for known in self.pruned_state.members.values()) > 0
             raise PrunedCacheError(
                 f"cannot crop a pruned cache to {int(left)} tokens: up to token {int(self.pruned_floor)} it holds a "
                 "pruned image, and no longer what was dropped there"
@@ -150,12 +150,11 @@ class FirstPrunedLayer(PrunedLayer):
         return super().update(key_states, value_states, *args, **kwargs)  # type: ignore[misc]
 
 
-_STOCK = (
-    cache_utils.DynamicLayer,
-    cache_utils.DynamicSlidingWindowLayer,
-    cache_utils.StaticLayer,
-    cache_utils.StaticSlidingWindowLayer,
-)
+_NAMES = ("Layer", "SlidingWindowLayer", "IndexedLayer")  # releases before 5.23 have fewer
+_STOCK = tuple(
+    getattr(cache_utils, form + name)
+    for form in ("Dynamic", "Static") for name in _NAMES if hasattr(cache_utils, form + name)
+)  # fmt: skip
 _CLASSES: dict[tuple[type, type], type] = {}
 
 
@@ -183,10 +182,20 @@ def signature(layer: Any, level: int) -> Signature:
     return kind, getattr(layer, "sliding_window", None), getattr(layer, "max_cache_len", None), level
 
 
+def counting(cache: Any) -> list[Any]:
+    """The layers of a cache that count the sequence: those of recurrences hold states, those of networks nothing."""
+    return [layer for layer in getattr(cache, "layers", None) or () if isinstance(layer, cache_utils.CacheLayerMixin)]
+
+
+def first_pruned(cache: Any) -> Any:
+    """The first pruned layer of a cache, which stands guard for the others; None in a stock one."""
+    layers = getattr(cache, "layers", None) or ()
+    return next((layer for layer in layers if isinstance(layer, PrunedLayer)), None)
+
+
 def state_of(cache: Any) -> CacheState | None:
-    """The state of a pruned cache, None for a stock one. Stages are nested: the last layer is pruned if any is."""
-    layers = getattr(cache, "layers", None)
-    return getattr(layers[-1], "pruned_state", None) if layers else None
+    """The state of a pruned cache, None for a stock one."""
+    return getattr(first_pruned(cache), "pruned_state", None)
 
 
 def release(cache: Any) -> None:

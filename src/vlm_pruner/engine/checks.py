@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from vlm_pruner.engine.cache import PrunedLayer
+from vlm_pruner.engine.cache import PrunedLayer, counting
 from vlm_pruner.engine.forward import Forward
 from vlm_pruner.engine.release import cache_in, unseen
 from vlm_pruner.engine.support import Parts
 from vlm_pruner.errors import PrunedCacheError, UnsupportedModelError
 
-__all__ = ["check_layers", "check_logits", "check_pruned", "check_room"]
+__all__ = ["check_layers", "check_logits", "check_pruned", "check_room", "refuse_compiled"]
 
 
 def check_layers(parts: Parts) -> None:
@@ -42,7 +43,7 @@ def check_room(cache: Any, past: int | None, more: int) -> None:
     Raises:
         PrunedCacheError: the numbers.
     """
-    layers = getattr(cache, "layers", None) or ()
+    layers = counting(cache)
     rooms = [layer.max_cache_len for layer in layers if hasattr(layer, "max_cache_len") and not layer.is_sliding]
     if not rooms:
         return
@@ -53,7 +54,7 @@ def check_room(cache: Any, past: int | None, more: int) -> None:
         )
 
 
-def check_pruned(fwd: Forward, sites: tuple[int, ...], output: Any) -> None:
+def check_pruned(fwd: Forward, parts: Parts, sites: tuple[int, ...], output: Any) -> None:
     """Raise where a stage did not run, rows do not add up, or the cache was not cut at the layers of the plan.
 
     Args:
@@ -75,8 +76,21 @@ def check_pruned(fwd: Forward, sites: tuple[int, ...], output: Any) -> None:
         return
     if fwd.cache is not None and cache is not fwd.cache:
         raise unseen("the decoder returned another cache than it was given")
+    counted = counting(cache)
     for index, layer in enumerate(cache.layers):
+        if not any(layer is one for one in counted):
+            _check_states(index, layer)
+            continue
+        if parts.sources[index] != index:
+            continue  # it holds what chooses among keys, if anything
         _check_layer(fwd, sum(site <= index for site in sites), index, layer)
+
+
+def _check_states(index: int, layer: Any) -> None:
+    """A layer that sees a shorter sequence and nothing else has states and no length, or nothing at all."""
+    known: Any = getattr(layer, "has_previous_state", True)
+    if not (any(known.values()) if isinstance(known, dict) else known):
+        raise unseen(f"the states of decoder layer {index} were not filled")
 
 
 def _check_layer(fwd: Forward, level: int, index: int, layer: Any) -> None:
@@ -112,3 +126,12 @@ def _rows(output: Any) -> int | None:
     """Rows of the last hidden state; None where a model that is its own head returns logits alone."""
     states = output[0] if isinstance(output, tuple) else getattr(output, "last_hidden_state", None)
     return states.shape[1] if isinstance(states, Tensor) else None
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def refuse_compiled() -> None:
+    """Raise, outside of the graphs. What the hooks of a prefill note on the way would be lost inside."""
+    raise UnsupportedModelError(
+        "a forward with images was compiled, which a pruner cannot follow: call the model itself for it. Decode steps "
+        'can be compiled; generate does that on its own with cache_implementation="static"'
+    )

@@ -38,6 +38,10 @@ class Forward:
     past: int | Tensor = 0  # places that were in the cache before, if this forward carries images
     length: int = 0  # q, places of the chunk
     kept: Kept | None = None  # None = all q places
+    ends: int | None = None  # the model itself went on with so many last rows alone
+    added: dict[int, Tensor] = field(default_factory=dict)  # features [n, d] to add before a layer, at visual places
+    visual: Tensor | None = None  # [b, q] bool, those places
+    scales: dict[int, Tensor] = field(default_factory=dict)  # [b, k] what the queries of a layer lack
     levels: list[Kept | None] = field(default_factory=list)  # the same after each stage
     before: LayerBefore | None = None  # what is read of the layer before the next stage
     made: list[tuple[Any, Any, Any]] = field(default_factory=list)  # (thing, tag, what was made of it)
@@ -75,7 +79,7 @@ class Forward:
     @property
     def rows(self) -> int:
         """Rows of the chunk that are left, padding of ragged ones included."""
-        return self.length if self.kept is None else self.kept.index.shape[1]
+        return self.ends or (self.length if self.kept is None else self.kept.index.shape[1])
 
     @property
     def input(self) -> Tensor:

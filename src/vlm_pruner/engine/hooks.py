@@ -21,10 +21,12 @@ import torch
 from torch import Tensor, nn
 
 from vlm_pruner.adapters.base import Modality
+from vlm_pruner.engine.added import take_later, wrap_deepstack
+from vlm_pruner.engine.arguments import Arguments
 from vlm_pruner.engine.busy import Busy
-from vlm_pruner.engine.cache import CacheState, release, state_of
+from vlm_pruner.engine.cache import CacheState, counting, release, state_of
 from vlm_pruner.engine.calls import Calls, encoded_before
-from vlm_pruner.engine.checks import check_layers, check_logits, check_pruned, check_room
+from vlm_pruner.engine.checks import check_layers, check_logits, check_pruned, check_room, refuse_compiled
 from vlm_pruner.engine.clock import mark
 from vlm_pruner.engine.forward import Forward
 from vlm_pruner.engine.full_length import scatter_outputs
@@ -34,7 +36,7 @@ from vlm_pruner.engine.records import Recorder
 from vlm_pruner.engine.release import cache_in, given_cache, unseen
 from vlm_pruner.engine.signals import projections
 from vlm_pruner.engine.support import Parts, check_backend, check_checkpointing
-from vlm_pruner.engine.tap import tap
+from vlm_pruner.engine.tap import attention_of, tap
 from vlm_pruner.engine.wants import ENTERED, FROM_LAYER_BEFORE, PROJECTED, reads
 from vlm_pruner.errors import PrunedCacheError, UnsupportedModelError
 from vlm_pruner.plan import PrunePlan, Stage
@@ -84,7 +86,7 @@ class Hooks:
         parts, inner = self.parts, self.inner
         self._hook(parts.model.register_forward_pre_hook(self._outer_pre, with_kwargs=True))
         self._hook(parts.base.register_forward_pre_hook(self._base_pre, with_kwargs=True))
-        self._hook(parts.text.register_forward_pre_hook(self._text_pre))
+        self._hook(parts.text.register_forward_pre_hook(self._text_pre, with_kwargs=True))
         self._hook(parts.text.register_forward_hook(self._text_post))  # before that of the base: it may be one module
         self._hook(parts.base.register_forward_hook(self._base_post, always_call=True))
         if parts.model is not parts.base:
@@ -93,9 +95,13 @@ class Hooks:
             self._hook(parts.layers[0].register_forward_pre_hook(inner.entered_pre, with_kwargs=True))
         for index, layer in enumerate(parts.layers):
             level = sum(site <= index for site in inner.sites)
-            if level:
-                pre = functools.partial(inner.layer_pre, index, level)
-                self._hook(layer.register_forward_pre_hook(pre, with_kwargs=True))
+            if not level:
+                continue
+            pre = functools.partial(inner.layer_pre, index, level)
+            self._hook(layer.register_forward_pre_hook(pre, with_kwargs=True))
+            if index in inner.counted:
+                post = functools.partial(inner.queries_post, index)
+                self._hook(attention_of(layer).q_proj.register_forward_hook(post))
         for stage in self.plan.stages:
             if stage.site and reads(stage.method) & FROM_LAYER_BEFORE:
                 self._install_tap(stage)
@@ -109,14 +115,14 @@ class Hooks:
             self._wrap(parts.model, "generate", self.calls.generate)
             self._wrap(parts.model, "prepare_inputs_for_generation", self.calls.prepare)
         if hasattr(parts.text, "_deepstack_process"):
-            self._wrap(parts.text, "_deepstack_process", inner.deepstack)
+            self._wrap(parts.text, "_deepstack_process", functools.partial(wrap_deepstack, self.local))
 
     def _install_tap(self, stage: Stage) -> None:
         """After the layer's own pre-hook, so that masks and tables are already cut."""
         layer: Any = self.parts.layers[stage.site - 1]
         pre = functools.partial(self.inner.before_pre, stage)
         self._hook(layer.register_forward_pre_hook(pre, with_kwargs=True))
-        attention = getattr(layer, "self_attn", None)
+        attention = attention_of(layer) if self.parts.makes_keys(stage.site - 1) else None
         untap = None if attention is None else tap(attention, functools.partial(self.inner.attended, stage.site))
         if untap is None:
             return
@@ -128,10 +134,9 @@ class Hooks:
 
     def _install_rotary(self) -> None:
         rotary = getattr(self.parts.text, "rotary_emb", None)
-        if rotary is None:
-            raise UnsupportedModelError(
-                f"{self.parts.name}: positions cannot be repacked, the decoder has no rotary_emb"
-            )
+        if rotary is None or self.parts.adapter.canvas:
+            why = "pictures are numbered with what surrounds them" if rotary else "the decoder has no rotary_emb"
+            raise UnsupportedModelError(f"{self.parts.name}: positions cannot be repacked, {why}")
         self._hook(rotary.register_forward_pre_hook(self.inner.rotary_pre, with_kwargs=True))
         self._hook(rotary.register_forward_hook(self.inner.rotary_post, with_kwargs=True))
 
@@ -151,7 +156,7 @@ class Hooks:
         """Places of this chunk that `generate` was given; None = all."""
         if self.local.generation is None:
             return None
-        filled = cache is not None and bool(getattr(cache, "layers", None)) and cache.layers[0].is_initialized
+        filled = any(layer.is_initialized for layer in counting(cache)[:1])
         return self.local.generation.end(int(cache.get_seq_length()) if filled else 0)
 
     def _outer_pre(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -179,7 +184,7 @@ class Hooks:
         prompt = None
         if looked or unused:
             if torch.compiler.is_compiling():
-                _refuse_compiled()
+                refuse_compiled()
             prompt = read_prompt(self.parts.adapter, self.parts.base, arguments, self._end(cache))
         if not looked and (prompt is not None or (unused and arguments.get("input_ids") is None)):
             raise unseen(f"{unused}s were encoded, but this forward was not given what came of it")
@@ -191,9 +196,9 @@ class Hooks:
             self._check_call(arguments, prompt.visual)
         forward = Forward(arguments, cache, prompt, state, {m: note for m, note in notes.items() if note is not None})
         forward.generation, forward.looked = self.local.generation, looked
-        layers = getattr(cache, "layers", None)
+        layers = counting(cache)
         if prompt is not None and layers:
-            forward.past = cache.get_seq_length()
+            forward.past = layers[0].get_seq_length()
         forward.first = state is None and (not layers or not layers[0].is_initialized)
         if not torch.compiler.is_compiling():
             if state is not None:
@@ -257,20 +262,23 @@ class Hooks:
             return None
         if self.full_length and forward.kept is not None:
             self.local.left = forward.length
-            return scatter_outputs(output, forward.levels, self.inner.sites)
+            return scatter_outputs(output, forward.levels, self.inner.sites, self.inner.streams)
         self.local.left = forward.rows
         return None
 
-    def _text_pre(self, module: nn.Module, args: Any) -> None:
+    def _text_pre(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments | None:
         forward = self.local.forward
         if forward is not None and not torch.compiler.is_compiling():
             forward.started = mark(forward.device)
+        if forward is None or forward.prompt is None or self.parts.adapter.adds is None:
+            return None
+        return args, take_later(forward, kwargs, self.parts.adapter.adds, self.inner.sites[0])
 
     def _text_post(self, module: nn.Module, args: Any, output: Any) -> None:
         forward = self.local.forward
         if forward is not None and not torch.compiler.is_compiling():
             if forward.prompt is not None:
-                check_pruned(forward, self.inner.sites, output)
+                check_pruned(forward, self.parts, self.inner.sites, output)
             self.recorder.note(forward, mark(forward.device), cache_in(output))
 
     def _outer_post(self, module: nn.Module, args: Any, output: Any) -> None:
@@ -278,15 +286,6 @@ class Hooks:
         left, self.local.left = self.local.left, None
         if left is not None:
             check_logits(output, left, self.local.logits_to_keep)
-
-
-@torch.compiler.disable  # type: ignore[untyped-decorator]
-def _refuse_compiled() -> None:
-    """Raise, outside of the graphs. What the hooks of a prefill note on the way would be lost inside."""
-    raise UnsupportedModelError(
-        "a forward with images was compiled, which a pruner cannot follow: call the model itself for it. Decode steps "
-        'can be compiled; generate does that on its own with cache_implementation="static"'
-    )
 
 
 def _bind(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -1,25 +1,27 @@
-"""Hooks on the decoder and its layers: stages, taps for the signals of methods, rotary tables, DeepStack."""
+"""Hooks on the decoder and its layers: stages, taps for the signals of methods, rotary tables."""
 
 from __future__ import annotations
 
-import functools
 import inspect
 import threading
 from typing import Any, SupportsIndex
 
+import torch
 from torch import Tensor, nn
 
-from vlm_pruner.engine.cache import CacheState, PrunedLayer
+from vlm_pruner.engine.added import add_here
+from vlm_pruner.engine.arguments import Arguments, as_pair, by_name, hidden_of, with_hidden
+from vlm_pruner.engine.cache import CacheState, first_pruned
 from vlm_pruner.engine.choose import prune_stage
 from vlm_pruner.engine.clock import mark
-from vlm_pruner.engine.follow import Arguments, by_name, follow, hidden_of, with_hidden
+from vlm_pruner.engine.follow import follow
 from vlm_pruner.engine.forward import Forward
 from vlm_pruner.engine.generation import Generation
 from vlm_pruner.engine.positions import repack
 from vlm_pruner.engine.prompt import Prompt
 from vlm_pruner.engine.signals import LayerBefore, tokens_reader
 from vlm_pruner.engine.support import Parts
-from vlm_pruner.engine.tap import Attended
+from vlm_pruner.engine.tap import Attended, attention_of
 from vlm_pruner.engine.wants import reads
 from vlm_pruner.errors import MissingSignalError, UnsupportedModelError
 from vlm_pruner.plan import PrunePlan, Stage
@@ -54,6 +56,10 @@ class LayerHooks:
         self.stage_at = {stage.site: stage for stage in plan.stages}
         self.sites = tuple(self.stage_at)
         self.names = _positional(parts.layers[0])
+        self.streams = parts.adapter.streams
+        place = torch.zeros(1, 1, dtype=torch.long)
+        scaled = (parts.adapter.query_scale(attention_of(layer), place) is not None for layer in parts.layers)
+        self.counted = {index for index, yes in enumerate(scaled) if yes}  # layers that scale queries by their places
 
     def layer_pre(
         self, index: int, level: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -69,24 +75,49 @@ class LayerHooks:
         if fwd.prompt is None and fwd.state is None:
             return None  # nothing was ever pruned
         args, kwargs = by_name(module, self.names, args, kwargs)
-        hidden = hidden_of(module, args, kwargs)
+        hidden = hidden_of(module, args, kwargs, self.streams)
         if index == self.sites[0]:
             fwd.length = hidden.shape[1]
+        if fwd.prompt is not None and self.parts.sources[index] != index and hidden.shape[1] < fwd.rows:
+            fwd.ends = hidden.shape[1]
+        before, hidden = hidden, add_here(fwd, index, hidden)
         if fwd.prompt is not None and index in self.stage_at:
             hidden = self._prune(fwd, fwd.prompt, self.stage_at[index], hidden)
         if fwd.kept is None and fwd.state is None:
-            return None
+            return None if hidden is before else with_hidden(hidden, args, kwargs, self.streams)
         given = kwargs.get("attention_mask")
         kwargs = follow(fwd, self.parts, index, level, hidden, kwargs)
-        cache = kwargs.get(self.parts.layer_cache)
+        self._count(fwd, index, module, hidden, kwargs)
+        cache, own = kwargs.get(self.parts.layer_cache), self.parts.sources[index]
         if fwd.kept is None and cache is not None:
-            kind = getattr(cache.layers[index], "pruned_kind", None)
+            kind = getattr(cache.layers[own], "pruned_kind", None)
             if kind is not None:
                 assert fwd.state is not None
                 fwd.steps.update(dict.fromkeys(fwd.state.members[kind], (given, kwargs.get("attention_mask"))))
-        if index == 0 and fwd.shift is not None and cache is not None:
-            cache.layers[0].pruned_shift = fwd.shift
-        return with_hidden(hidden, args, kwargs)
+        if fwd.shift is not None and cache is not None and cache.layers[own] is first_pruned(cache):
+            cache.layers[own].pruned_shift = fwd.shift
+        return with_hidden(hidden, args, kwargs, self.streams)
+
+    def _count(self, fwd: Forward, index: int, module: Any, hidden: Tensor, kwargs: dict[str, Any]) -> None:
+        """Note what the queries of a layer lack that scales them by the places it counts itself, survivors only."""
+        if fwd.kept is None or index not in self.counted:
+            return
+        cache = kwargs.get(self.parts.layer_cache)
+        seen = 0 if cache is None else cache.get_seq_length(index)
+        counted = (torch.arange(hidden.shape[1], device=hidden.device) + seen).expand(len(hidden), -1)
+        adapter, attention = self.parts.adapter, attention_of(module)
+        true = adapter.query_scale(attention, fwd.kept.index.to(hidden.device) + fwd.past)
+        made = adapter.query_scale(attention, counted)
+        assert true is not None
+        assert made is not None
+        fwd.scales[index] = true / made
+
+    def queries_post(self, index: int, module: nn.Module, args: Any, output: Tensor) -> Tensor | None:
+        """Behind the query projection of such a layer."""
+        fwd = self.local.forward
+        if fwd is None or index not in fwd.scales:
+            return None
+        return (output * fwd.scales[index][..., None]).to(output.dtype)
 
     def _prune(self, fwd: Forward, prompt: Prompt, stage: Stage, hidden: Tensor) -> Tensor:
         start = mark(hidden.device)
@@ -119,7 +150,8 @@ class LayerHooks:
             return
         self._locate(fwd, fwd.prompt)
         cut = [image for image in fwd.prompt.images if image.budget(stage) < image.count]
-        hidden, rotary = hidden_of(module, args, kwargs), kwargs.get("position_embeddings")
+        args, kwargs = by_name(module, self.names, args, kwargs)
+        hidden, rotary = hidden_of(module, args, kwargs, self.streams), as_pair(kwargs.get("position_embeddings"))
         fwd.before = LayerBefore(reads(stage.method), fwd, cut, hidden, rotary)
         layers, index = getattr(kwargs.get(self.parts.layer_cache), "layers", ()), stage.site - 1
         if index < len(layers) and hasattr(layers[index], "max_cache_len"):
@@ -146,7 +178,7 @@ class LayerHooks:
         """In front of layer 0, before anything is dropped: what enters the language model."""
         fwd = self.local.forward
         if fwd is not None and fwd.prompt is not None:
-            fwd.entered = hidden_of(module, args, kwargs)
+            fwd.entered = hidden_of(module, args, kwargs, self.streams)
 
     # Repacked positions
 
@@ -155,8 +187,8 @@ class LayerHooks:
         fwd = self.local.forward
         if fwd is None or self.local.quiet or fwd.state is None:
             return None
-        first = fwd.cache.layers[0]
-        if not isinstance(first, PrunedLayer) or first.pruned_shift is None:
+        first = first_pruned(fwd.cache)
+        if first is None or first.pruned_shift is None:
             return None
         return _with_positions(args, kwargs, _positions(args, kwargs) - first.pruned_shift)
 
@@ -175,34 +207,12 @@ class LayerHooks:
             args, kwargs = _with_positions(args, kwargs, positions)
             self.local.quiet = True
             try:
-                fwd.remember(output[0], "repacked", rotary(*args, **kwargs))
+                first = output[0] if isinstance(output, tuple) else output
+                fwd.remember(first, "repacked", rotary(*args, **kwargs))
             finally:
                 self.local.quiet = False
-            first = None if fwd.cache is None or not fwd.cache.layers else fwd.cache.layers[0]
-            before = getattr(first, "pruned_shift", None)
+            before = getattr(first_pruned(fwd.cache), "pruned_shift", None)
             fwd.shift = shift if before is None else shift + before
-
-    # DeepStack
-
-    def deepstack(self, original: Any) -> Any:
-        """Qwen3-VL adds vision features between its first layers, at all visual places: to those that are left."""
-
-        @functools.wraps(original)
-        def wrapper(hidden_states: Tensor, visual_pos_masks: Tensor, visual_embeds: Tensor) -> Tensor:
-            fwd = self.local.forward
-            if fwd is None or fwd.kept is None:  # lengths would not tell: a ragged batch may be as long as before
-                result: Tensor = original(hidden_states, visual_pos_masks, visual_embeds)
-                return result
-            index = fwd.kept.index.to(visual_pos_masks.device)
-            number = (visual_pos_masks.flatten().cumsum(0) - 1).view_as(visual_pos_masks)  # row of visual_embeds
-            visual = visual_pos_masks.gather(1, index)
-            if fwd.kept.valid is not None:
-                visual = visual & fwd.kept.valid.to(visual.device)
-            embeds = visual_embeds[number.gather(1, index)[visual].to(visual_embeds.device)]
-            result = original(hidden_states, visual, embeds)
-            return result
-
-        return wrapper
 
 
 def _positional(layer: nn.Module) -> tuple[str, ...]:

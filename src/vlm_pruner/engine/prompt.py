@@ -100,8 +100,9 @@ class Prompt:
                     )
                 continue
             with torch.device("cpu"):  # tables of the host, wherever the caller's default device is
-                layouts = getattr(adapter, f"{modality}_layouts")(config, encoded[modality])
-                spans = deal_out(layouts, places, modality, adapter.joins)
+                spans = adapter.spans(config, places, modality) or deal_out(
+                    getattr(adapter, f"{modality}_layouts")(config, encoded[modality]), places, modality, adapter.joins
+                )
                 if plan.per == "frame" and modality == "video":
                     spans = [frame for span in spans for frame in split_frames(span)]
             self.images += [ImageState(s) for s in spans]

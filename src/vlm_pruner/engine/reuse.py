@@ -128,13 +128,18 @@ def check_reusable(plan: PrunePlan, parts: Parts) -> None:
 
     Raises:
         PlanError: a method that reads the question.
-        UnsupportedModelError: a decoder in which pictures see the text behind them.
+        UnsupportedModelError: a decoder in which pictures see the text behind them, or are numbered with it.
     """
     curious = [stage.method.name for stage in plan.stages if stage.method.question_aware]
     if curious:
         raise PlanError(
             f"{', '.join(curious)} reads the question: another question may keep other tokens, so that nothing can be "
             "reused; methods that do not are listed as such by `vlm-pruner methods`"
+        )
+    if parts.adapter.canvas:
+        raise UnsupportedModelError(
+            f"{parts.name}: marks behind a picture are numbered together with it, so that a prefix does not know where "
+            "its picture ends"
         )
     if not getattr(getattr(parts.layers[0], "self_attn", None), "is_causal", True):
         raise UnsupportedModelError(

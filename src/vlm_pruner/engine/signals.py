@@ -82,7 +82,9 @@ class LayerBefore:
                 found["text_attention"] = self.rows(attended, row, text, own, end)
             for name in ("raw_keys", "text_queries"):
                 if name in found:
-                    found[name] = found[name].view(len(found[name]), -1, keys.shape[-1]).transpose(0, 1)
+                    heads = (attended.query if name == "text_queries" else keys).shape[1]
+                    apart = found[name].view(len(found[name]), heads, -1)[..., : keys.shape[-1]]  # without its gate
+                    found[name] = apart.transpose(0, 1)
 
     def rows(self, given: Attended, row: int, queries: Tensor, own: Tensor, end: int) -> Tensor:
         """[heads, t, n] float32 attention that the columns `queries` [t] of a row pay to the columns `own` [n]."""

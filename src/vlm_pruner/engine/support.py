@@ -8,15 +8,19 @@ from typing import Any
 import torch
 from torch import nn
 
-from vlm_pruner.adapters import Adapter, adapter_for
+from vlm_pruner.adapters import Adapter, adapter_for, families
 from vlm_pruner.engine.release import cache_name, check_release, warn_if_newer
 from vlm_pruner.engine.wants import FROM_LAYER_BEFORE
 from vlm_pruner.errors import PlanError, UnsupportedModelError
 from vlm_pruner.plan import PrunePlan
+from vlm_pruner.types import Signal
 
 __all__ = ["Parts", "check_backend", "check_checkpointing", "check_stages", "obstacle", "take_apart"]
 
-_ATTENTION = {"full_attention", "sliding_attention"}
+_ATTENTION = {  # what was dropped is hidden by the mask, or was never in front of what chooses among keys
+    "full_attention", "sliding_attention", "chunked_attention", "indexed_attention"
+}  # fmt: skip
+_STATES = {"linear_attention", "conv", "moe", "mlp"}  # see a shorter sequence and nothing else
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,7 @@ class Parts:
     layer_cache: str  # the argument by which a decoder layer takes the cache
     base_cache: str  # the same of the model without its head
     hooked: tuple[nn.Module, ...]  # the layers as they were found
+    sources: tuple[int, ...]  # for every layer that whose keys it reads: itself, or an earlier one
 
     @property
     def config(self) -> Any:
@@ -39,6 +44,16 @@ class Parts:
     @property
     def text_config(self) -> Any:
         return self.text.config
+
+    def follows(self, index: int) -> bool:
+        """Is decoder layer `index` one that sees a shorter sequence and nothing else: a recurrence, a convolution, a
+        network of its own? Its cache holds states, not entries."""
+        types = getattr(self.text_config, "layer_types", None) or ()
+        return index < len(types) and types[index] in _STATES
+
+    def makes_keys(self, index: int) -> bool:
+        """Does decoder layer `index` attend to keys of its own?"""
+        return not self.follows(index) and self.sources[index] == index
 
     @property
     def dtype(self) -> torch.dtype:
@@ -68,7 +83,7 @@ def take_apart(model: nn.Module) -> Parts:
         raise UnsupportedModelError(f"expected a transformers model, got {type(model).__name__}{hint}")
     inner: Any = model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]  # PEFT
     config, base = inner.config, inner.base_model
-    found = obstacle(config)
+    found = obstacle(config, shares=getattr(families().get(config.model_type), "shares", False))
     if found is not None:
         raise UnsupportedModelError(found)
     kind = config.model_type
@@ -76,16 +91,23 @@ def take_apart(model: nn.Module) -> Parts:
     if not adapter.placeholders(config):
         raise UnsupportedModelError(f"{kind}: this configuration names no token that stands for visual tokens")
     text = base.get_decoder()
+    if not hasattr(text, "layers"):  # a language model with a head of its own
+        text = getattr(text, "model", text)
     if not isinstance(getattr(text, "layers", None), nn.ModuleList):
         raise UnsupportedModelError(f"{kind}: the decoder {type(text).__name__} has no list of layers")
     check_release(inner, base, text, text.layers, adapter.placeholders(config))
     return Parts(
-        inner, base, text, text.layers, adapter, cache_name(text.layers[0]), cache_name(base), tuple(text.layers)
-    )
+        inner, base, text, text.layers, adapter, cache_name(text.layers[0]), cache_name(base), tuple(text.layers),
+        tuple(adapter.source(text.config, index) for index in range(len(text.layers))),
+    )  # fmt: skip
 
 
-def obstacle(config: Any) -> str | None:
-    """What in a model's configuration makes pruning impossible, None if nothing does."""
+def obstacle(config: Any, shares: bool = False) -> str | None:
+    """What in a model's configuration makes pruning impossible, None if nothing does.
+
+    Args:
+        shares: it is known which layers read the keys of which.
+    """
     kind, text = config.model_type, config.get_text_config()
     if getattr(text, "cross_attention_layers", None):
         return f"{kind} reads its image through cross-attention: the decoder's sequence has no visual tokens to prune"
@@ -93,15 +115,16 @@ def obstacle(config: Any) -> str | None:
         return f"{kind} is an encoder-decoder model: only decoder-only models can be pruned"
     modes: list[str | None] = getattr(text, "kv_sharing_modes", None) or []  # of every layer; "store" has its own keys
     shared = getattr(text, "num_kv_shared_layers", 0)
-    if shared or any(mode not in (None, "store") for mode in modes):
+    if not shares and (shared or any(mode not in (None, "store") for mode in modes)):
         return f"{kind}: decoder layers that share keys and values cannot be pruned"
-    types = set(getattr(text, "layer_types", None) or ["full_attention"]) - _ATTENTION
+    types = set(getattr(text, "layer_types", None) or ["full_attention"]) - _ATTENTION - _STATES
     if types:
         return (
-            f"{kind}: layers of type {', '.join(sorted(types))} cannot be pruned (linear and chunked attention depend "
-            f"on the places that would go); known are {', '.join(sorted(_ATTENTION))}"
+            f"{kind}: layers of type {', '.join(sorted(types))} cannot be pruned: no rule is known for them, as it is "
+            f"for {', '.join(sorted(_ATTENTION | _STATES))}"
         )
-    if getattr(config, "vision_config", None) is None and getattr(config, "vq_config", None) is None:
+    parts = ("vision_config", "vq_config", "patch_size")  # a tower, a codebook, or patches alone
+    if all(getattr(config, part, None) is None for part in parts):
         return f"{kind} takes no images: there are no visual tokens to prune"
     return None
 
@@ -113,7 +136,8 @@ def check_backend(parts: Parts) -> None:
         UnsupportedModelError: flash attention with sliding windows.
     """
     types = getattr(parts.text_config, "layer_types", None)
-    sliding = "sliding_attention" in types if types else bool(getattr(parts.text_config, "sliding_window", None))
+    windows = {"sliding_attention", "chunked_attention"}
+    sliding = bool(windows & set(types)) if types else bool(getattr(parts.text_config, "sliding_window", None))
     if types is None and getattr(parts.text_config, "use_sliding_window", True) is False:
         sliding = False
     if sliding and "flash" in parts.backend:
@@ -142,8 +166,8 @@ def check_stages(plan: PrunePlan, parts: Parts) -> None:
     """Raise where the model cannot give a stage what it asks for, as far as that is known beforehand.
 
     Raises:
-        PlanError: an int `keep` above the number of tokens that every image has, or a method before the language model
-            that reads the layer before it.
+        PlanError: an int `keep` above the number of tokens that every image has, or a method that reads the layer
+            before it, before the language model or behind a layer without attention.
     """
     total = parts.adapter.fixed_tokens(parts.config)
     for stage in plan.stages:
@@ -153,6 +177,26 @@ def check_stages(plan: PrunePlan, parts: Parts) -> None:
             raise PlanError(
                 f"{stage.method.name} cannot prune before the language model: it needs {names} of the "
                 "decoder layer before; give it a layer of 1 or more"
+            )
+        keys = ", ".join(sorted(missing - {Signal.PREVIOUS_FEATURES}))
+        if stage.layer and keys and not parts.makes_keys(stage.layer - 1):
+            good = [str(i + 1) for i in range(len(parts.layers) - 1) if parts.makes_keys(i)]
+            why = "attends to nothing" if parts.follows(stage.layer - 1) else "reads the keys of an earlier one"
+            raise PlanError(
+                f"{stage.method.name} cannot prune at layer {stage.layer} of this {parts.name} model: it needs {keys} "
+                f"of the decoder layer before, which {why}; layers with keys stand before {', '.join(good)}"
+            )
+        if not parts.adapter.allows(parts.text_config, stage.site):
+            good = [str(i) for i in range(len(parts.layers)) if parts.adapter.allows(parts.text_config, i)]
+            raise PlanError(
+                f"layer {stage.site} of this {parts.name} model or one behind it goes by what a layer in front of it "
+                f"chose among all places: it can be pruned at {', '.join(good)}"
+            )
+        if parts.adapter.ends and parts.sources[stage.site] != stage.site:
+            last = next(i for i, source in enumerate(parts.sources) if source != i) - 1
+            raise PlanError(
+                f"layer {stage.site} of this {parts.name} model reads the keys of layer {parts.sources[stage.site]}, "
+                f"and may see the last token alone: it can be pruned up to layer {last}"
             )
         if total is not None and isinstance(stage.keep, int) and stage.keep > total:
             raise PlanError(

@@ -9,6 +9,7 @@ its queries, and what a method reads is there under every attention backend.
 from __future__ import annotations
 
 import copy
+import dis
 import functools
 import inspect
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 
 from vlm_pruner.engine.release import unseen
 
-__all__ = ["Attended", "tap"]
+__all__ = ["Attended", "attention_of", "tap"]
 
 _REGISTRY = "ALL_ATTENTION_FUNCTIONS"  # the name by which modules of transformers know the attention functions
 _EAGER = "eager_attention_forward"  # how the function of a module's own file is called that is used for "eager"
@@ -40,6 +41,17 @@ class Attended:
     causal: bool
 
 
+def attention_of(layer: Any) -> Any:
+    """The attention module of a decoder layer; None where it attends to nothing."""
+    mixer = getattr(layer, "mixer", None)  # one name for all that a layer can be
+    return getattr(layer, "self_attn", mixer if hasattr(mixer, "q_proj") else None)
+
+
+def _asks(forward: Any) -> int:
+    """How often a module asks its configuration for the name of the attention function."""
+    return sum(step.argval == "_attn_implementation" for step in dis.get_instructions(forward))
+
+
 def tap(attention: nn.Module, look: Callable[[Attended], None]) -> Callable[[], None] | None:
     """Have `look` called with what `attention` attends to, just before it does.
 
@@ -55,8 +67,8 @@ def tap(attention: nn.Module, look: Callable[[Attended], None]) -> Callable[[], 
     registry = forward.__globals__.get(_REGISTRY)
     known = (n for n in forward.__code__.co_names if n.endswith(_EAGER) and n in forward.__globals__)
     eager = forward.__globals__.get(next(known, _EAGER))
-    if config is None or registry is None or eager is None:
-        return None
+    if config is None or registry is None or eager is None or _asks(forward) > 1:
+        return None  # or another answer would change what it does
     name = f"{config._attn_implementation}+vlm_pruner.{id(attention)}"
     own = copy.copy(config)
     own._attn_implementation_internal = name  # the property would write it into parts that the copy shares

@@ -26,6 +26,7 @@ from vlm_pruner.verify.batches import both, row
 from vlm_pruner.verify.choice import choices_of
 from vlm_pruner.verify.forced import answer, forced
 from vlm_pruner.verify.reference import masked
+from vlm_pruner.verify.shortened import layers_of
 
 __all__ = ["FACTOR", "Check", "Verification", "verify"]
 
@@ -123,7 +124,7 @@ def verify(
     checks.append(Check("the model is left as it was", float(len(changed)), 0.0, left))
     last = plan.stages[-1]
     return Verification(
-        family=str(model.config.model_type), layers=len(text.layers),
+        family=str(model.config.model_type), layers=len(layers_of(model)),
         attention=str(text.config._attn_implementation), dtype=str(model.dtype).removeprefix("torch."),
         device=str(model.device), method=plan.made_by or last.method.name,
         keep=last.keep if plan.asked is None else plan.asked, places=tuple(stage.site for stage in plan.stages),
@@ -146,7 +147,7 @@ def _everything(model: Any, inputs: dict[str, Any], want: Any, new_tokens: int) 
 
 def _rounding(model: Any, inputs: dict[str, Any], stock: Any, new_tokens: int) -> tuple[float | None, str]:
     """How far the stock model is from itself under the attention of the reference, or why that cannot be told."""
-    length, layers = inputs["input_ids"].shape[1], len(model.base_model.get_decoder().layers)
+    length, layers = inputs["input_ids"].shape[1], len(layers_of(model))
     nothing = dict.fromkeys(range(layers), torch.zeros(1, length, dtype=torch.bool))
     try:
         with masked(model, nothing):
@@ -171,7 +172,7 @@ def _hidden(model: Any, inputs: dict[str, Any], plan: PrunePlan, new_tokens: int
 def _dropped(model: Any, ids: Tensor, session: Session) -> dict[int, Tensor]:
     """Layer -> [b, s] bool: places that are gone by then. Tokens of pictures are counted, not asked of the engine."""
     tokens = torch.tensor(list(adapter_for(model.config.model_type).placeholders(model.config).values()))
-    layers = len(model.base_model.get_decoder().layers)
+    layers = len(layers_of(model))
     gone = {layer: torch.zeros(ids.shape, dtype=torch.bool) for layer in range(layers)}
     visual = torch.isin(ids.cpu(), tokens)
     totals = [[image.total for image in session.images if image.row == row] for row in range(len(ids))]

@@ -15,6 +15,8 @@ from torch import Tensor
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import eager_mask
 
+from vlm_pruner.verify.shortened import CHOOSING, STATES, layers_of, shortened, types_of
+
 __all__ = ["NAME", "masked"]
 
 NAME = "vlm_pruner_reference"
@@ -25,7 +27,7 @@ class _Hidden:
 
     def __init__(self) -> None:
         self.dropped: dict[int, Tensor] = {}  # layer -> [b, s] bool, s = places decided so far
-        self.modules: set[int] = set()
+        self.modules: dict[int, int] = {}  # attention of a layer -> the layer whose keys it reads
         self.total = 0
 
 
@@ -50,7 +52,7 @@ def _attention(
     if attention_mask is not None:
         scores = scores + attention_mask.double()
     if id(module) in _hidden.modules:
-        dropped = _hidden.dropped[module.layer_idx].to(scores.device)
+        dropped = _hidden.dropped[_hidden.modules[id(module)]].to(scores.device)
         whole = torch.zeros(len(dropped), _hidden.total, dtype=torch.bool, device=scores.device)
         known = min(_hidden.total, dropped.shape[1])
         whole[:, :known] = dropped[:, :known]
@@ -61,13 +63,29 @@ def _attention(
     return (weights @ value).transpose(1, 2).contiguous(), weights
 
 
+def _keys_of(layers: Any, index: int) -> int:
+    """The layer that makes the keys of layer `index`: the last one of its kind that does, where they are shared."""
+    own: Any = layers[index].self_attn
+    if not getattr(own, "is_kv_shared_layer", False):
+        return index
+    alike = (i for i, layer in enumerate(layers) if layer.self_attn.layer_type == own.layer_type)
+    return max(i for i in alike if not layers[i].self_attn.is_kv_shared_layer)
+
+
 @contextlib.contextmanager
 def masked(model: Any, dropped: dict[int, Tensor]) -> Iterator[None]:
     """Hide `dropped[layer]` ([b, s] bool over the sequence so far) in every decoder layer; later tokens never are.
 
+    Where a layer sees or chooses among all that is there, nothing can be hidden: there the
+    rows are left out (`shortened`).
+
     Args:
         model: a stock transformers model, without a pruner on it.
     """
+    if {*STATES, *CHOOSING} & set(types_of(model)):
+        with shortened(model, dropped):
+            yield
+        return
     AttentionInterface.register(NAME, _attention)
     AttentionMaskInterface.register(NAME, eager_mask)
     text = model.base_model.get_decoder()
@@ -75,15 +93,20 @@ def masked(model: Any, dropped: dict[int, Tensor]) -> Iterator[None]:
 
     def count(module: Any, args: Any, kwargs: Any) -> None:
         hidden = args[0] if args else kwargs["hidden_states"]
+        hidden = hidden[0] if hidden.dim() == 4 else hidden  # of several residual streams
         cache = kwargs.get("cache", kwargs.get("past_key_values"))  # since transformers 5.24, and before
         _hidden.total = hidden.shape[1] + (int(cache.get_seq_length()) if cache is not None else 0)
 
-    handle = text.layers[0].register_forward_pre_hook(count, with_kwargs=True)
-    _hidden.dropped, _hidden.modules = dropped, {id(layer.self_attn) for layer in text.layers}
+    layers = layers_of(model)
+    handle = layers[0].register_forward_pre_hook(count, with_kwargs=True)
+    _hidden.dropped, _hidden.modules = (
+        dropped,
+        {id(layer.self_attn): _keys_of(layers, i) for i, layer in enumerate(layers)},
+    )
     text.config._attn_implementation = NAME
     try:
         yield
     finally:
         handle.remove()
-        _hidden.modules = set()
+        _hidden.modules = {}
         text.config._attn_implementation = backend

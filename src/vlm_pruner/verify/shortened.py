@@ -1,0 +1,140 @@
+"""The yardstick for decoders in which nothing can be hidden: layers are called one by one on the rows that are left.
+
+A recurrence has no form in which a token stands in the sequence and is not seen. So each decoder layer is called alone,
+without a cache and without padding, with exactly the rows that are there by then, at the positions that they had in the
+whole sequence. Every step of an answer starts again from the prompt; a later turn, from what entered the layer before.
+Nothing is shared with the engine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections import UserDict
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import CacheLayerMixin
+
+__all__ = ["CHOOSING", "STATES", "layers_of", "shortened", "types_of"]
+
+_CACHE = ("cache", "past_key_values")  # names of it, since transformers 5.24 and before
+STATES = ("linear_attention", "conv", "moe", "mlp")
+CHOOSING = ("indexed_attention",)  # layers that choose among the keys that are there
+
+
+def types_of(model: Any) -> list[str]:
+    """Kinds of the decoder's layers, as its configuration says."""
+    return list(getattr(model.config.get_text_config(), "layer_types", None) or [])
+
+
+def layers_of(model: Any) -> Any:
+    """The decoder's list of layers, also behind a head of its own."""
+    decoder = model.base_model.get_decoder()
+    return decoder.layers if hasattr(decoder, "layers") else decoder.model.layers
+
+
+@contextlib.contextmanager
+def shortened(model: Any, dropped: dict[int, Tensor]) -> Iterator[None]:
+    """Leave `dropped[layer]` ([b, s] bool over the sequence so far) out of every decoder layer."""
+    told: dict[Any, Any] = {}
+
+    def listen(module: Any, args: Any, kwargs: Any) -> None:
+        told["mask"] = kwargs.get("attention_mask")
+
+    handle = model.register_forward_pre_hook(listen, with_kwargs=True)
+    layers, cached = layers_of(model), model.generation_config.use_cache
+    model.generation_config.use_cache = False
+    for index, layer in enumerate(layers):
+        layer.forward = functools.partial(_rows, layer.forward, model, index, dropped[index], told)
+    try:
+        yield
+    finally:
+        handle.remove()
+        model.generation_config.use_cache = cached
+        for layer in layers:
+            del layer.forward
+
+
+def _rows(
+    original: Any, model: Any, index: int, dropped: Tensor, told: dict[Any, Any], *args: Any, **kwargs: Any
+) -> Any:
+    """One layer over [b, s, d], where rows that are gone or padding stay zero."""
+    hidden = args[0] if args else kwargs.pop("hidden_states")
+    assert len(args) <= 1
+    name = next(name for name in _CACHE if name in kwargs)
+    chunk, cache = hidden.shape[1], kwargs.pop(name)
+    if cache is not None:
+        hidden, kwargs = _with_earlier(told, cache, index, hidden, kwargs)
+    batch, length = hidden.shape[:2]
+    alive = torch.ones(batch, length, dtype=torch.bool, device=hidden.device)
+    known = min(length, dropped.shape[1])
+    alive[:, :known] &= ~dropped[:, :known].repeat_interleave(batch // len(dropped), 0).to(alive.device)
+    if told["mask"] is not None:
+        alive &= told["mask"].bool().to(alive.device)
+    out, others = torch.zeros_like(hidden), []
+    for row in range(batch):
+        places = alive[row].nonzero().flatten()
+        given = {key: _cut(value, row, places, length) for key, value in kwargs.items()}
+        given.update({key: _own(told, value, row) for key, value in given.items() if isinstance(value, UserDict)})
+        given[name] = None
+        given["attention_mask"] = _mask(model, index, places, hidden)
+        whole = original(hidden[row : row + 1, places], **given)
+        out[row, places] = whole[0][0] if isinstance(whole, tuple) else whole[0]
+        others.append(whole[1:] if isinstance(whole, tuple) else None)
+    out = out[:, length - chunk :]
+    if others[0] is None:
+        return out
+    return (out, *(list(each) for each in zip(*others, strict=True)))  # what is handed on to the next layer, by row
+
+
+def _own(told: dict[Any, Any], shared: Any, row: int) -> Any:
+    """The container by which layers hand on keys, for one row alone."""
+    return told.setdefault((id(shared), "row", row), (shared, type(shared)()))[1]
+
+
+def _with_earlier(
+    told: dict[Any, Any], cache: Any, index: int, hidden: Tensor, kwargs: dict[str, Any]
+) -> tuple[Tensor, dict[str, Any]]:
+    """What entered the layer in earlier turns on this cache, and now. The cache only counts."""
+    if isinstance(cache.layers[index], CacheLayerMixin):
+        count = hidden.new_zeros(len(hidden), 1, hidden.shape[1], 1)
+        cache.update(count, count, index)
+    # Held, so that no other has its number.
+    _, states, tables, places = told.setdefault((id(cache), index), (cache, [], [], []))
+    states.append(hidden)
+    places.append(kwargs.get("position_ids"))
+    rotary = kwargs.get("position_embeddings")
+    if rotary is not None:
+        tables.append(rotary)
+        kwargs["position_embeddings"] = tuple(torch.cat(parts, 1) for parts in zip(*tables, strict=True))
+    known = None if places[-1] is None or places[-1].dim() != 2 else torch.cat(places, 1)
+    return torch.cat(states, 1), {**kwargs, "position_ids": known}
+
+
+def _cut(value: Any, row: int, places: Tensor, length: int) -> Any:
+    """The part of an argument [b or 1, s, ...] that belongs to the rows that are left."""
+    if isinstance(value, list):
+        return value[row]
+    if isinstance(value, tuple):
+        return tuple(_cut(each, row, places, length) for each in value)
+    if not isinstance(value, Tensor) or value.dim() < 2 or value.shape[1] != length:
+        return value
+    return value[row % value.shape[0], places][None]
+
+
+def _mask(model: Any, index: int, places: Tensor, like: Tensor) -> Tensor | None:
+    """[1, 1, k, k] causal, inside the window where the layer has one; None where it attends to nothing."""
+    kind = types_of(model)[index]
+    if kind in STATES:
+        return None
+    seen = places[:, None] >= places[None]
+    if "sliding" in kind:
+        seen &= places[:, None] - places[None] < model.config.get_text_config().sliding_window
+    if model.config.get_text_config()._attn_implementation == "sdpa":
+        return seen[None, None]
+    return torch.zeros(seen.shape, dtype=like.dtype, device=like.device).masked_fill(
+        ~seen, torch.finfo(like.dtype).min
+    )[None, None]

@@ -1,0 +1,97 @@
+"""Decoder layers that share keys, see chunks, count places, choose keys, or get features added."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from tests.support.configs import IMAGE
+from tests.support.families import tiny
+from tests.support.pruning import close, dropped, forward, generate, plan
+from tests.support.versions import RELEASE
+
+from vlm_pruner import PlanError, UnsupportedModelError, prune
+from vlm_pruner.adapters import adapter_for
+from vlm_pruner.verify.reference import masked
+from vlm_pruner.verify.shortened import layers_of
+
+
+@pytest.mark.skipif(RELEASE == (5, 24), reason="transformers 5.24.0 cannot run Llama 4 itself")
+@pytest.mark.parametrize("cache", [True, False])
+@pytest.mark.parametrize("layer", [0, 1, 3])
+def test_queries_that_are_scaled_by_their_places_keep_them(layer: int, cache: bool) -> None:
+    """Llama 4 does so from place 8192 on; here from place 4."""
+    family, model = tiny("llama4")
+    counting = [part.self_attn for part in layers_of(model) if not part.self_attn.use_rope]
+    prompts = [family.prompt(3, 2)]
+    inputs = family.inputs(prompts, model.dtype)
+    plain = forward(model, inputs).logits
+    for attention in counting:
+        attention.floor_scale = 4
+    try:
+        assert (forward(model, inputs).logits - plain).abs().max() > 1e-3
+        with prune(model, plan((0.4, layer))) as session:
+            got = generate(model, inputs, use_cache=cache)
+        with masked(model, dropped(session, prompts)):
+            want = generate(model, inputs)
+    finally:
+        for attention in counting:
+            attention.floor_scale = 8192
+    assert torch.equal(got.sequences, want.sequences)
+    close(got.logits, want.logits, model)
+
+
+def test_a_prompt_that_ends_with_a_picture_is_not_cut_to_it() -> None:
+    """Gemma 4 takes the rows alone whose logits are asked for through the layers that read others' keys."""
+    family, model = tiny("gemma4-shared")
+    inputs = family.inputs([family.prompt(3, 1)], model.dtype)
+    end = int((inputs["input_ids"][0] == IMAGE).nonzero()[-1]) + 1
+    inputs = {k: v[:, :end] if v.shape[1:2] == inputs["input_ids"].shape[1:] else v for k, v in inputs.items()}
+    with prune(model, plan((0.4, 1))):
+        with pytest.raises(UnsupportedModelError, match=r"the last 1 places of a prompt that is pruned must be text"):
+            forward(model, inputs, logits_to_keep=1)
+        assert forward(model, inputs).logits.isfinite().all()
+
+
+@pytest.mark.parametrize("name", ["gemma3n", "gemma4-shared"])
+@pytest.mark.parametrize("kept", [0, 1, 4])
+def test_some_logits_of_rows_behind_shared_keys(name: str, kept: int) -> None:
+    family, model = tiny(name)
+    prompts = [family.prompt(3, 2), family.prompt(4, 1)]
+    inputs = family.inputs(prompts, model.dtype)
+    with prune(model, plan((0.6, 1), (0.3, 2))) as session:
+        got = forward(model, inputs, logits_to_keep=kept).logits
+    with masked(model, dropped(session, prompts)):
+        want = forward(model, inputs).logits
+    close([got[:, -(kept or 5) :]], [want[:, -(kept or 5) :]], model)
+
+
+def test_keys_of_others_are_no_signal() -> None:
+    _, model = tiny("gemma3n")
+    message = r"fastv cannot prune at layer 4 .*, which reads the keys of an earlier one; .* stand before 1, 2, 3"
+    with pytest.raises(PlanError, match=message):
+        prune(model, "fastv", keep=4, layer=4)
+
+
+def test_stages_stand_in_front_of_layers_that_choose_themselves() -> None:
+    _, model = tiny("mistral_large4")
+    with pytest.raises(PlanError, match=r"layer 3 of this mistral_large4 model .*: it can be pruned at 0, 2, 4"):
+        prune(model, "grid", keep=4, layer=3)
+    with prune(model, "grid", keep=4, layer=2):
+        pass
+
+
+def test_layers_know_whose_keys_they_read() -> None:
+    config: Any = tiny("gemma3n")[1].config.text_config
+    assert [adapter_for("gemma3n").source(config, i) for i in range(5)] == [0, 1, 2, 1, 2]
+
+
+def test_rows_of_unequal_length_are_no_picture() -> None:
+    places = torch.tensor([[0, 1, 1, 1, 0, 1, 1, 0, 0, 0]], dtype=torch.bool)
+    with pytest.raises(UnsupportedModelError, match=r"fuyu: 5 tokens are not 2 rows of one length"):
+        adapter_for("fuyu").spans(None, places, "image")
+    places[0, 7] = True
+    (span,) = adapter_for("fuyu").spans(None, places, "image") or []
+    assert span.layout.grid == (1, 2, 3)
+    assert span.slots.tolist() == [1, 2, 3, 5, 6, 7]
