@@ -224,7 +224,7 @@ ENGINE = (
            "allowed = mask.mask_mod(b, h, queries[:, None], column[None])",
            "allowed = torch.ones(len(queries), keys, dtype=torch.bool)",
            "engine/test_signals.py -k 'attention_rows_equal and flex'"),
-    Mutant("a compiled prefill is not refused", "engine/hooks.py", "                _refuse_compiled()\n",
+    Mutant("a compiled prefill is not refused", "engine/hooks.py", "                refuse_compiled()\n",
            "                pass\n", "engine/test_backends.py -k compiled_prefill"),
     Mutant("attention is read from the start of a preallocated cache", "engine/signals.py",
            "end = attended.key.shape[2] if self.past is None else self.past + self.chunk", "end = self.chunk",

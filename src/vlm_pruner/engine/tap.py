@@ -47,6 +47,12 @@ def attention_of(layer: Any) -> Any:
     return getattr(layer, "self_attn", mixer if hasattr(mixer, "q_proj") else None)
 
 
+def _eager(forward: Any) -> Any:
+    """The function of a module's own file for eager attention, None where it has none."""
+    known = (n for n in forward.__code__.co_names if n.endswith(_EAGER) and n in forward.__globals__)
+    return forward.__globals__.get(next(known, _EAGER))
+
+
 def _asks(forward: Any) -> int:
     """How often a module asks its configuration for the name of the attention function."""
     return sum(step.argval == "_attn_implementation" for step in dis.get_instructions(forward))
@@ -65,8 +71,7 @@ def tap(attention: nn.Module, look: Callable[[Attended], None]) -> Callable[[], 
     forward = inspect.unwrap(type(attention).forward)
     config: Any = getattr(attention, "config", None)
     registry = forward.__globals__.get(_REGISTRY)
-    known = (n for n in forward.__code__.co_names if n.endswith(_EAGER) and n in forward.__globals__)
-    eager = forward.__globals__.get(next(known, _EAGER))
+    eager = _eager(forward)
     if config is None or registry is None or eager is None or _asks(forward) > 1:
         return None  # or another answer would change what it does
     name = f"{config._attn_implementation}+vlm_pruner.{id(attention)}"
