@@ -11,8 +11,11 @@ from tests.support.pruning import GENERATE, dropped, forward, generate, plan
 from tests.support.versions import CACHE
 from transformers import DynamicCache
 
-from vlm_pruner import PlanError, UnsupportedModelError, prune
+from vlm_pruner import PlanError, PrunePlan, Stage, UnsupportedModelError, prune
 from vlm_pruner.engine.cache import PrunedLayer, first_pruned
+from vlm_pruner.engine.support import settle, take_apart
+from vlm_pruner.methods.base import create
+from vlm_pruner.methods.vlm_pruner import VLMPruner
 from vlm_pruner.verify.reference import masked
 from vlm_pruner.verify.shortened import STATES, layers_of, types_of
 
@@ -149,3 +152,24 @@ def rounded(model: Any, inputs: dict[str, Any]) -> Any:
 
 def squares(got: Any, want: Any) -> torch.Tensor:
     return sum(((a - b).clamp(-1, 1).square().mean() for a, b in zip(got, want, strict=True)), torch.zeros(()))
+
+
+def test_a_method_settles_where_there_is_what_it_reads() -> None:
+    """Behind the next layer with keys, else before the language model, if it can do without."""
+    _, model = tiny("qwen3_5")
+    assert types_of(model)[:4] == ["linear_attention", "full_attention", "linear_attention", "linear_attention"]
+    parts = take_apart(model)
+    for name, wanted, found in (
+        ("vlm-pruner", 1, 2), ("fastv", 1, 2), ("dart", 2, 2), ("vlm-pruner", 3, None), ("fastv", 3, 3),
+        ("divprune", 3, 3), ("v2drop", 3, 3),
+    ):  # fmt: skip
+        stage = Stage(create(name), 0.5, wanted)
+        assert settle(PrunePlan((stage,)), parts).stages[0].layer == found, name
+
+
+def test_the_place_that_is_asked_for_is_not_moved(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, model = tiny("qwen3_5")
+    monkeypatch.setattr(VLMPruner, "default_layer", 3)
+    assert prune(model, "vlm-pruner", keep=0.5).plan.stages[0].layer is None
+    assert prune(model, "vlm-pruner", keep=0.5, layer=3).plan.stages[0].layer == 3
+    assert prune(tiny("llava")[1], "vlm-pruner", keep=0.5).plan.stages[0].layer == 3

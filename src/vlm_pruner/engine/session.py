@@ -15,7 +15,7 @@ from vlm_pruner.budget import Keep
 from vlm_pruner.engine.hooks import Hooks
 from vlm_pruner.engine.records import ImageRecord, Recorder
 from vlm_pruner.engine.reuse import Prefix, check_reusable, run_prefix
-from vlm_pruner.engine.support import Parts, check_backend, check_stages, take_apart
+from vlm_pruner.engine.support import Parts, check_backend, check_stages, settle, take_apart
 from vlm_pruner.errors import PlanError, UnsupportedModelError
 from vlm_pruner.methods.base import PruningMethod
 from vlm_pruner.plan import Per, Positions, PrunePlan
@@ -195,6 +195,8 @@ def prune(
     """
     parts = take_apart(model)
     plan = PrunePlan.of(method, keep, layer, num_layers=len(parts.layers), positions=positions, per=per, **params)
+    if layer is None and not isinstance(method, PrunePlan):
+        plan = settle(plan, parts)
     check_stages(plan, parts)
     check_backend(parts)
     return Session(model, plan, parts, full_length)

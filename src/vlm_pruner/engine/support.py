@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -10,12 +10,13 @@ from torch import nn
 
 from vlm_pruner.adapters import Adapter, adapter_for, families
 from vlm_pruner.engine.release import cache_name, check_release, warn_if_newer
-from vlm_pruner.engine.wants import FROM_LAYER_BEFORE
+from vlm_pruner.engine.tap import attention_of, can_be_tapped
+from vlm_pruner.engine.wants import FROM_LAYER_BEFORE, reads
 from vlm_pruner.errors import PlanError, UnsupportedModelError
 from vlm_pruner.plan import PrunePlan
 from vlm_pruner.types import Signal
 
-__all__ = ["Parts", "check_backend", "check_checkpointing", "check_stages", "obstacle", "take_apart"]
+__all__ = ["Parts", "check_backend", "check_checkpointing", "check_stages", "obstacle", "settle", "take_apart"]
 
 _ATTENTION = {  # what was dropped is hidden by the mask, or was never in front of what chooses among keys
     "full_attention", "sliding_attention", "chunked_attention", "indexed_attention"
@@ -160,6 +161,33 @@ def check_checkpointing(parts: Parts) -> None:
             f"{parts.name}: gradient checkpointing of this release of transformers runs the hooks of a pruner again in "
             "the backward pass: switch it off, or use transformers 5.23"
         )
+
+
+def settle(plan: PrunePlan, parts: Parts) -> PrunePlan:
+    """A plan of one stage whose layer its method chose, moved behind a layer that has what the method reads.
+
+    In a hybrid decoder most layers have no keys: the next layer behind one that has them is taken, else, by a method
+    that can do without, the place before the language model.
+    """
+    stage = plan.stages[-1]
+    if (
+        len(plan.stages) != 1
+        or not stage.layer
+        or not reads(stage.method) & FROM_LAYER_BEFORE - {Signal.PREVIOUS_FEATURES}
+    ):
+        return plan
+    places = [i for i in range(stage.layer, len(parts.layers)) if _serves(parts, i)]
+    if stage.layer in places or not (places or not stage.method.needs & FROM_LAYER_BEFORE):
+        return plan
+    return replace(plan, stages=(replace(stage, layer=places[0] if places else None),))
+
+
+def _serves(parts: Parts, place: int) -> bool:
+    """Can be pruned at decoder layer `place`, and does the layer before it show what it attends to?"""
+    attention = attention_of(parts.layers[place - 1])
+    follows = not parts.adapter.ends or parts.sources[place] == place
+    seen = attention is not None and parts.makes_keys(place - 1) and can_be_tapped(attention)
+    return seen and follows and parts.adapter.allows(parts.text_config, place)
 
 
 def check_stages(plan: PrunePlan, parts: Parts) -> None:

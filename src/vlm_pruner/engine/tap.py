@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from vlm_pruner.engine.release import unseen
 
-__all__ = ["Attended", "attention_of", "tap"]
+__all__ = ["Attended", "attention_of", "can_be_tapped", "tap"]
 
 _REGISTRY = "ALL_ATTENTION_FUNCTIONS"  # the name by which modules of transformers know the attention functions
 _EAGER = "eager_attention_forward"  # how the function of a module's own file is called that is used for "eager"
@@ -58,7 +58,14 @@ def _asks(forward: Any) -> int:
     return sum(step.argval == "_attn_implementation" for step in dis.get_instructions(forward))
 
 
-def tap(attention: nn.Module, look: Callable[[Attended], None]) -> Callable[[], None] | None:
+def can_be_tapped(attention: Any) -> bool:
+    """Does an attention module look its attention function up, and ask for the name for nothing else?"""
+    forward = inspect.unwrap(type(attention).forward)
+    found = getattr(attention, "config", None), forward.__globals__.get(_REGISTRY), _eager(forward)
+    return all(part is not None for part in found) and _asks(forward) <= 1
+
+
+def tap(attention: Any, look: Callable[[Attended], None]) -> Callable[[], None] | None:
     """Have `look` called with what `attention` attends to, just before it does.
 
     Returns:
@@ -68,12 +75,10 @@ def tap(attention: nn.Module, look: Callable[[Attended], None]) -> Callable[[], 
     Raises:
         UnsupportedModelError: this release keeps the name of the attention function elsewhere.
     """
-    forward = inspect.unwrap(type(attention).forward)
-    config: Any = getattr(attention, "config", None)
-    registry = forward.__globals__.get(_REGISTRY)
-    eager = _eager(forward)
-    if config is None or registry is None or eager is None or _asks(forward) > 1:
-        return None  # or another answer would change what it does
+    if not can_be_tapped(attention):
+        return None
+    forward, config = inspect.unwrap(type(attention).forward), attention.config
+    registry, eager = forward.__globals__[_REGISTRY], _eager(forward)
     name = f"{config._attn_implementation}+vlm_pruner.{id(attention)}"
     own = copy.copy(config)
     own._attn_implementation_internal = name  # the property would write it into parts that the copy shares
