@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vlm_pruner.budget import Keep
+from vlm_pruner.cli.bench_data import Data, Longest, Matching, about_data, load_data
 from vlm_pruner.cli.console import complain, console, note, progress, quiet
 from vlm_pruner.cli.files import RESULTS, saving, writable
 from vlm_pruner.cli.options import Device, Dtype, Model, parse_keep, parse_list
@@ -39,6 +40,9 @@ def bench(
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="Runs of methods that draw lots.")] = 5,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="The first so many questions a type.")] = None,
     split: Annotated[str, typer.Option("--split", help="test or validation.")] = "test",
+    data: Data = None,
+    match: Matching = "normalised",
+    max_new_tokens: Longest = 32,
     equal: Annotated[
         str,
         typer.Option("--equal", help="nominal: equal counts of kept tokens. layer-average: equal cost, vlm-pruner's."),
@@ -69,7 +73,9 @@ def bench(
         writable(path, RESULTS if path == output else ())
     limit, seeds, repeats = (1, 2, min(repeats, 1)) if tiny else (limit, seeds, repeats)
     quiet()
-    load = partial(load_setup, model, device, dtype, split, limit)
+    what = (split, limit) if data is None else (data, limit, match, max_new_tokens)
+    load, about_asked = (load_setup, about_split) if data is None else (load_data, about_data)
+    load = partial(load, model, device, dtype, *what)
     with progress(f"loading {model}"):
         setup = load()
         about = describe(setup, model)
@@ -81,7 +87,7 @@ def bench(
     workers = jobs or (1 if setup.model.device.type == "cuda" else os.cpu_count() or 1)
     with progress("answers") as say, _told_where(output):
         results = run_bench(
-            load, grid, output, name=model, split=about_split(split, limit), setup=setup, workers=workers,
+            load, grid, output, name=model, split=about_asked(*what), setup=setup, workers=workers,
             about=provenance(), progress=lambda done, total: say(f"{done} of {total} answers", done / max(1, total)),
         )  # fmt: skip
         timing = {}
