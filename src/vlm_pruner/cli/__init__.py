@@ -7,8 +7,9 @@ from vlm_pruner.cli.demo import demo
 from vlm_pruner.cli.listing import methods, models
 from vlm_pruner.cli.profile import profile
 from vlm_pruner.cli.report import report
+from vlm_pruner.cli.tune import tune
 
-COMMANDS = (ask, report, demo, bench, profile, methods, models)
+COMMANDS = (ask, report, demo, bench, tune, profile, methods, models)
 """Every command; its function's name is the command's name, its docstring the help."""
 
 app = build(COMMANDS)

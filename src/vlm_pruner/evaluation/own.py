@@ -22,7 +22,7 @@ from vlm_pruner.errors import InputError, VlmPrunerError, unknown_name
 from vlm_pruner.evaluation.matching import Match, match_named
 from vlm_pruner.evaluation.questions import Asked
 
-__all__ = ["OwnQuestion", "about_own", "ask_own", "pictures_in", "read_questions"]
+__all__ = ["OwnQuestion", "about_own", "ask_own", "pictures_in", "questions_about", "read_questions"]
 
 KEYS = ("answer", "folder", "group", "id", "image", "images", "question")
 _PLACES = ("image", "images", "folder")
@@ -39,7 +39,7 @@ class OwnQuestion:
     group: str  # tables have a column for each
 
 
-def read_questions(path: str | Path, limit: int | None = None) -> list[OwnQuestion]:
+def read_questions(path: str | Path, limit: int | None = None, *, labelled: bool = True) -> list[OwnQuestion]:
     """The questions of a file, its paths taken from the folder in which it lies.
 
     A line is `{"image": "a.png", "question": "...", "answer": "..."}`; `images` is a list of files and `folder` one
@@ -48,6 +48,7 @@ def read_questions(path: str | Path, limit: int | None = None) -> list[OwnQuesti
 
     Args:
         limit: the first so many of every group.
+        labelled: every line must have an answer.
 
     Raises:
         InputError: no such file, nothing in it, or a line that is not as above; the message has its number.
@@ -63,7 +64,7 @@ def read_questions(path: str | Path, limit: int | None = None) -> list[OwnQuesti
         if not line.strip():
             continue
         try:
-            one = _question(line, number, file.parent)
+            one = _question(line, number, file.parent, labelled)
             if one.id in found:
                 raise InputError(f"the id {one.id!r} was used before")
         except InputError as error:
@@ -76,7 +77,7 @@ def read_questions(path: str | Path, limit: int | None = None) -> list[OwnQuesti
     return list(found.values())
 
 
-def _question(line: str, number: int, folder: Path) -> OwnQuestion:
+def _question(line: str, number: int, folder: Path, labelled: bool) -> OwnQuestion:
     try:
         data = json.loads(line)
     except json.JSONDecodeError as error:
@@ -87,17 +88,22 @@ def _question(line: str, number: int, folder: Path) -> OwnQuestion:
         raise InputError("videos are not read: give a 'folder' of their frames, which are shown as pictures")
     if unknown := [key for key in data if key not in KEYS]:
         raise InputError(unknown_name("key", unknown[0], KEYS))
-    if missing := [key for key in ("question", "answer") if key not in data]:
+    if missing := [key for key in ("question", *["answer"] * labelled) if key not in data]:
         raise InputError(f"no {missing[0]!r}")
-    answers = data["answer"] if isinstance(data["answer"], list) else [data["answer"]]
-    texts = [str(one) for one in answers if isinstance(one, str | int | float) and not isinstance(one, bool)]
-    if not texts or len(texts) != len(answers):
-        raise InputError(f"'answer' is a text or a list of texts, not {data['answer']!r}")
+    texts = _texts(data["answer"]) if "answer" in data else ()
     named = {"id": f"line-{number}", "group": "all"} | {key: data[key] for key in ("id", "group") if key in data}
     for key, value in (named | {"question": data["question"]}).items():
         if not isinstance(value, str) or not value.strip():
             raise InputError(f"{key!r} is a text, not {value!r}")
-    return OwnQuestion(named["id"], _images(data, folder), data["question"], tuple(texts), named["group"])
+    return OwnQuestion(named["id"], _images(data, folder), data["question"], texts, named["group"])
+
+
+def _texts(given: Any) -> tuple[str, ...]:
+    answers = given if isinstance(given, list) else [given]
+    texts = tuple(str(one) for one in answers if isinstance(one, str | int | float) and not isinstance(one, bool))
+    if not texts or len(texts) != len(answers):
+        raise InputError(f"'answer' is a text or a list of texts, not {given!r}")
+    return texts
 
 
 def _images(data: Mapping[str, Any], folder: Path) -> tuple[Path, ...]:
@@ -127,6 +133,15 @@ def pictures_in(folder: str | Path) -> list[Path]:
     if not found:
         raise InputError(f"no pictures in the folder {str(folder)!r}")
     return sorted(found, key=lambda file: [(int(n or 0), text) for n, text in re.findall(r"(\d*)(\D*)", file.name)])
+
+
+def questions_about(pictures: Sequence[Path], texts: Sequence[str]) -> list[OwnQuestion]:
+    """Every one of the texts asked about every picture; without answers."""
+    return [
+        OwnQuestion(f"{picture.name} {number}", (picture,), text, (), "all")
+        for picture in pictures
+        for number, text in enumerate(texts, 1)
+    ]
 
 
 def ask_own(model: Any, processor: Any, questions: Sequence[OwnQuestion], match: str = "normalised") -> list[Asked]:
