@@ -166,7 +166,7 @@ def test_what_cannot_be_shown_is_refused_before_the_work(options: dict[str, Any]
 
 
 def test_agreement_and_divergence_are_those_of_two_plain_runs() -> None:
-    """All tokens: nothing changes. Few: the first divergence is that of two prefills, and agreement that of two answers."""
+    """All tokens: nothing changes. Few: agreement and divergence are those of two answers."""
     model, processor = load_embedded()
     plans = [PrunePlan.of(*plan, num_layers=8) for plan in (("random", 1.0), ("grid", 8), ("vlm-pruner", 192))]
     meter, found = Meter(model, processor), []
