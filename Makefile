@@ -13,6 +13,7 @@ export OMP_WAIT_POLICY ?= passive
 OLDEST := .venv-oldest
 NEWEST := .venv-newest
 PLAIN  := .venv-plain
+EVAL   := .venv-eval
 ENGINE_TESTS := tests/adapters tests/engine tests/test_flops.py tests/test_plan.py tests/test_report.py
 
 # What `make demo` asks about; PICTURE may be any image file.
@@ -27,13 +28,14 @@ ROUNDING_RUNS   := tests/methods tests/ops/test_random_cases.py tests/ops/test_r
 ROUNDING_CHOICE := not triton and not end_to_end and not every_shape and not default and not device and not undeclared \
                    and (golden or random or contract)
 
-.PHONY: test-rounding help demo page test test-oldest test-newest test-install test-browser check format bench clean docs pictures notebooks tables
+.PHONY: test-rounding help demo page test test-oldest test-newest test-install test-browser test-eval check format bench clean docs pictures notebooks tables
 help:
 	@echo "make demo    ask the embedded model about a shipped image, with and without pruning"
 	@echo "make page    the same in the browser, with any picture and several methods side by side"
 	@echo "make test    run the tests          make check   lint and types"
 	@echo "make test-oldest, make test-newest   the engine's tests with the oldest and the newest transformers in the range"
 	@echo "make test-install  what a plain 'pip install .' without our constraints gives"
+	@echo "make test-eval     the model inside lmms-eval, in an environment of its own"
 	@echo "make test-rounding   golden, random and contract tests as other processors round"
 	@echo "make bench   the offline benchmark on a few scenes"
 	@echo "make docs    the pages as a site; make tables, make pictures, make notebooks renew what is in them"
@@ -111,6 +113,18 @@ test-oldest test-newest: test-%: .venv-%/dev.stamp
 	.venv-$*/bin/pip list 2>/dev/null | grep '^transformers '
 	.venv-$*/bin/pytest -n auto $(ENGINE_TESTS)
 
+# lmms-eval and what it brings, in an environment of its own. Its torchvision is a CUDA build, which the CPU build of
+# torch cannot load; and one of its dependencies installs a package "tests" that would hide ours.
+$(EVAL)/dev.stamp: $(EVAL)/torch.stamp pyproject.toml Makefile
+	(cat constraints.txt; echo "$(VISION)") > $(EVAL)/constraints.txt
+	$(EVAL)/bin/pip install --quiet -c $(EVAL)/constraints.txt -e ".[dev,eval]"
+	$(EVAL)/bin/pip uninstall --quiet --yes torchvision
+	rm -rf $(EVAL)/lib/python*/site-packages/tests
+	touch $@
+
+test-eval: $(EVAL)/dev.stamp
+	$(EVAL)/bin/pytest tests/evaluation/lmms tests/evaluation/test_vlmevalkit.py
+
 # Anew every time: the newest of everything that the package's own ranges allow.
 test-install:
 	rm -rf $(PLAIN)
@@ -132,4 +146,4 @@ format: $(VENV)/dev.stamp
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) $(OLDEST) $(NEWEST) $(PLAIN) out build dist site
+	rm -rf $(VENV) $(OLDEST) $(NEWEST) $(PLAIN) $(EVAL) out build dist site

@@ -94,6 +94,7 @@ EXTRAS = {
     "optimum": "gptq",
     "accelerate": "bitsandbytes",
     "gradio": "web",
+    "lmms_eval": "eval",
     "matplotlib": "viz",
 }
 """Packages that something may need which is not always installed, and our extra that holds them."""
