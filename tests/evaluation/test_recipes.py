@@ -111,9 +111,9 @@ def test_a_growth_that_stops_early_leaves_fewer_tokens_and_the_report_says_how_m
 
 
 def test_what_is_no_recipe_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="did you mean 'llava-1.5-7b'"):
+    with pytest.raises(InputError, match=r"did you mean 'llava-1.5-7b'"):
         load_recipe("llava-1.5-7")
-    with pytest.raises(InputError, match="did you mean 'rounding'"):
+    with pytest.raises(InputError, match=r"did you mean 'rounding'"):
         load_recipe("llava-1.5-7b").plans(32, ["roundin"])
     for change, message in (({"version": 9}, "another version"), ({"kepe": 1}, "key of a recipe"), ({}, "cannot read")):
         path = tmp_path / "r.json"

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vlm_pruner.cli.console import console, progress, quiet
+from vlm_pruner.cli.evaluate_recipe import Official, RecipeName, chosen
 from vlm_pruner.cli.files import saving, writable
-from vlm_pruner.cli.options import Device, Dtype, Model, parse_keep, parse_list
+from vlm_pruner.cli.options import Device, Dtype, parse_keep, parse_list
 from vlm_pruner.errors import BackendUnavailableError, InputError
 
 if TYPE_CHECKING:
@@ -24,7 +25,12 @@ __all__ = ["eval"]
 
 
 def eval(
-    model: Model = "embedded",
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model", help="'embedded', a checkpoint folder, or a hub id.", show_default="the recipe's, else embedded"
+        ),
+    ] = None,
     tasks: Annotated[
         str, typer.Option("--tasks", help="Tasks of lmms-eval, with commas between; 'scenes' is the offline benchmark.")
     ] = "",
@@ -47,6 +53,8 @@ def eval(
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="The first so many samples of a task.")] = None,
     include_path: Annotated[Path | None, typer.Option("--include-path", help="Folder with tasks of your own.")] = None,
     max_pixels: Annotated[int | None, typer.Option("--max-pixels", min=1, help="Largest picture, in pixels.")] = None,
+    recipe: RecipeName = None,
+    official: Official = "",
     output: Annotated[
         Path, typer.Option("-o", "--output", help="Folder for results; killed, it goes on there.")
     ] = Path("eval"),
@@ -57,6 +65,13 @@ def eval(
     if equal not in ("nominal", "layer-average"):
         raise InputError(f"--equal is nominal or layer-average, not {equal!r}")
     names, budgets = parse_list(methods), [parse_keep(text) for text in parse_list(keep)]
+    steps = chosen(recipe, official)
+    if steps is not None:
+        names, budgets = [], list(steps.recipe.keep)
+    limits = (None, max_pixels) if steps is None else steps.pixels(model, max_pixels)
+    model, dtype, suite = (
+        (model or "embedded", dtype, suite) if steps is None else steps.over(model, dtype, suite, tasks)
+    )
     writable(output / "eval.json")
     quiet()
     _needs_lmms_eval()
@@ -66,10 +81,11 @@ def eval(
     with progress(f"loading {model}") as say:
         wanted, folder = _tasks(tasks, suite, include_path, output, limit)
         manager = run.find_tasks(wanted, folder)
-        loaded = open_with(model, device, dtype, max_pixels=max_pixels)
+        loaded = open_with(model, device, dtype, *limits)
         cells, left_out = run.cells_of(
             loaded, names, budgets, yardsticks=yardsticks or hard, equal=equal == "layer-average"
         )
+        cells += [] if steps is None else steps.cells(loaded)
         found, late = run.evaluate(
             loaded, cells, wanted, output, manager=manager, batch_size=batch_size, limit=limit, tell=say
         )

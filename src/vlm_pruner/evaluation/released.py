@@ -1,4 +1,4 @@
-"""VLM-Pruner with the habits of the released code, each one an option, for tables that shall be repeated to the token."""
+"""VLM-Pruner with the habits of the released code, each an option, for tables that shall be repeated to the token."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class ReleasedVLMPruner(PruningMethod):
 
     Args:
         reduction_ratio: share of the tokens that is dropped; None leaves the count to the plan.
-        rounding: of n (1 - reduction_ratio): "ceil" as here, "round" (half to even) as for LLaVA, "int" as for Qwen2-VL.
+        rounding: of n (1 - reduction_ratio): "ceil" as here, "round" (half to even) or "int", as the released files do.
         early_stop: a pass that adds nothing ends the growth, also short of the budget.
         unmerged_grid: tokens are laid out in the grid of patches before merging, twice as wide and high: two rows of
             tokens lie on one line, and the diagonal is doubled.

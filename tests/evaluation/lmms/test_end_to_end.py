@@ -127,9 +127,25 @@ def test_a_killed_run_goes_on_and_asks_nothing_twice(home: dict[str, str], whole
     assert evaluated(tmp_path) == expected
 
 
+def test_a_recipe_stands_for_budgets_and_plans(home: dict[str, str], whole: Path, tmp_path: Path) -> None:
+    """One command per row: its own model cannot be had here, so that another one is named."""
+    words = ("eval", "--recipe", "llava-1.5-13b", "--model", "embedded", *FEW, "--no-yardsticks", "-o", tmp_path)
+    done = run(home, *words, "--official", "rounding,early-stop")
+    assert done.returncode == 0, done.stderr
+    full, official = evaluated(tmp_path)
+    assert official["label"] == "vlm-pruner (rounding, early-stop)"
+    assert official["plan"]["stages"][0]["params"]["rounding"] == "round"
+    expected = next(c for c in evaluated(whole) if (c["label"], c["budget"]) == ("vlm-pruner", 64))
+    assert official["scores"] == expected["scores"]  # 576 tokens round to 64, and no scene is flat
+    assert full["budget"] == 576
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (("--official", "all"), "name one"),
+        (("--recipe", "llava-1.5-7"), "did you mean 'llava-1.5-7b'"),
+        (("--recipe", "llava-1.5-7b", "--official", "roundin"), "did you mean 'rounding'"),
         (("--tasks", "vlm_pruner_scenez"), "unknown task 'vlm_pruner_scenez'"),
         (("--tasks", "scenes", "--model", "embeded"), "did you mean 'embedded'"),
         (("--tasks", "scenes", "--methods", "vlm-prunr"), "did you mean 'vlm-pruner'"),

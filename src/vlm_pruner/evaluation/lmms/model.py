@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 from lmms_eval import utils
 from lmms_eval.api.instance import GenerationResult, TokenCounts
 from lmms_eval.api.model import lmms
@@ -85,6 +87,8 @@ class PrunedModel(lmms):  # type: ignore[misc]
         self.replies: list[Reply] = []
         self.tell: Callable[[float], None] = lambda share: None
         self._answers = Answers(answers)
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:  # what lmms-eval counts and waits with
+            self.accelerator = Accelerator(cpu=self.device.type == "cpu")
         self._form = adapter_for(loaded.model.config.model_type).prompt
 
     @property

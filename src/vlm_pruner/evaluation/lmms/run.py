@@ -10,6 +10,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch.distributed as dist
+
 from vlm_pruner import __version__
 from vlm_pruner.asking import Loaded
 from vlm_pruner.budget import Keep
@@ -186,12 +188,12 @@ def _one(
         raise
     except Exception as error:  # tasks are programs, and load data from anywhere
         raise InputError(f"lmms-eval could not run {', '.join(tasks)}: {first_line(error)}") from error
+    totals, requests = _together(model.totals(), len(model.replies))
     if not results:
         return None if int(os.environ.get("RANK", "0")) else _empty(tasks)
     numbers = {task: numbers_of(results["results"].get(task, {})) for task in tasks}
     named = {task: score_of(task, numbers[task]) for task in tasks}
     samples = {task: _samples(results["samples"].get(task, []), *named[task]) for task in tasks}
-    requests = max(1, len(model.replies))
     return Evaluated(
         label=cell.label,
         budget=cell.budget,
@@ -200,8 +202,17 @@ def _one(
         metrics={task: metric for task, (metric, _) in named.items()},
         numbers=numbers,
         samples={task: values for task, values in samples.items() if values},
-        means={name: round(total / requests, 4) for name, total in model.totals().items()},
+        means={name: round(total / max(1, requests), 4) for name, total in totals.items()},
     )
+
+
+def _together(totals: dict[str, float], requests: int) -> tuple[dict[str, float], int]:
+    """Sums over all processes."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return totals, requests
+    parts: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(parts, (totals, requests))
+    return {name: sum(part[name] for part, _ in parts) for name in totals}, sum(count for _, count in parts)
 
 
 def _empty(tasks: Sequence[str]) -> Evaluated:

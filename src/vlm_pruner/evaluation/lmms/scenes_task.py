@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -57,22 +59,29 @@ def write_scenes(folder: str | Path, split: str = "test", limit: int | None = No
         for number, image in enumerate(question.images):
             path = out / "images" / f"{question.id}-{number}.png"
             if not path.exists():
-                part = path.with_suffix(".part")
-                image.save(part, format="PNG")
-                part.rename(path)
+                made = io.BytesIO()
+                image.save(made, format="PNG")
+                _write(path, made.getvalue())
             names.append(str(path))
         rows.append({
             "id": question.id, "images": names, "question": question.text, "answer": question.answer,
             "type": question.type,
         })  # fmt: skip
     data = out / f"{split}-{limit or scenes.PER_TYPE}.jsonl"
-    data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    _write(data, "".join(json.dumps(row) + "\n" for row in rows).encode())
     metrics = ["accuracy", *(f"accuracy_{name}" for name in sorted({row["type"] for row in rows}))]
     lines = "\n".join(_METRIC.format(name=name) for name in metrics)
     yaml = _YAML.format(task=TASK, data=data, metrics=lines, version=scenes.VERSION)
-    (out / f"{TASK}.yaml").write_text(yaml, encoding="utf-8")
-    (out / "utils.py").write_text(_UTILS, encoding="utf-8")
+    _write(out / f"{TASK}.yaml", yaml.encode())
+    _write(out / "utils.py", _UTILS.encode())
     return out
+
+
+def _write(path: Path, content: bytes) -> None:
+    """In one step: several processes write the same file with the same content."""
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    part.write_bytes(content)
+    part.replace(path)
 
 
 def as_seen(doc: Mapping[str, Any]) -> list[Image.Image]:
