@@ -8,13 +8,18 @@ VISION ?= torchvision==0.28.0
 export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY ?= passive
 
-# The oldest transformers that the package allows and the newest that pip offers in its range, each in an environment of
-# its own, and what runs there: all that touches transformers.
+# The oldest transformers that the package allows, one between the ends, and the newest that pip offers in its range, each
+# in an environment of its own, and what runs there: all that touches transformers.
 OLDEST := .venv-oldest
+MIDDLE := .venv-middle
 NEWEST := .venv-newest
 PLAIN  := .venv-plain
 EVAL   := .venv-eval
-ENGINE_TESTS := tests/adapters tests/engine tests/test_flops.py tests/test_plan.py tests/test_report.py
+RANGE  := $(shell sed -n 's/^ *"transformers\(>=[^"]*\)".*/\1/p' pyproject.toml)
+ENGINE_TESTS := tests/adapters tests/engine tests/verify tests/test_flops.py tests/test_plan.py tests/test_report.py
+
+# What CI leaves out: tests marked slow, which take many seconds or are more of the same. `make test-all` runs them, too.
+SPEED  ?= not slow
 
 # What `make demo` asks about; PICTURE may be any image file.
 PICTURE ?= demo
@@ -28,11 +33,13 @@ ROUNDING_RUNS   := tests/methods tests/ops/test_random_cases.py tests/ops/test_r
 ROUNDING_CHOICE := not triton and not end_to_end and not every_shape and not default and not device and not undeclared \
                    and (golden or random or contract)
 
-.PHONY: test-rounding help demo page test test-oldest test-newest test-install test-browser test-eval check format bench clean docs pictures notebooks tables
+.PHONY: help demo page test test-all test-rounding test-oldest test-middle test-newest test-newer test-install \
+        test-browser test-eval check format bench clean docs pictures notebooks tables
 help:
 	@echo "make demo    ask the embedded model about a shipped image, with and without pruning"
 	@echo "make page    the same in the browser, with any picture and several methods side by side"
 	@echo "make test    run the tests          make check   lint and types"
+	@echo "make test-all  every test, the slow ones, too, on every release of transformers that is tested"
 	@echo "make test-oldest, make test-newest   the engine's tests with the oldest and the newest transformers in the range"
 	@echo "make test-install  what a plain 'pip install .' without our constraints gives"
 	@echo "make test-eval     the model inside lmms-eval, in an environment of its own"
@@ -100,18 +107,38 @@ $(VENV)/vision.stamp: $(VENV)/dev.stamp
 	touch $@
 
 test: $(VENV)/vision.stamp
-	$(BIN)/pytest -n auto
-	PYTHONPATH=$(abspath $(VENV)/vision) $(BIN)/pytest -n auto -m torchvision
+	$(BIN)/pytest -n auto -m "$(SPEED)"
+	PYTHONPATH=$(abspath $(VENV)/vision) $(BIN)/pytest -n auto -m "torchvision and ($(SPEED))"
+
+test-all:
+	$(MAKE) SPEED="slow or not slow" check test test-rounding test-oldest test-middle test-newest test-install
 
 $(OLDEST)/dev.stamp: PIN := transformers==5.19.0
-$(OLDEST)/dev.stamp $(NEWEST)/dev.stamp: %/dev.stamp: %/torch.stamp pyproject.toml Makefile
+$(MIDDLE)/dev.stamp: PIN := transformers==5.23.0
+$(OLDEST)/dev.stamp $(MIDDLE)/dev.stamp $(NEWEST)/dev.stamp: %/dev.stamp: %/torch.stamp pyproject.toml Makefile
 	grep -v '^transformers' constraints.txt > $*/constraints.txt
 	$*/bin/pip install --quiet -c $*/constraints.txt $(PIN) -e ".[dev]"
 	touch $@
 
-test-oldest test-newest: test-%: .venv-%/dev.stamp
-	.venv-$*/bin/pip list 2>/dev/null | grep '^transformers '
-	.venv-$*/bin/pytest -n auto $(ENGINE_TESTS)
+define with_release
+	$(1)/bin/pip list 2>/dev/null | grep '^transformers '
+	$(1)/bin/pytest -n auto -m "$(SPEED)" $(ENGINE_TESTS)
+endef
+
+test-oldest: $(OLDEST)/dev.stamp
+	$(call with_release,$(OLDEST))
+
+test-middle: $(MIDDLE)/dev.stamp
+	$(call with_release,$(MIDDLE))
+
+# The pinned release is the newest one until another is published: `make test` has run it then.
+test-newest: $(VENV)/dev.stamp
+	@found=$$($(BIN)/pip install --dry-run --upgrade --no-deps "transformers$(RANGE)") || exit 1; \
+	if echo "$$found" | grep '^Would install'; then $(MAKE) test-newer; \
+	else echo "the newest transformers$(RANGE) is the pinned one, with which 'make test' runs"; fi
+
+test-newer: $(NEWEST)/dev.stamp
+	$(call with_release,$(NEWEST))
 
 # lmms-eval and what it brings, in an environment of its own. Its torchvision is a CUDA build, which the CPU build of
 # torch cannot load; and one of its dependencies installs a package "tests" that would hide ours.
@@ -134,7 +161,8 @@ test-install:
 
 test-rounding: $(VENV)/dev.stamp
 	for setting in $(ROUNDINGS); do \
-		echo "$$setting"; env $$setting $(BIN)/pytest -n auto -k "$(ROUNDING_CHOICE)" $(ROUNDING_RUNS) || exit 1; \
+		echo "$$setting"; \
+		env $$setting $(BIN)/pytest -n auto -m "$(SPEED)" -k "$(ROUNDING_CHOICE)" $(ROUNDING_RUNS) || exit 1; \
 	done
 
 # The pages in a headless Chromium of the system; pictures of them lie in out/screenshots afterwards.
@@ -146,4 +174,4 @@ format: $(VENV)/dev.stamp
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) $(OLDEST) $(NEWEST) $(PLAIN) $(EVAL) out build dist site
+	rm -rf $(VENV) $(OLDEST) $(MIDDLE) $(NEWEST) $(PLAIN) $(EVAL) out build dist site

@@ -11,8 +11,6 @@ _CONTRACT = "methods/test_contract.py -k "
 
 CHOICE = (
     # Pivots
-    Mutant("a way that was not found is remembered", "engine/signals.py", "        if way is None:  #",
-           "        if self.layer not in self.ways:  #", "engine/test_signals.py -k broken"),
     Mutant("a pivot is far from the last one only", "ops/pivots/torch.py",
            "nearest.minimum(apart.nan_to_num_(nan=0.0)).index_fill_", "apart.nan_to_num_(nan=0.0).index_fill_",
            "ops/pivots"),

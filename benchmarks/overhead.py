@@ -1,8 +1,9 @@
 """What the hooks cost per decoder layer and decode step, on a 32-layer model that itself costs next to nothing.
 
 Pruning at layer 2 leaves 30 hooked layers. The baseline is the unpatched model on a text prompt that fills its cache
-with as many entries as the pruned layers hold, so that attention costs the same and the difference is the hooks. The
-processor's time stands beside the clock's: it is what a busy machine does not change.
+with as many entries as the pruned layers hold, so that attention costs the same and the difference is the hooks.
+What as many hooks cost that do nothing stands beside it: torch calls a module with hooks in another way than one
+without. The processor's time stands beside the clock's: it is what a busy machine does not change.
 """
 
 from __future__ import annotations
@@ -47,6 +48,17 @@ def decode_ms(
     return median(probe.times()["model"]), 1000 * worked / count
 
 
+def with_empty_hooks(model: Any, inputs: dict[str, Any], count: int, *, mask: bool) -> tuple[float, float]:
+    """The same of the unpatched model with a hook that does nothing on every layer that pruning would hook."""
+    layers = model.base_model.get_decoder().layers[LAYER:]
+    handles = [layer.register_forward_pre_hook(lambda module, args, kwargs: None, with_kwargs=True) for layer in layers]
+    try:
+        return decode_ms(model, inputs, count, None, mask=mask)
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
 def batch(inputs: dict[str, Any], rows: int) -> dict[str, Any]:
     """The prompt `rows` times, each row with one more token of padding on its left than the one before."""
     wide = {key: value.repeat(rows, *[1] * (value.dim() - 1)) for key, value in inputs.items()}
@@ -77,14 +89,17 @@ def main(options: argparse.Namespace) -> None:
         candidates = {
             "unpatched": lambda: decode_ms(model, inputs, count, None, mask=masked),  # noqa: B023
             "same cache": lambda: decode_ms(model, short, count, None, mask=masked),  # noqa: B023
+            "empty hooks": lambda: with_empty_hooks(model, short, count, mask=masked),  # noqa: B023
             "pruned": lambda: decode_ms(model, inputs, count, plan, mask=masked),  # noqa: B023
         }
         found = interleave(candidates, rounds, warmup=1)
         for name, samples in found.items():
             report.row(f"batch {rows}, {name}", [clock for clock, _ in samples], cpu_ms=median([c for _, c in samples]))
-        pairs = list(zip(found["pruned"], found["same cache"], strict=True))
-        per_layer, cpu = (median([1000 * (a[i] - b[i]) / (layers - LAYER) for a, b in pairs]) for i in (0, 1))
-        report.row(f"batch {rows}, hooks", us_per_hooked_layer=per_layer, cpu_us_per_hooked_layer=cpu)
+        for kind in ("empty hooks", "pruned"):
+            pairs = list(zip(found[kind], found["same cache"], strict=True))
+            per_layer, cpu = (median([1000 * (a[i] - b[i]) / (layers - LAYER) for a, b in pairs]) for i in (0, 1))
+            title = "hooks" if kind == "pruned" else kind
+            report.row(f"batch {rows}, {title} alone", us_per_hooked_layer=per_layer, cpu_us_per_hooked_layer=cpu)
         if rows == 1:
             report.aim("hooks at batch 1, microseconds per hooked layer and step", per_layer, 15.0)
     report.finish()

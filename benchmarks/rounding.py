@@ -6,6 +6,7 @@ the images the kept set is the same under all settings and on all backends. Meth
 one backend. Triton's kernels are left out: their interpreter would take days.
 
     python -m benchmarks.rounding              the table
+    python -m benchmarks.rounding --methods hawk mmr   only these rows anew
     python -m benchmarks.rounding --large      add what is measured on large images, too
     python -m benchmarks.rounding --answers    first, CDPruner's right answers on each backend and budget
 """
@@ -21,6 +22,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +52,7 @@ SETTINGS: tuple[dict[str, str], ...] = (
 IMAGES, FEW, SIDE, WIDTH = 1000, 300, 10, 64
 LARGE = {"vispruner": (24, 320)}  # side and width of images on which float32 made another choice of nearly every one
 EXACT = ("vlm-pruner", "vlm-pruner-plus", "divprune", "vispruner")  # of which all sets must be the same
+VIDEO = ("vidcom2", "evs", "v-cast", "holitom", "fastvid", "flashvid", "dycoke", "dtd", "prunevid")
 NOT_COMPARED = {"none", "random", "grid", "pooling"}  # look at no numbers
 
 
@@ -83,12 +86,24 @@ def image(seed: int, side: int = SIDE, width: int = WIDTH) -> tuple[VisualTokens
         ),
         image_embeds=rows(48), text_embeds=text(2, 48), word_embeds=text(2, 6, 48), layer=2,
     )  # fmt: skip
-    return tokens, int(rng.integers(5, 33))
+    keep, angle = int(rng.integers(5, 33)), torch.arange(n).float()[:, None] / 10 ** torch.linspace(0, 3, width // 8)
+    turned = torch.stack([angle.cos(), angle.sin()]).repeat(1, 1, 2).to(dtype)
+    return replace(
+        tokens, raw_keys=heads(rows(width, 0.6)), text_queries=heads(text(6, width)), values=heads(rows(width)),
+        text_values=heads(text(6, width)), rotary=turned,
+        vision=replace(tokens.vision, cls_attentions=attention(9, n)),
+    ), keep  # fmt: skip
 
 
-def names() -> list[str]:
-    """Methods that compare numbers."""
-    return sorted(set(registry()) - NOT_COMPARED)
+def video(tokens: VisualTokens) -> VisualTokens:
+    """The same tokens as frames, four of them: what methods for videos compare."""
+    n = len(tokens)
+    return replace(tokens, grid=(4, 2, n // 8) if n % 8 == 0 else (4, 1, n // 4))
+
+
+def names(only: Sequence[str] = ()) -> list[str]:
+    """Methods that compare numbers, or `only` these."""
+    return sorted(set(only or registry()) - NOT_COMPARED)
 
 
 def choices_of_large(count: int) -> Iterator[tuple[str, str, str]]:
@@ -104,15 +119,16 @@ def digest(kept: torch.Tensor) -> str:
     return hashlib.sha256(kept.numpy().tobytes()).hexdigest()[:12]
 
 
-def choices(count: int) -> Iterator[tuple[str, str, str]]:
+def choices(count: int, only: Sequence[str]) -> Iterator[tuple[str, str, str]]:
     """(method, backend, a digest of the kept set) of every image in this process."""
     there = [b for b in BACKENDS if refusal("dpp", b, torch.empty(0)) is None]
     for seed in range(count):
         tokens, keep = image(seed)
-        for name in names():
+        for name in names(only):
+            given = video(tokens) if name in VIDEO else tokens
             for backend in there if uses_ops(name) else there[:1]:
                 with use_backend(backend):
-                    kept = create(name).select(tokens, keep).index
+                    kept = create(name).select(given, keep).index
                 yield name, backend, digest(kept)
 
 
@@ -135,9 +151,9 @@ def uses_ops(name: str) -> bool:
     return _USES[name]
 
 
-def under(setting: dict[str, str], count: int, large: Sequence[str] = ()) -> dict[str, list[tuple[str, str]]]:
-    """Per method the (backend, digest) of every image, from a process under `setting`."""
-    command = [sys.executable, "-m", "benchmarks.rounding", "--choices", str(count), *large]
+def under(setting: dict[str, str], count: int, more: Sequence[str] = ()) -> dict[str, list[tuple[str, str]]]:
+    """Per method the (backend, digest) of every image, from a process under `setting`; `more` are its other options."""
+    command = [sys.executable, "-m", "benchmarks.rounding", "--choices", str(count), *more]
     done = subprocess.run(command, env={**os.environ, **setting}, check=True, capture_output=True, text=True)
     found: dict[str, list[tuple[str, str]]] = {}
     for line in done.stdout.splitlines():
@@ -148,9 +164,9 @@ def under(setting: dict[str, str], count: int, large: Sequence[str] = ()) -> dic
 
 def same_everywhere(report: Report, count: int) -> None:
     """A row for each method: of which share of the images the kept set does not depend on who computes it."""
-    large = ["--large"] if report.options.large else []
+    more = ["--large"] if report.options.large else ["--methods", *report.options.methods]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        found = list(pool.map(lambda setting: under(setting, count, large), SETTINGS))
+        found = list(pool.map(lambda setting: under(setting, count, more), SETTINGS))
     for name in found[0]:
         runs = [setting[name] for setting in found]
         backends = sorted({backend for backend, _ in runs[0]})
@@ -186,7 +202,8 @@ def main(options: argparse.Namespace) -> None:
     """Measure, check, print."""
     device = prepare(options)
     if options.choices:
-        for line in (choices_of_large if options.large else choices)(options.choices):
+        count = options.choices
+        for line in choices_of_large(count) if options.large else choices(count, options.methods):
             print(json.dumps(line))
         return
     report = Report("rounding", options, device)
@@ -194,7 +211,12 @@ def main(options: argparse.Namespace) -> None:
         answers(report, options.quick)
     elif (RESULTS / "rounding.json").exists():  # as they were measured
         before: list[dict[str, Any]] = json.loads((RESULTS / "rounding.json").read_text(encoding="utf-8"))["rows"]
-        report.rows += [row for row in before if "right_64" in row or (", " in row["name"]) != options.large]
+        again = set(names(options.methods))
+        for row in before:
+            large = ", " in row["name"]
+            anew = large if options.large else row["name"] in again
+            if "right_64" in row or not anew:
+                report.rows.append(row)
     same_everywhere(report, 20 if options.quick else FEW if options.large else IMAGES)
     report.finish()
 
@@ -203,5 +225,6 @@ if __name__ == "__main__":
     parser = arguments(__doc__ or "")
     parser.add_argument("--answers", action="store_true", help="also run CDPruner on the embedded model")
     parser.add_argument("--large", action="store_true", help="only the methods that are measured on large images, too")
+    parser.add_argument("--methods", nargs="*", default=[], help="only these methods; the rows of others stay")
     parser.add_argument("--choices", type=int, default=0, help="only print the choices of so many images")
     main(parser.parse_args())

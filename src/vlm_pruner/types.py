@@ -121,8 +121,13 @@ class Selection:
         # A notebook asked: the drawing room is above this one, and is looked up by name only now.
         return str(importlib.import_module("vlm_pruner.viz.notebook").selection_html(self))
 
-    def validate(self, total: int, keep: int | None = None, width: int | None = None) -> Selection:
+    def validate(
+        self, total: int, keep: int | None = None, width: int | None = None, *, values: bool = True
+    ) -> Selection:
         """Itself, if it is a proper selection of `keep` out of `total` tokens of `width` channels.
+
+        Args:
+            values: look at the indices themselves, which waits for the device; otherwise at types and shapes alone.
 
         Raises:
             InvalidSelectionError: wrong type, dtype or shape, duplicates, not ascending, out of range, wrong count.
@@ -139,8 +144,7 @@ class Selection:
             raise InvalidSelectionError(f"{len(self)} tokens selected, {keep} asked for")
         if not len(self) or len(self) > total:
             raise InvalidSelectionError(f"{len(self)} tokens selected out of {total}")
-        ok = torch.stack([(index[1:] > index[:-1]).all(), index[0] >= 0, index[-1] < total])
-        if not bool(ok.all()):
+        if values and not bool(torch.stack([(index[1:] > index[:-1]).all(), index[0] >= 0, index[-1] < total]).all()):
             raise InvalidSelectionError(
                 f"index must be ascending, unique and inside [0, {total}), got {index.tolist()}"
             )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import transformers
 from tests.support.families import LAYERS, Prompt, tiny
 from tests.support.flash import FORMS, STAND_IN, attending
 from tests.support.pruning import Scatter, close, dropped, forward, generate, plan
@@ -119,6 +121,24 @@ def test_compiled_decode_on_a_static_cache(name: str, batch: int, layer: int, fr
         reference = generate(model, inputs, max_new_tokens=8)
     assert torch.equal(answer.sequences, reference.sequences)
     close(answer.logits, reference.logits, model)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_a_compiled_step_serves_whatever_was_dropped(fresh_compiler: Any) -> None:
+    """Prompts that lose other numbers of tokens share the graphs of the first."""
+    family, model = tiny("llava")
+    step = torch.compile(model, backend="eager", dynamic=False)
+    graphs = []
+    with prune(model, plan((0.4, 2))):
+        for prompt in (family.prompt(4, 1, tail=30), family.prompt(4, 2, tail=9), family.prompt(4, 1, tail=12)):
+            inputs = family.inputs([prompt], model.dtype)
+            cache = transformers.StaticCache(config=model.config, max_cache_len=80)
+            forward(model, inputs, cache=cache)
+            token = {"input_ids": torch.tensor([[7]]), "attention_mask": torch.ones(1, 80)}
+            want = forward(model, token, cache=copy.deepcopy(cache)).logits
+            close([forward(step, token, cache=cache).logits], [want], model)
+            graphs.append(fresh_compiler["stats"]["unique_graphs"])
+    assert graphs[0] == graphs[1] == graphs[2] > 0
 
 
 @pytest.mark.parametrize("name", ["llava", "qwen2_vl"])

@@ -15,7 +15,8 @@ from tests.support.versions import cache_in
 from torch import Tensor
 
 from vlm_pruner import ImageRecord, MissingSignalError, PrunePlan, Stage, VisualTokens, VlmPrunerError, prune
-from vlm_pruner.engine.queries import projections
+from vlm_pruner.engine.signals import LayerBefore, projections
+from vlm_pruner.engine.tap import Attended
 from vlm_pruner.methods.base import create
 
 FEW = ("llava", "llava-mistral", "llava_next", "llava_onevision", "qwen2_vl", "qwen2_5_vl")
@@ -61,6 +62,13 @@ def places_of(prompts: Sequence[Prompt], record: ImageRecord) -> tuple[int, Tens
     return record.row, places, after[~torch.isin(after, visual)]
 
 
+def stored(layer: Any, cache: Any) -> tuple[Tensor, Tensor]:
+    """Keys and values that a layer attends to, from what its cache holds (compressed, with latent attention)."""
+    expand = getattr(layer.self_attn, "expand_kv", None)
+    found: tuple[Tensor, Tensor] = (cache.keys, cache.values) if expand is None else expand(cache.keys, cache.values)
+    return found
+
+
 @pytest.mark.parametrize("cache", [True, False])
 @pytest.mark.parametrize("name", FAMILIES)
 def test_rows_and_keys_are_those_of_the_layer_before(name: str, cache: bool) -> None:
@@ -82,7 +90,7 @@ def test_rows_and_keys_are_those_of_the_layer_before(name: str, cache: bool) -> 
         assert torch.equal(tokens.text, entered[2][row, text])
         assert torch.equal(tokens.words, entered[0][row, text])
         if not family.sliding:  # whose cache has forgotten most keys
-            keys = cache_in(full).layers[1].keys
+            keys = stored(layers[1], cache_in(full).layers[1])[0]
             assert torch.equal(tokens.keys, keys[row][:, places])
             assert torch.equal(tokens.text_keys, keys[row][:, text])
         assert torch.equal(tokens.coordinates(), record.position)
@@ -109,7 +117,7 @@ def test_projections_values_and_tables_are_those_of_the_layer_before(name: str) 
     layer, heard = model.base_model.get_decoder().layers[1], {}
     made_by = projections(layer.self_attn)
     handles = [layer.register_forward_pre_hook(lambda m, a, k: heard.update(k), with_kwargs=True)]
-    for kind, projection in zip(("queries", "keys"), made_by or (), strict=False):
+    for kind, projection in zip(("queries", "keys"), made_by.values(), strict=False):
         handles.append(projection.register_forward_hook(lambda m, a, out, kind=kind: heard.update({kind: out})))
     full = forward(model, inputs, use_cache=True)
     for handle in handles:
@@ -117,10 +125,10 @@ def test_projections_values_and_tables_are_those_of_the_layer_before(name: str) 
     for tokens, record in read(model, inputs, 2):
         row, places, text = places_of(prompts, record)
         if not family.sliding:  # whose cache has forgotten most of them
-            values = full.past_key_values.layers[1].values
+            values = stored(layer, cache_in(full).layers[1])[1]
             assert torch.equal(tokens.values, values[row][:, places])
             assert torch.equal(tokens.text_values, values[row][:, text])
-        if made_by is None:
+        if not made_by:
             assert tokens.raw_keys is tokens.text_queries is None
         else:
             for found, kind, rows in ((tokens.raw_keys, "keys", places), (tokens.text_queries, "queries", text)):
@@ -175,8 +183,6 @@ def test_attention_rows_equal_those_of_eager_attention(name: str, backend: str, 
     """At a first stage against the unpruned model, at a second one against the pruned model's own maps. Before layer 4
     stands the layer that sees everything, where the others of a family slide; some turn nothing there."""
     family, model = tiny(name, "eager")
-    if name == "kimi_k25":
-        pytest.skip("latent attention makes its queries in steps: its rows are refused")
     if family.sliding and backend == STAND_IN:
         pytest.skip("flash attention with sliding windows is refused")
     prompts = [family.prompt(1, 1), family.prompt(2, 2)]
@@ -210,24 +216,83 @@ def _check_attention(tokens: VisualTokens, record: ImageRecord, maps: Tensor, pr
     assert maps[row][:, after][..., places].sum() > 1e-3  # the last row alone may be a window away
 
 
-def test_attention_rows_that_cannot_be_made_are_refused() -> None:
-    """Rather no row than a wrong one: latent attention, and a layer that changes its keys in a way of its own."""
-    fastv = PrunePlan((Stage(create("fastv"), 4, 2),), min_visual_tokens=1)
-    message = r"fastv needs .*attention.* of this {} model"
-    family, model = tiny("kimi_k25")
-    with prune(model, fastv), pytest.raises(MissingSignalError, match=message.format("kimi_k25")):
-        forward(model, family.inputs([family.prompt(1, 1)]))
+def test_attention_that_is_not_looked_up_gives_no_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rather no row than a wrong one: a module that attends in a way of its own, where nothing can listen."""
     family, model = tiny("llava")
     inputs = family.inputs([family.prompt(1, 1)])
-    with prune(model, fastv) as session:
-        forward(model, inputs)
-        assert session.report.kept == 4
     attention = model.base_model.get_decoder().layers[1].self_attn
-    with prune(model, fastv):
-        handle = attention.k_proj.register_forward_hook(lambda module, args, output: output.flip(-1))
-        with pytest.raises(MissingSignalError, match=message.format("llava")):
-            forward(model, inputs)
-        handle.remove()
+
+    class Own(type(attention)):  # type: ignore[misc]
+        def forward(self, *args: Any, **kwargs: Any) -> Any:
+            return super().forward(*args, **kwargs)
+
+    monkeypatch.setattr(attention, "__class__", Own)
+    fastv = PrunePlan((Stage(create("fastv"), 4, 2),), min_visual_tokens=1)
+    message = "fastv needs .*attention.* of this llava model"
+    with prune(model, fastv), pytest.raises(MissingSignalError, match=message):
+        forward(model, inputs)
+
+
+def test_a_layer_that_changes_its_keys_is_seen_as_it_attends() -> None:
+    """Nothing is made again of the layer's parts: what somebody adds to them counts."""
+    family, model = tiny("llava", "eager")
+    prompts = [family.prompt(1, 1)]
+    inputs = family.inputs(prompts, torch.float32)
+    attention = model.base_model.get_decoder().layers[1].self_attn
+    plain = read(model, inputs, 2)[0][0]
+    handle = attention.k_proj.register_forward_hook(lambda module, args, output: output.flip(-1))
+    maps = forward(model, inputs, output_attentions=True).attentions[1]
+    ((tokens, record),) = read(model, inputs, 2)
+    handle.remove()
+    _check_attention(tokens, record, maps, prompts)
+    assert not torch.allclose(tokens.attention, plain.attention, atol=1e-4)
+
+
+def test_sinks_and_caps_of_an_attention_function_count() -> None:
+    """A sink takes its share, and tanh caps what is left, in the order of the function that the model calls."""
+    generator = torch.Generator().manual_seed(3)
+    query, key = (torch.randn(1, heads, 7, 8, generator=generator) for heads in (4, 2))
+    sinks = torch.randn(4, generator=generator)
+    given = Attended(torch.nn.Identity(), query, key, key, None, 0.5, softcap=2.0, sinks=sinks, causal=True)
+    before = LayerBefore.__new__(LayerBefore)
+    before.chunk, before.past = 7, None
+    rows = before.rows(given, 0, torch.tensor([2, 6]), torch.tensor([0, 1, 5]), 7)
+    for head in range(4):
+        for at, q in enumerate((2, 6)):
+            scores = key[0, head // 2, : q + 1] @ query[0, head, q] * 0.5
+            weights = (2 * (scores / 2).tanh()).exp()
+            expected = torch.cat([weights / (weights.sum() + sinks[head].exp()), torch.zeros(6 - q)])[[0, 1, 5]]
+            torch.testing.assert_close(rows[head, at], expected)
+
+
+def test_flash_asks_a_tapped_module_for_the_backend_of_its_model() -> None:
+    """The functions of flash attention read the name once more, off the module that they are given."""
+    family, model = tiny("llava")
+    heard = []
+
+    def flash(module: Any, *args: Any, **kwargs: Any) -> Any:
+        heard.append(module.config._attn_implementation)
+        return stock(module, *args, **kwargs)
+
+    stock = transformers.AttentionInterface()[STAND_IN]
+    transformers.AttentionInterface.register(STAND_IN, flash)
+    try:
+        with attending(model, STAND_IN):
+            read(model, family.inputs([family.prompt(1, 1)], torch.float32), 2)
+    finally:
+        transformers.AttentionInterface.register(STAND_IN, stock)
+    assert set(heard) == {STAND_IN}
+
+
+def test_a_tap_leaves_the_module_as_it_was() -> None:
+    _, model = tiny("llava")
+    attention = model.base_model.get_decoder().layers[1].self_attn
+    config, names = attention.config, list(transformers.modeling_utils.ALL_ATTENTION_FUNCTIONS)
+    with prune(model, PrunePlan((Stage(create("fastv"), 4, 2),), min_visual_tokens=1)):
+        assert attention.config is not config
+        assert attention.config._attn_implementation != config._attn_implementation == "sdpa"
+    assert attention.config is config
+    assert list(transformers.modeling_utils.ALL_ATTENTION_FUNCTIONS) == names
 
 
 @pytest.mark.parametrize("kind", ["dynamic", "static"])

@@ -124,6 +124,7 @@ def test_answers_are_shared_between_runs_that_differ_in_labels_alone(whole: Path
     assert [row.label for row in results.rows()] == [f"my {name}" for name in METHODS]
 
 
+@pytest.mark.slow
 def test_workers_give_the_same_bytes(whole: Path, tmp_path: Path) -> None:
     run(tmp_path, workers=2)
     assert files(tmp_path) == files(whole)

@@ -114,6 +114,7 @@ def test_generate_agrees_with_the_training_code(loaded: Loaded) -> None:
     assert disagreements(*loaded, scenes=1) == []
 
 
+@pytest.mark.slow
 def test_generate_agrees_with_the_probe(loaded: Loaded, probes: tuple[list[scenes.Question], np.ndarray]) -> None:
     questions, right = probes
     for q, expected in list(zip(questions, right[:, 0], strict=True))[:14]:

@@ -43,6 +43,7 @@ def log(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
+@pytest.mark.slow
 def test_all_stages_from_nothing(train: Any) -> None:
     folder = train(*NUMBERS, "--option", "steps=1")
     lines = log(folder)

@@ -12,6 +12,7 @@ from vlm_pruner.ops import GrowthRule, dpp, facility, farthest_points, grow, mer
 __all__ = ["large_tiles"]
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.usefixtures("large_tiles"),
     pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed"),
 ]

@@ -12,6 +12,7 @@ from vlm_pruner.methods.vlm_pruner import VLMPruner
 from vlm_pruner.types import Selection, VisualTokens
 
 SHARES = 8
+EACH = [pytest.param(share, marks=pytest.mark.slow) if share > 2 else share for share in range(SHARES)]
 
 
 def image(seed: int) -> tuple[VisualTokens, VLMPruner, int]:
@@ -36,7 +37,7 @@ def select(backend: str, seed: int) -> Selection:
 
 
 @pytest.mark.parametrize("backend", ["torch", triton, numba])
-@pytest.mark.parametrize("share", range(SHARES))
+@pytest.mark.parametrize("share", EACH)
 def test_kept_sets_and_merged_rows(backend, share, monkeypatch):
     empty = torch.empty
     monkeypatch.setattr(torch, "empty", lambda *a, **k: unwritten(empty(*a, **k)))

@@ -7,6 +7,7 @@ from tests.support.ops import blobs, numba, poisoned, running, triton, unwritten
 from vlm_pruner.ops import dpp, facility, spread
 
 SHARES = 4
+EACH = [pytest.param(share, marks=pytest.mark.slow) if share else share for share in range(SHARES)]
 DTYPES = (torch.float32, torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -32,7 +33,7 @@ def nan_in_new_memory(monkeypatch):
 
 
 @pytest.mark.parametrize("backend", ["torch", numba, triton])
-@pytest.mark.parametrize("share", range(SHARES))
+@pytest.mark.parametrize("share", EACH)
 def test_max_min_diversity(backend, share):
     for seed in range(share, 200, SHARES):
         random, n, keep = drawn(seed)
@@ -46,7 +47,7 @@ def test_max_min_diversity(backend, share):
 
 
 @pytest.mark.parametrize("backend", ["torch", numba, triton])
-@pytest.mark.parametrize("share", range(SHARES))
+@pytest.mark.parametrize("share", EACH)
 def test_volume(backend, share):
     for seed in range(share, 200, SHARES):
         random, n, keep = drawn(seed)
@@ -58,7 +59,7 @@ def test_volume(backend, share):
 
 
 @pytest.mark.parametrize("backend", ["torch", numba, triton])
-@pytest.mark.parametrize("share", range(SHARES))
+@pytest.mark.parametrize("share", EACH)
 def test_facility_location(backend, share):
     """In eighths, whose sums are exact: ties are many, and in float32 they stay ties."""
     for seed in range(share, 200, SHARES):

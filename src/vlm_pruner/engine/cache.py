@@ -47,7 +47,7 @@ class PrunedLayer:
     pruned_kind: Signature
     pruned_shadow: Any = None  # only on the leader of a signature
     pruned_shift: Tensor | None = None  # [b, 1] places closed up by repacking, on the leader of layer 0
-    pruned_dropped: int = 0  # unpruned length minus stored length
+    pruned_dropped: int | Tensor = 0  # unpruned length minus stored length
     # Unpruned length up to the last pruned token, below which nothing may be cropped. Constant while decoding: a
     # counter that changed every step would make a compiled decode step recompile every step.
     pruned_floor: int | Tensor = 0
@@ -59,6 +59,14 @@ class PrunedLayer:
 
     def get_seq_length(self) -> Any:
         return super().get_seq_length() + self.pruned_dropped  # type: ignore[misc]
+
+    def pruned_drop(self, count: int, device: torch.device) -> None:
+        """`count` tokens more come that are not stored. A layer that counts on the device keeps this number there, too:
+        a compiled decode step would be compiled again for another number of the host."""
+        counts_there = isinstance(getattr(self, "cumulative_length", None), Tensor) and not getattr(
+            self, "is_sliding", False
+        )
+        self.pruned_dropped = self.pruned_dropped + (torch.full((), count, device=device) if counts_there else count)
 
     def get_mask_sizes(self, query_length: int) -> Any:
         # Sliding layers compute from their own counter and not from get_seq_length.

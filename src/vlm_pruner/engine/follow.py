@@ -112,7 +112,7 @@ def _enter_cache(fwd: Forward, cache: Any, index: int, level: int, hidden: Tenso
         if fwd.kept is not None and fwd.kept.valid is not None:
             fwd.state.ragged = True
     if fwd.kept is not None:
-        layer.pruned_dropped += fwd.length - hidden.shape[1]
+        layer.pruned_drop(fwd.length - hidden.shape[1], hidden.device)
         assert fwd.prompt is not None
         layer.pruned_floor = past + fwd.length - fwd.prompt.tail
     return layer, fwd.places[kind]

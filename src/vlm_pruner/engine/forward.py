@@ -18,7 +18,7 @@ from vlm_pruner.engine.rows import Kept
 from vlm_pruner.types import Selection
 
 if TYPE_CHECKING:
-    from vlm_pruner.engine.signals import LayerTap
+    from vlm_pruner.engine.signals import LayerBefore
 
 __all__ = ["Forward"]
 
@@ -39,7 +39,7 @@ class Forward:
     length: int = 0  # q, places of the chunk
     kept: Kept | None = None  # None = all q places
     levels: list[Kept | None] = field(default_factory=list)  # the same after each stage
-    tap: LayerTap | None = None  # the layer before the next stage
+    before: LayerBefore | None = None  # what is read of the layer before the next stage
     made: list[tuple[Any, Any, Any]] = field(default_factory=list)  # (thing, tag, what was made of it)
     places: dict[Signature, Places] = field(default_factory=dict)
     steps: dict[int, tuple[Any, Any]] = field(default_factory=dict)  # decode step: masks of a layer, before and after

@@ -30,13 +30,14 @@ from vlm_pruner.engine.forward import Forward
 from vlm_pruner.engine.full_length import scatter_outputs
 from vlm_pruner.engine.layers import LayerHooks, Local
 from vlm_pruner.engine.prompt import read_prompt
-from vlm_pruner.engine.queries import projections
 from vlm_pruner.engine.records import Recorder
 from vlm_pruner.engine.release import cache_in, given_cache, unseen
+from vlm_pruner.engine.signals import projections
 from vlm_pruner.engine.support import Parts, check_backend, check_checkpointing
+from vlm_pruner.engine.tap import tap
 from vlm_pruner.engine.wants import ENTERED, FROM_LAYER_BEFORE, PROJECTED, reads
 from vlm_pruner.errors import PrunedCacheError, UnsupportedModelError
-from vlm_pruner.plan import PrunePlan
+from vlm_pruner.plan import PrunePlan, Stage
 from vlm_pruner.types import Signal
 
 __all__ = ["Hooks"]
@@ -97,7 +98,7 @@ class Hooks:
                 self._hook(layer.register_forward_pre_hook(pre, with_kwargs=True))
         for stage in self.plan.stages:
             if stage.site and reads(stage.method) & FROM_LAYER_BEFORE:
-                self._install_tap(stage.site - 1, reads(stage.method))
+                self._install_tap(stage)
         if self.plan.positions == "repacked":
             self._install_rotary()
         for modality in get_args(Modality):
@@ -110,15 +111,19 @@ class Hooks:
         if hasattr(parts.text, "_deepstack_process"):
             self._wrap(parts.text, "_deepstack_process", inner.deepstack)
 
-    def _install_tap(self, index: int, read: frozenset[Signal]) -> None:
-        """After the layer's own pre-hook, so that the tap sees masks and tables already cut."""
-        layer: Any = self.parts.layers[index]
-        pre = functools.partial(self.inner.tap_pre, index)
+    def _install_tap(self, stage: Stage) -> None:
+        """After the layer's own pre-hook, so that masks and tables are already cut."""
+        layer: Any = self.parts.layers[stage.site - 1]
+        pre = functools.partial(self.inner.before_pre, stage)
         self._hook(layer.register_forward_pre_hook(pre, with_kwargs=True))
-        made_by = projections(layer.self_attn)
-        if read & PROJECTED and made_by is not None:
-            for name, projection in zip(("queries", "raw_keys"), made_by, strict=True):
-                post = functools.partial(self.inner.projection_post, layer, name)
+        attention = getattr(layer, "self_attn", None)
+        untap = None if attention is None else tap(attention, functools.partial(self.inner.attended, stage.site))
+        if untap is None:
+            return
+        self._undo.callback(untap)
+        if reads(stage.method) & PROJECTED:
+            for name, projection in projections(attention).items():
+                post = functools.partial(self.inner.projection_post, stage.site, name)
                 self._hook(projection.register_forward_hook(post))
 
     def _install_rotary(self) -> None:

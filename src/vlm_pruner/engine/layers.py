@@ -17,9 +17,9 @@ from vlm_pruner.engine.forward import Forward
 from vlm_pruner.engine.generation import Generation
 from vlm_pruner.engine.positions import repack
 from vlm_pruner.engine.prompt import Prompt
-from vlm_pruner.engine.queries import Way
-from vlm_pruner.engine.signals import LayerTap, tokens_reader
+from vlm_pruner.engine.signals import LayerBefore, tokens_reader
 from vlm_pruner.engine.support import Parts
+from vlm_pruner.engine.tap import Attended
 from vlm_pruner.engine.wants import reads
 from vlm_pruner.errors import MissingSignalError, UnsupportedModelError
 from vlm_pruner.plan import PrunePlan, Stage
@@ -54,7 +54,6 @@ class LayerHooks:
         self.stage_at = {stage.site: stage for stage in plan.stages}
         self.sites = tuple(self.stage_at)
         self.names = _positional(parts.layers[0])
-        self.ways: dict[nn.Module, Way] = {}  # of tapped layers: how their queries are made
 
     def layer_pre(
         self, index: int, level: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -91,14 +90,13 @@ class LayerHooks:
 
     def _prune(self, fwd: Forward, prompt: Prompt, stage: Stage, hidden: Tensor) -> Tensor:
         start = mark(hidden.device)
-        if not prompt.images:
-            prompt.locate(self.parts.adapter, self.parts.config, fwd.encoded, self.plan)
-        reader = tokens_reader(reads(stage.method), stage.layer, fwd, hidden, fwd.tap)
+        self._locate(fwd, prompt)
+        reader = tokens_reader(reads(stage.method), stage.layer, fwd, hidden, fwd.before)
         try:
             fwd.kept, hidden = prune_stage(stage, prompt, fwd.kept, hidden, reader, fwd.earlier)
         except MissingSignalError as error:
             raise MissingSignalError(f"{error} of this {self.parts.name} model") from error
-        fwd.tap = None
+        fwd.before = None
         fwd.levels.append(fwd.kept)
         if fwd.kept is not None and fwd.state is None:
             fwd.state = CacheState(self.sites, self.plan.positions, open=True)
@@ -108,24 +106,41 @@ class LayerHooks:
         fwd.selecting.append((start, mark(hidden.device)))
         return hidden
 
+    def _locate(self, fwd: Forward, prompt: Prompt) -> None:
+        if not prompt.images:
+            prompt.locate(self.parts.adapter, self.parts.config, fwd.encoded, self.plan)
+
     # Signals of the layer before
 
-    def tap_pre(self, index: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments | None:
-        """Around the layer before a stage: note what it reads, and its keys."""
+    def before_pre(self, stage: Stage, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """In front of the layer before a stage: what enters it, and who is to be told what it attends to."""
         fwd = self.local.forward
         if fwd is None or fwd.prompt is None:
-            return None
-        rotary = kwargs.get("position_embeddings")
-        mask = kwargs.get("attention_mask")
-        fwd.tap = LayerTap(module, hidden_of(module, args, kwargs), mask, rotary, ways=self.ways)
-        name = self.parts.layer_cache
-        return args, {**kwargs, name: fwd.tap.recorder(kwargs.get(name), index)}
+            return
+        self._locate(fwd, fwd.prompt)
+        cut = [image for image in fwd.prompt.images if image.budget(stage) < image.count]
+        hidden, rotary = hidden_of(module, args, kwargs), kwargs.get("position_embeddings")
+        fwd.before = LayerBefore(reads(stage.method), fwd, cut, hidden, rotary)
+        layers, index = getattr(kwargs.get(self.parts.layer_cache), "layers", ()), stage.site - 1
+        if index < len(layers) and hasattr(layers[index], "max_cache_len"):
+            fwd.before.past = int(layers[index].get_seq_length()) - getattr(layers[index], "pruned_dropped", 0)
 
-    def projection_post(self, layer: nn.Module, name: str, module: nn.Module, args: Any, output: Tensor) -> None:
-        """Behind the projection of queries or keys of a tapped layer."""
+    def attended(self, site: int, attended: Attended) -> None:
+        """The attention of the layer before the stage at `site` is about to run."""
+        before = self._before(site)
+        if before is not None:
+            before.look(attended)
+
+    def projection_post(self, site: int, name: str, module: nn.Module, args: Any, output: Tensor) -> None:
+        """Behind its projection of queries or keys."""
+        before = self._before(site)
+        if before is not None:
+            before.projected(name, output)
+
+    def _before(self, site: int) -> LayerBefore | None:
+        """Where what is seen of the layer before a stage goes, while it runs in a prefill."""
         fwd = self.local.forward
-        if fwd is not None and fwd.tap is not None and fwd.tap.layer is layer:
-            setattr(fwd.tap, name, output)
+        return None if fwd is None or len(fwd.levels) != self.sites.index(site) else fwd.before
 
     def entered_pre(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """In front of layer 0, before anything is dropped: what enters the language model."""

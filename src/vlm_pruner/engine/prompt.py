@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -49,7 +50,7 @@ class Prompt:
     end: int  # places of the chunk that the caller passed; guesses of what comes next stand behind them
     images: list[ImageState] = field(default_factory=list)
 
-    @property
+    @cached_property
     def visual(self) -> Tensor:
         """[b, q] bool on the host."""
         return torch.stack(list(self.places.values())).any(0)
@@ -61,7 +62,7 @@ class Prompt:
         alike = all(bool(self.repeats[row]) for row in range(len(self.repeats)) if row % copies)
         return copies if alike else 1
 
-    @property
+    @cached_property
     def tail(self) -> int:
         """Places behind the last visual token of any row: what may be cropped again (assisted decoding)."""
         last = self.visual.any(0).nonzero()

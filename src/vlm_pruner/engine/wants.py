@@ -7,11 +7,10 @@ from vlm_pruner.types import Signal
 
 __all__ = ["ENTERED", "FROM_LAYER_BEFORE", "PROJECTED", "VISION", "reads"]
 
-PROJECTED = frozenset({  # made of what the projections of a layer give
-    Signal.LAST_QUERY_ATTENTION, Signal.TEXT_ATTENTION, Signal.RAW_KEYS, Signal.TEXT_QUERIES
-})  # fmt: skip
+PROJECTED = frozenset({Signal.RAW_KEYS, Signal.TEXT_QUERIES})  # before they are normed and turned
 FROM_LAYER_BEFORE = PROJECTED | {
-    Signal.KEYS, Signal.TEXT_KEYS, Signal.VALUES, Signal.TEXT_VALUES, Signal.ROTARY, Signal.PREVIOUS_FEATURES
+    Signal.KEYS, Signal.TEXT_KEYS, Signal.VALUES, Signal.TEXT_VALUES, Signal.ROTARY, Signal.PREVIOUS_FEATURES,
+    Signal.LAST_QUERY_ATTENTION, Signal.TEXT_ATTENTION,
 }  # fmt: skip
 ENTERED = frozenset({Signal.WORDS, Signal.EMBEDDINGS})  # rows that enter the language model
 VISION = frozenset({
