@@ -14,6 +14,7 @@ OLDEST := .venv-oldest
 MIDDLE := .venv-middle
 NEWEST := .venv-newest
 PLAIN  := .venv-plain
+EVAL   := .venv-eval
 RANGE  := $(shell sed -n 's/^ *"transformers\(>=[^"]*\)".*/\1/p' pyproject.toml)
 ENGINE_TESTS := tests/adapters tests/engine tests/verify tests/test_flops.py tests/test_plan.py tests/test_report.py
 
@@ -33,7 +34,7 @@ ROUNDING_CHOICE := not triton and not end_to_end and not every_shape and not def
                    and (golden or random or contract)
 
 .PHONY: help demo page test test-all test-rounding test-oldest test-middle test-newest test-newer test-install \
-        test-browser check format bench clean docs pictures notebooks tables
+        test-browser test-eval check format bench clean docs pictures notebooks tables
 help:
 	@echo "make demo    ask the embedded model about a shipped image, with and without pruning"
 	@echo "make page    the same in the browser, with any picture and several methods side by side"
@@ -41,6 +42,7 @@ help:
 	@echo "make test-all  every test, the slow ones, too, on every release of transformers that is tested"
 	@echo "make test-oldest, make test-newest   the engine's tests with the oldest and the newest transformers in the range"
 	@echo "make test-install  what a plain 'pip install .' without our constraints gives"
+	@echo "make test-eval     the model inside lmms-eval, in an environment of its own"
 	@echo "make test-rounding   golden, random and contract tests as other processors round"
 	@echo "make bench   the offline benchmark on a few scenes"
 	@echo "make docs    the pages as a site; make tables, make pictures, make notebooks renew what is in them"
@@ -138,6 +140,18 @@ test-newest: $(VENV)/dev.stamp
 test-newer: $(NEWEST)/dev.stamp
 	$(call with_release,$(NEWEST))
 
+# lmms-eval and what it brings, in an environment of its own. Its torchvision is a CUDA build, which the CPU build of
+# torch cannot load; and one of its dependencies installs a package "tests" that would hide ours.
+$(EVAL)/dev.stamp: $(EVAL)/torch.stamp pyproject.toml Makefile
+	(cat constraints.txt; echo "$(VISION)") > $(EVAL)/constraints.txt
+	$(EVAL)/bin/pip install --quiet -c $(EVAL)/constraints.txt -e ".[dev,eval]"
+	$(EVAL)/bin/pip uninstall --quiet --yes torchvision
+	rm -rf $(EVAL)/lib/python*/site-packages/tests
+	touch $@
+
+test-eval: $(EVAL)/dev.stamp
+	$(EVAL)/bin/pytest tests/evaluation/lmms tests/evaluation/test_vlmevalkit.py
+
 # Anew every time: the newest of everything that the package's own ranges allow.
 test-install:
 	rm -rf $(PLAIN)
@@ -160,4 +174,4 @@ format: $(VENV)/dev.stamp
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) $(OLDEST) $(MIDDLE) $(NEWEST) $(PLAIN) out build dist site
+	rm -rf $(VENV) $(OLDEST) $(MIDDLE) $(NEWEST) $(PLAIN) $(EVAL) out build dist site

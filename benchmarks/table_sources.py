@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+from benchmarks.choosing_tables import SOURCES as CHOOSING
 from benchmarks.common import RESULTS
 from benchmarks.measured import cell, markdown, measured, provenance, result
 from benchmarks.offline_tables import PRESET as OWN
@@ -114,6 +115,7 @@ def aims(folder: Path = RESULTS) -> str:
 SOURCES: dict[str, Callable[[], str]] = {
     "accuracy": where_run(accuracy, "python -m benchmarks.offline"),
     **PAGES,
+    **CHOOSING,
     "models": models,
     "refused": refused,
     "offline-curves": picture(

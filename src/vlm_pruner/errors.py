@@ -95,6 +95,7 @@ EXTRAS = {
     "torchao": "torchao",
     "accelerate": "accelerate",
     "gradio": "web",
+    "lmms_eval": "eval",
     "matplotlib": "viz",
 }
 """Packages that something may need which is not always installed, and our extra that holds them."""

@@ -31,6 +31,19 @@ def test_off_a_terminal_progress_is_a_line_now_and_then(
     assert last == "12 of 40 answers, 30% done, 0 s"
 
 
+def test_after_a_minute_it_is_said_how_long_the_rest_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
+    pace = console._Pace()
+    assert pace.left(0.5) == ""  # half of it is there from an earlier run
+    for second, share, said in (
+        (59, 0.55, ""), (60, 0.6, ", about 4 min left"), (80, 0.9, ", about 20 s left"), (90, 1.0, ""),
+        (100, 0.2, ""), (150, 0.3, ""), (160, 0.4, ", about 3 min left"),
+    ):  # fmt: skip
+        now[0] = second
+        assert pace.left(share) == said, second
+
+
 def test_a_quick_step_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     assert console.EVERY == 10.0
     with console.progress("loading x") as say:

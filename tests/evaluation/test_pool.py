@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from vlm_pruner.errors import InputError
 from vlm_pruner.evaluation.pool import in_processes
 
 
@@ -14,6 +15,8 @@ def squares(tasks: Iterator[int]) -> Iterator[int]:
             raise ValueError("no 13 today")
         if task == 14:
             os._exit(3)
+        if task == 15:
+            raise InputError("the picture is gone")
         yield task * task
 
 
@@ -29,3 +32,8 @@ def test_a_failing_worker_is_told_with_its_trace() -> None:
 def test_a_killed_worker_is_told() -> None:
     with pytest.raises(RuntimeError, match="exit code 3"):
         list(in_processes(squares, [14], 1))
+
+
+def test_a_refusal_is_told_in_its_own_words() -> None:
+    with pytest.raises(InputError, match=r"^the picture is gone$"):
+        list(in_processes(squares, [15], 2))

@@ -103,6 +103,14 @@ def test_shares_make_the_cells_where_pictures_have_no_fixed_number_of_tokens() -
         build_grid(["random"], [64], layers=8, tokens=None)
 
 
+def test_a_method_without_a_plan_is_a_row_that_says_why() -> None:
+    """A model of two layers has no layer 2: one method ended the whole run."""
+    grid = build_grid(["none", "vlm-pruner", "random"], [0.5, 0.25], seeds=1, layers=2, tokens=None)
+    assert [cell.label for cell in grid.cells] == ["none", "random", "random"]
+    assert [(item["label"], item["budget"]) for item in grid.left_out] == [("vlm-pruner", 0.5), ("vlm-pruner", 0.25)]
+    assert all("layer 2 does not exist" in item["reason"] for item in grid.left_out)
+
+
 def test_a_share_is_counted_where_pictures_have_a_number() -> None:
     cells = build_grid(["random"], [0.111, 64], seeds=1, layers=8, tokens=576).cells
     assert [cell.budget for cell in cells] == [64, 64]

@@ -12,7 +12,7 @@ from vlm_pruner.asking.colours import as_shown
 from vlm_pruner.asking.shapes import check_shape, refusal
 from vlm_pruner.errors import InputError, first_line
 
-__all__ = ["Form", "prompt_inputs", "prompt_text", "read_prompt"]
+__all__ = ["Form", "check_question", "prompt_inputs", "prompt_text", "read_prompt"]
 
 Form = Callable[[str, int, str], str | None]
 """`Adapter.prompt`: (placeholder, number of images, question) -> prompt."""
@@ -33,10 +33,7 @@ def prompt_inputs(
             text; a model without a prompt form; a picture, or the lack of one, that the processor refuses; a picture
             that is too large or too thin.
     """
-    if not question.strip():
-        raise InputError("the question is empty")
-    _check_text(question)
-    _check_tokens(processor, question)
+    check_question(processor, question)
     shown = [image] if isinstance(image, Image.Image) else list(image or ())
     return read_prompt(processor, prompt_text(processor, question, len(shown), form), shown)
 
@@ -62,16 +59,23 @@ def read_prompt(processor: Any, text: str, shown: Sequence[Image.Image]) -> dict
     return {name: value for name, value in made.items() if name not in _UNREAD}
 
 
-def _check_text(question: str) -> None:
+def check_question(processor: Any, question: str) -> None:
+    """Raise where a tokenizer would not read the question as words alone.
+
+    Raises:
+        InputError: it is empty, holds a placeholder or a control token of the model, or is no text.
+    """
+    if not question.strip():
+        raise InputError("the question is empty")
     try:
         question.encode()
     except UnicodeEncodeError as error:
         byte = question[error.start]
         raise InputError(f"the question is not valid UTF-8: {byte!r} at character {error.start + 1}") from None
+    _check_tokens(processor, question)
 
 
 def _check_tokens(processor: Any, question: str) -> None:
-    """Raise where a tokenizer would not read the question as words alone."""
     tokenizer = processor.tokenizer
     known = {str(token): "the control token" for token in tokenizer.all_special_tokens}
     added = getattr(tokenizer, "added_tokens_decoder", {}).values()

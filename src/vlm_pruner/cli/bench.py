@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vlm_pruner.budget import Keep
+from vlm_pruner.cli.bench_data import Data, Longest, Matching, about_data, load_data
 from vlm_pruner.cli.console import complain, console, note, progress, quiet
 from vlm_pruner.cli.files import RESULTS, saving, writable
 from vlm_pruner.cli.opening import Opening
@@ -47,6 +48,9 @@ def bench(
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="Runs of methods that draw lots.")] = 5,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="The first so many questions a type.")] = None,
     split: Annotated[str, typer.Option("--split", help="test or validation.")] = "test",
+    data: Data = None,
+    match: Matching = "normalised",
+    max_new_tokens: Longest = 32,
     equal: Annotated[
         str | None,
         typer.Option(
@@ -82,7 +86,9 @@ def bench(
         writable(path, RESULTS if path == output else ())
     limit, seeds, repeats = (1, 2, min(repeats, 1)) if tiny else (limit, seeds, repeats)
     quiet()
-    load = partial(load_setup, model, opening, split, limit, pruning)
+    what = (split, limit) if data is None else (data, limit, match, max_new_tokens)
+    load_asked, about_asked = (load_setup, about_split) if data is None else (load_data, about_data)
+    load = partial(load_asked, model, opening, *what, pruning)  # type: ignore[call-arg,arg-type]
     with progress(f"loading {model}"):
         setup = load()
         about = describe(setup, model)
@@ -94,7 +100,7 @@ def bench(
     workers = jobs or (1 if setup.model.device.type == "cuda" else os.cpu_count() or 1)
     with progress("answers") as say, _told_where(output):
         results = run_bench(
-            load, grid, output, name=model, split=about_split(split, limit), setup=setup, workers=workers,
+            load, grid, output, name=model, split=about_asked(*what), setup=setup, workers=workers,
             about=provenance(), progress=lambda done, total: say(f"{done} of {total} answers", done / max(1, total)),
         )  # fmt: skip
         timing = {}

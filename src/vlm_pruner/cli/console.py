@@ -17,6 +17,7 @@ __all__ = ["complain", "console", "note", "print_json", "progress", "quiet"]
 
 Say = Callable[[str, float], None]
 EVERY = 10.0  # seconds between two lines of progress where no terminal shows a bar
+MINUTE = 60.0  # of work, before it is said how long the rest will take
 
 
 def console() -> Console:
@@ -49,11 +50,13 @@ def print_json(data: Any) -> None:
 def progress(doing: str) -> Iterator[Say]:
     """Progress on stderr; yields the function that sets its text and the share done.
 
-    A person who is watching sees a bar; where nobody is, there is a line every ten seconds.
+    A person who is watching sees a bar; where nobody is, there is a line every ten seconds. After a minute both say how
+    long the rest will take.
     """
+    pace = _Pace()
     screen = _stderr()
     if not screen.is_terminal:
-        with _lines(doing) as say:
+        with _lines(doing, pace) as say:
             yield say
         return
     spinner = SpinnerColumn("line" if screen.options.ascii_only else "dots")
@@ -62,7 +65,7 @@ def progress(doing: str) -> Iterator[Say]:
         task = bar.add_task(doing, total=None)
 
         def say(text: str, share: float) -> None:
-            bar.update(task, description=text, total=1.0, completed=share, refresh=True)
+            bar.update(task, description=text + pace.left(share), total=1.0, completed=share, refresh=True)
 
         yield say
 
@@ -75,22 +78,40 @@ def quiet() -> None:
     logging.disable_progress_bar()
 
 
+class _Pace:
+    """How long the rest will take, from how long the share took that was done since work began."""
+
+    def __init__(self) -> None:
+        self._began, self._from, self._last = time.monotonic(), 0.0, 2.0
+
+    def left(self, share: float) -> str:
+        """ ", about 5 min left" with `share` done; nothing in the first minute. A lower share is other work."""
+        now = time.monotonic()
+        if share < self._last:
+            self._began, self._from = now, share
+        self._last = share
+        if now - self._began < MINUTE or not self._from < share < 1.0:
+            return ""
+        seconds = (now - self._began) * (1 - share) / (share - self._from)
+        return f", about {seconds / 60:.0f} min left" if seconds >= 90 else f", about {seconds:.0f} s left"
+
+
 @contextmanager
-def _lines(doing: str) -> Iterator[Say]:
+def _lines(doing: str, pace: _Pace) -> Iterator[Say]:
     """What was said last, every `EVERY` seconds: also while one step takes long."""
-    said: list[tuple[str, float | None]] = [(doing, None)]
+    said: list[tuple[str, float | None, str]] = [(doing, None, "")]
     over, started = threading.Event(), time.monotonic()
 
     def tell() -> None:
         while not over.wait(EVERY):
-            text, share = said[-1]
-            done = "" if share is None else f", {share:.0%} done"
+            text, share, left = said[-1]
+            done = "" if share is None else f", {share:.0%} done{left}"
             _tell(f"{text}{done}, {time.monotonic() - started:.0f} s")
 
     teller = threading.Thread(target=tell, name="vlm-pruner-progress", daemon=True)
     teller.start()
     try:
-        yield lambda text, share: said.__setitem__(0, (text, share))
+        yield lambda text, share: said.__setitem__(0, (text, share, pace.left(share)))
     finally:
         over.set()
         teller.join()

@@ -98,7 +98,9 @@ def _select(
                 f"{stage.method.name}: select returns a Selection(index=...) of int64 [keep], got a "
                 f"{type(selection).__name__}"
             )
-        selection.validate(image.count, image.budget(stage), width, values=not own)
+        keep = image.budget(stage)
+        asked = min(keep, len(selection)) if stage.method.at_most else keep
+        selection.validate(image.count, asked, width, values=not own)
     of = {id(image): selection for image, selection in chosen}
     return [(image, of[id(image)]) for image in images]  # in the order of the prompt, not of the groups
 

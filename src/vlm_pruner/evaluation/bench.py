@@ -36,6 +36,7 @@ class Setup:
     model: Any
     processor: Any
     questions: Sequence[Asked]
+    max_new_tokens: int = 12  # of an answer
 
     @cached_property
     def single(self) -> bool:
@@ -49,7 +50,8 @@ class Setup:
 
     def runner(self) -> Any:
         """What answers the questions: a `Runner`, or a `Single`."""
-        return (Single if self.single else Runner)(self.model, self.processor)
+        kind = Single if self.single else Runner
+        return kind(self.model, self.processor, max_new_tokens=self.max_new_tokens)
 
 
 Loaded = Callable[[], Setup]
@@ -236,7 +238,8 @@ def _results(
 ) -> BenchResults:
     chance: dict[str, list[float]] = {}
     for asked in questions:
-        chance.setdefault(asked.type, []).append(asked.chance)
+        if asked.chance is not None:
+            chance.setdefault(asked.type, []).append(asked.chance)
     return BenchResults(
         model=model,
         split=split,

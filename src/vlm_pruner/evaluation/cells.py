@@ -154,7 +154,12 @@ def _shares(
         elif method != "none":
             for budget in budgets:
                 for seed, variant in enumerate(_seeded(create(method), seeds)):
-                    cells.append(Cell(label, budget, PrunePlan.of(variant, keep=budget, num_layers=layers), seed))
+                    try:
+                        plan = PrunePlan.of(variant, keep=budget, num_layers=layers)
+                    except VlmPrunerError as error:
+                        left_out.append({"label": label, "budget": budget, "reason": str(error)})
+                        break
+                    cells.append(Cell(label, budget, plan, seed))
     return Grid(tuple(cells), tuple(left_out))
 
 

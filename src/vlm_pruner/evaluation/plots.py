@@ -30,7 +30,7 @@ def plot_curves(results: BenchResults, path: str | Path, labels: Sequence[str] |
         [curves[name] for name in shown],
         others=[curve for name, curve in curves.items() if name not in shown],
         full=100 * bootstrap.accuracy(results.row("none").correct).value,
-        chance=100 * sum(results.chance.values()) / len(results.chance),
+        chance=100 * sum(results.chance.values()) / len(results.chance) if results.chance else None,
         total=results.model["tokens"] or round(results.row("none").mean("kept") or 0),
         xlabel="visual tokens per decoder layer (mean)",
         ylabel="accuracy, % (mean over question types)",

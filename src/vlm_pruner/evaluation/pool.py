@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 
+from vlm_pruner.errors import InputError, VlmPrunerError
+
 __all__ = ["in_processes"]
 
 _POLL_S = 1.0
@@ -25,6 +27,7 @@ def in_processes(work: Callable[[Iterator[int]], Iterator[Any]], tasks: Iterable
     yields are pickled.
 
     Raises:
+        InputError: a process refused what it was given.
         RuntimeError: a process failed; the message holds its traceback.
     """
     context = multiprocessing.get_context("spawn")
@@ -44,6 +47,8 @@ def in_processes(work: Callable[[Iterator[int]], Iterator[Any]], tasks: Iterable
                 if dead := [p.exitcode for p in processes if p.exitcode]:
                     raise RuntimeError(f"a worker process ended with exit code {dead[0]}") from None
                 continue
+            if kind == "refused":
+                raise InputError(value)
             if kind == "failed":
                 raise RuntimeError(f"a worker process failed:\n{value}")
             if kind == "end":
@@ -75,6 +80,8 @@ def _worker(work: Callable[[Iterator[int]], Iterator[Any]], waiting: Any, result
         for value in work(_tasks(waiting)):
             results.put(("value", value))
         results.put(("end", None))
+    except VlmPrunerError as error:
+        results.put(("refused", str(error)))
     except BaseException:
         results.put(("failed", traceback.format_exc()))
         raise

@@ -28,11 +28,11 @@ class Asked:
     key: str  # unique and stable inside the split
     scene: int  # questions with equal numbers share their pictures
     type: str
-    chance: float
+    chance: float | None  # of a blind guess; None = not known
     pictures: int
     draw: Callable[[], Sequence[Image.Image]]
     prompt: str  # placeholders of the pictures included
-    score: Callable[[str], bool]
+    score: Callable[[str], bool | float]  # right or wrong, or how far right, 0 to 1
     evidence: Tensor | None  # [n] bool over the tokens of all pictures, in order: those that show what is asked about
     objects: Tensor | None  # [n] bool: those that show any object; None where pictures have no fixed number of tokens
     regions: Callable[[tuple[int, int]], tuple[Tensor, Tensor]] | None = None  # both over a grid (h, w) of each picture

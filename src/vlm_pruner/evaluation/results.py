@@ -1,4 +1,7 @@
-"""What a benchmark run found, compact enough for a repository: one bit per answer, all else is computed from it."""
+"""What a benchmark run found, compact enough for a repository: one bit per answer, all else is computed from it.
+
+Answers that are right in part, by a graded matching of your own data, are a number each.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,7 @@ class CellResult:
     method: str
     params: dict[str, Any]
     stages: list[list[Any]]  # [method, keep, layer] of every stage
-    correct: str  # one bit per question, packed, hexadecimal
+    correct: str | list[float]  # one bit per question, packed, hexadecimal; or how far each is right
     kept: float  # visual tokens left at the end, per picture
     layer_average: float  # visual tokens per decoder layer and picture
     flops: float | None  # prefill FLOPs per question; None where there is no formula
@@ -44,7 +47,9 @@ class CellResult:
     redundancy: float | None  # mean cosine between the kept tokens of a picture
 
     def bits(self, questions: int) -> NDArray[np.float64]:
-        """[questions] 1 where the answer is right."""
+        """[questions] 1 where the answer is right, between 0 and 1 where it is in part."""
+        if not isinstance(self.correct, str):
+            return np.asarray(self.correct, dtype=np.float64)
         packed = np.frombuffer(bytes.fromhex(self.correct), dtype=np.uint8)
         return np.unpackbits(packed, count=questions).astype(np.float64)
 
@@ -71,8 +76,10 @@ class CellResult:
         )
 
     @staticmethod
-    def pack(correct: Sequence[bool]) -> str:
-        """The text form of `correct`."""
+    def pack(correct: Sequence[bool | float]) -> str | list[float]:
+        """The JSON form of `correct`."""
+        if any(value not in (0, 1) for value in correct):
+            return [float(value) for value in correct]
         return np.packbits(np.asarray(correct, dtype=np.uint8)).tobytes().hex()
 
 
@@ -103,7 +110,7 @@ class BenchResults:
     split: dict[str, Any]  # name, version
     types: list[str]  # of every question
     scenes: list[int]  # of every question: those with equal numbers share their picture
-    chance: dict[str, float]  # per type
+    chance: dict[str, float]  # per type, where it is known
     cells: list[CellResult]
     left_out: list[dict[str, Any]] = field(default_factory=list)  # label, budget, reason
     equal: str | None = None  # "layer-average": every budget means the cost that `vlm-pruner` has at it

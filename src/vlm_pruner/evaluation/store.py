@@ -27,7 +27,7 @@ class Answer:
 
     question: str
     text: str
-    correct: bool
+    correct: bool | float  # how far it is right where the matching is graded
     kept: int  # visual tokens left after the last stage
     layer_average: float  # visual tokens per decoder layer
     flops: int | None  # of the prefill; None where there is no formula

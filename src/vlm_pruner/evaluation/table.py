@@ -46,13 +46,19 @@ def is_frame(row: Row) -> bool:
 
 
 def _heading(results: BenchResults) -> str:
-    scenes, tokens = len(set(results.scenes)), results.model["tokens"]
+    pictures, tokens, split = len(set(results.scenes)), results.model["tokens"], results.split
     counted = "pictures of any number of visual tokens" if tokens is None else f"{tokens} visual tokens a picture"
+    unit = "picture" if "match" in split else "scene"
+    source = (
+        f"of {split['name']} ({split['fingerprint']}), answers matched by {split['match']}"
+        if "match" in split
+        else f"of the {split['name']} split (version {split['version']})"
+    )
     return (
-        f"{len(results.types)} questions about {scenes} scenes of the {results.split['name']} split "
-        f"(version {results.split['version']}), model {results.model['name']} ({results.model['weights']}), "
+        f"{len(results.types)} questions about {pictures} {unit}{'s' * (pictures > 1)} {source}, "
+        f"model {results.model['name']} ({results.model['weights']}), "
         f"{counted}, {results.model['layers']} decoder layers. "
-        "Brackets: 95 % bootstrap interval over scenes. Methods with a schedule may end with fewer tokens than they "
+        f"Brackets: 95 % bootstrap interval over {unit}s. Methods with a schedule may end with fewer tokens than they "
         "were asked for."
     )
 
@@ -91,14 +97,17 @@ def method_table(
             _number(times.get("select_ms"), 2),
             _number(times.get("prefill_ms"), 1),
         ])  # fmt: skip
-    return table(head, lines)
+    told = [i for i, _ in enumerate(head) if any(line[i] for line in lines)]  # of some sources nothing is known
+    return table([head[i] for i in told], [[line[i] for i in told] for line in lines])
 
 
 def type_table(results: BenchResults, bootstrap: Bootstrap, budget: Keep | None = None) -> str:
     """Accuracy of every row, or of those at one budget, on every question type, chance first."""
     head = ["method", "budget", *bootstrap.types, "mean"]
-    chance = [results.chance[t] for t in bootstrap.types]
-    lines = [["chance", "", *(_number(c, 1, 100) for c in chance), _number(sum(chance) / len(chance), 1, 100)]]
+    chance = [results.chance[t] for t in bootstrap.types if t in results.chance]
+    lines = []
+    if len(chance) == len(bootstrap.types):
+        lines = [["chance", "", *(_number(c, 1, 100) for c in chance), _number(sum(chance) / len(chance), 1, 100)]]
     for row in results.rows():
         if budget not in (None, row.budget) and not is_frame(row):
             continue

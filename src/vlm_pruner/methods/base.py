@@ -59,6 +59,11 @@ class PruningMethod(ABC):
             if verb in vars(cls):
                 setattr(cls, verb, _alone(vars(cls)[verb]))
 
+    @property
+    def at_most(self) -> bool:
+        """May fewer tokens stay than the budget? Only where a released code that does so is repeated."""
+        return False
+
     @abstractmethod
     def select(self, tokens: VisualTokens, keep: int) -> Selection:
         """Exactly `keep` of the n tokens. Deterministic; never asks the device for a value.

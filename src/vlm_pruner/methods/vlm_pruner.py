@@ -79,6 +79,10 @@ class VLMPruner(PruningMethod):
             raise PlanError(f"temporal_scale={self.temporal_scale} must be >= 0")
         self._rule()
 
+    @property
+    def at_most(self) -> bool:
+        return not self.fill
+
     def select(self, tokens: VisualTokens, keep: int) -> Selection:
         return self._select_equal([tokens], keep)[0]
 

@@ -10,7 +10,7 @@ from .demo import DEMO, DEMO_QUESTIONS, demo_scene
 from .layout import Scene, sample_scene
 from .questions import TYPES
 from .render import render
-from .scoring import box_tokens, evidence_tokens, score
+from .scoring import box_tokens, evidence_tokens, right, score
 from .splits import PER_TYPE, SPLITS, VERSION, Question, fingerprint, load_split
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "fingerprint",
     "load_split",
     "render",
+    "right",
     "sample_scene",
     "score",
 ]

@@ -19,10 +19,15 @@ def _plain(text: str) -> str:
 
 def score(question: Question, answer: str) -> bool:
     """Exact match of the whole answer, apart from case, outer punctuation and digits for counts."""
+    return right(question.type, question.answer, answer)
+
+
+def right(type_: str, expected: str, answer: str) -> bool:
+    """`score` of a question of which only the type and the answer are known."""
     given = _plain(answer)
-    if question.type == "counting":
+    if type_ == "counting":
         given = _DIGITS.get(given, given)
-    return given == _plain(question.answer)
+    return given == _plain(expected)
 
 
 def box_tokens(box: Box, size: tuple[int, int], grid: tuple[int, int], least: float = 0.25) -> Tensor:

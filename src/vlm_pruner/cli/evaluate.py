@@ -1,0 +1,143 @@
+"""`vlm-pruner eval`: the benchmarks of the field through lmms-eval, with the yardsticks and the published rows."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vlm_pruner.cli.console import console, progress, quiet
+from vlm_pruner.cli.evaluate_recipe import Official, RecipeName, chosen
+from vlm_pruner.cli.files import saving, writable
+from vlm_pruner.cli.opening import Opening
+from vlm_pruner.cli.options import parse_keep, parse_list
+from vlm_pruner.errors import BackendUnavailableError, InputError
+
+if TYPE_CHECKING:
+    from vlm_pruner.evaluation.lmms.run import Evaluated
+
+__all__ = ["eval"]
+
+
+def eval(
+    *,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model", help="'embedded', a checkpoint folder, or a hub id.", show_default="the recipe's, else embedded"
+        ),
+    ] = None,
+    tasks: Annotated[
+        str, typer.Option("--tasks", help="Tasks of lmms-eval, with commas between; 'scenes' is the offline benchmark.")
+    ] = "",
+    suite: Annotated[str, typer.Option("--suite", help="paper, ocr, grounding or hallucination.")] = "",
+    methods: Annotated[str, typer.Option("--methods", help="Names, with commas between.")] = "vlm-pruner",
+    keep: Annotated[
+        str, typer.Option("--keep", help="Tokens kept, or shares for pictures of any size, with commas between.")
+    ] = "64",
+    equal: Annotated[
+        str,
+        typer.Option("--equal", help="nominal: equal counts of kept tokens. layer-average: equal cost, vlm-pruner's."),
+    ] = "nominal",
+    yardsticks: Annotated[
+        bool, typer.Option("--yardsticks/--no-yardsticks", help="Also random, grid and down-sampled pictures.")
+    ] = True,
+    hard: Annotated[
+        bool, typer.Option("--hard", help="Also score the samples that down-sampled pictures get wrong.")
+    ] = False,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Requests at a time.")] = 1,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="The first so many samples of a task.")] = None,
+    include_path: Annotated[Path | None, typer.Option("--include-path", help="Folder with tasks of your own.")] = None,
+    max_pixels: Annotated[int | None, typer.Option("--max-pixels", min=1, help="Largest picture, in pixels.")] = None,
+    recipe: RecipeName = None,
+    official: Official = "",
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="Folder for results; killed, it goes on there.")
+    ] = Path("eval"),
+    opening: Opening,
+) -> None:
+    """Run benchmarks of lmms-eval with and without pruning, beside the yardsticks and the published numbers."""
+    opening.check()
+    if equal not in ("nominal", "layer-average"):
+        raise InputError(f"--equal is nominal or layer-average, not {equal!r}")
+    names, budgets = parse_list(methods), [parse_keep(text) for text in parse_list(keep)]
+    steps = chosen(recipe, official)
+    if steps is not None:
+        names, budgets = [], list(steps.recipe.keep)
+    limits = (None, max_pixels) if steps is None else steps.pixels(model, max_pixels)
+    given = opening.given()
+    model, given["dtype"], suite = (
+        (model or "embedded", opening.dtype, suite) if steps is None else steps.over(model, opening.dtype, suite, tasks)
+    )
+    writable(output / "eval.json")
+    quiet()
+    _needs_lmms_eval()
+    from vlm_pruner.evaluation.lmms import run
+    from vlm_pruner.evaluation.lmms.arguments import open_with
+
+    with progress(f"loading {model}") as say:
+        wanted, folder = _tasks(tasks, suite, include_path, output, limit)
+        manager = run.find_tasks(wanted, folder)
+        loaded = open_with(model, *limits, **given)
+        cells, left_out = run.cells_of(
+            loaded, names, budgets, yardsticks=yardsticks or hard, equal=equal == "layer-average"
+        )
+        cells += [] if steps is None else steps.cells(loaded)
+        found, late = run.evaluate(
+            loaded, cells, wanted, output, manager=manager, batch_size=batch_size, limit=limit, tell=say
+        )
+    if not int(os.environ.get("RANK", "0")):
+        about = run.about(loaded) | {"model": model, "tasks": wanted, "limit": limit, "equal": equal}
+        _tell(about, found, [*left_out, *late], output, hard)
+
+
+def _tell(
+    about: dict[str, Any], cells: Sequence[Evaluated], left_out: list[dict[str, Any]], output: Path, hard: bool
+) -> None:
+    """The table on the screen and as a file, and everything as JSON."""
+    from vlm_pruner.evaluation.lmms.retention import report
+    from vlm_pruner.evaluation.results import write_json
+
+    text = report(about["model"], cells, about["tasks"], left_out, hard)
+    console().print(text, markup=False, soft_wrap=True)
+    with saving(output):
+        write_json(output / "eval.json", {**about, "cells": [asdict(cell) for cell in cells], "left_out": left_out})
+        (output / "eval.md").write_text(text, encoding="utf-8")
+    console().print(f"written: {output / 'eval.json'}, {output / 'eval.md'}", markup=False, soft_wrap=True)
+
+
+def _tasks(
+    tasks: str, suite: str, include: Path | None, output: Path, limit: int | None
+) -> tuple[list[str], Path | None]:
+    """Names of the tasks, and the folder in which some of them are."""
+    from vlm_pruner import scenes
+    from vlm_pruner.evaluation.lmms.scenes_task import TASK, write_scenes
+    from vlm_pruner.evaluation.lmms.suites import tasks_of
+
+    if bool(tasks) == bool(suite):
+        raise InputError("say what to run: --tasks or --suite" + (", not both" if tasks else ""))
+    wanted = tasks_of(suite) if suite else parse_list(tasks)
+    if "scenes" not in wanted:
+        return wanted, include
+    if include is not None:
+        raise InputError("'scenes' is written to a folder of its own: leave --include-path out")
+    each = None if limit is None else min(scenes.PER_TYPE, -(-limit // len(scenes.TYPES)))
+    return [TASK if name == "scenes" else name for name in wanted], write_scenes(output / "scenes", "test", each)
+
+
+def _needs_lmms_eval() -> None:
+    """Raise where lmms-eval is not installed; what it says while it works is left out.
+
+    Raises:
+        BackendUnavailableError: as it says.
+    """
+    if find_spec("lmms_eval") is None:
+        raise BackendUnavailableError("`vlm-pruner eval` needs lmms_eval: pip install 'vlm-pruner[eval]'")
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    import_module("loguru").logger.disable("lmms_eval")

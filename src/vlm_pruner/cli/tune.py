@@ -1,0 +1,152 @@
+"""`vlm-pruner tune`: how few tokens a model can do with on your pictures, found without labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vlm_pruner.cli.console import complain, console, progress, quiet
+from vlm_pruner.cli.files import RESULTS, saving, writable
+from vlm_pruner.cli.opening import Opening
+from vlm_pruner.cli.options import parse_keep, parse_list
+from vlm_pruner.errors import BackendUnavailableError, InputError, PlanError
+
+if TYPE_CHECKING:
+    from vlm_pruner.evaluation.own import OwnQuestion
+    from vlm_pruner.evaluation.tuning import Tuned
+    from vlm_pruner.plan import PrunePlan
+
+__all__ = ["tune"]
+
+ASKED = ("What is the main thing in the picture? Answer with one word.", "What is written in the picture?")
+
+
+def tune(
+    *,
+    model: Annotated[str, typer.Argument(help="'embedded', a checkpoint folder, or a hub id.", show_default=False)],
+    images: Annotated[Path, typer.Argument(help="Folder of pictures, or a .jsonl as of `bench --data`.")],
+    questions: Annotated[
+        Path | None, typer.Option("--questions", help="Text file: a question a line, asked about every picture.")
+    ] = None,
+    max_loss: Annotated[float, typer.Option("--max-loss", help="Largest share of answers that may change.")] = 0.1,
+    confidence: Annotated[float, typer.Option("--confidence", help="How sure that shall be.")] = 0.9,
+    methods: Annotated[
+        str, typer.Option("--methods", help="Candidates, with commas between.")
+    ] = "vlm-pruner,vlm-pruner-plus,divprune,dart,grid",
+    keep: Annotated[str, typer.Option("--keep", help="Their budgets.")] = "0.5,0.333,0.222,0.111",
+    layers: Annotated[
+        str, typer.Option("--layers", help="Decoder layers to prune before; 'default' is each method's own.")
+    ] = "default",
+    cost: Annotated[str, typer.Option("--cost", help="What is to be small: flops, tokens or time.")] = "flops",
+    output: Annotated[Path, typer.Option("-o", "--output", help="The plan to write.")] = Path("plan.json"),
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Use the first so many pictures.")] = None,
+    max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1, help="Longest answer.")] = 16,
+    opening: Opening,
+) -> None:
+    """Find the cheapest plan that changes few of a model's own answers on your pictures, and write it as JSON."""
+    from vlm_pruner.evaluation.density import stroke_density
+    from vlm_pruner.evaluation.fidelity import Meter
+    from vlm_pruner.evaluation.own import ask_own
+    from vlm_pruner.evaluation.tuning import tune as find
+
+    opening.check()
+    writable(output, RESULTS)
+    for path in _beside(output):
+        writable(path)
+    own = _questions(images, questions, limit)
+    names = (parse_list(methods), [parse_keep(text) for text in parse_list(keep)], parse_list(layers))
+    quiet()
+    with progress(f"loading {model}") as say:
+        loaded = opening.open(model)
+        plans, left_out = _plans(*names, loaded.layers)
+        say("reading pictures", 0.0)
+        asked = ask_own(loaded.model, loaded.processor, own)
+        densities = {one.scene: max(map(stroke_density, one.images)) for one in asked}
+        meter = Meter(loaded.model, loaded.processor, max_new_tokens=max_new_tokens)
+        tuned = find(
+            asked, plans, meter.trials, max_loss=max_loss, confidence=confidence, cost=cost, densities=densities,
+            progress=say,
+        )  # fmt: skip
+    tuned.left_out[:0] = left_out
+    _tell(tuned, output)
+
+
+def _beside(output: Path) -> list[Path]:
+    """All that was measured, and the picture of the front."""
+    return [output.with_suffix(".tuning.json"), output.with_suffix(".png")]
+
+
+def _questions(images: Path, texts: Path | None, limit: int | None) -> list[OwnQuestion]:
+    from vlm_pruner.evaluation.own import pictures_in, questions_about, read_questions
+
+    if images.suffix == ".jsonl":
+        if texts is not None:
+            raise InputError(f"{str(images)!r} has the questions already: leave --questions out")
+        own = read_questions(images, labelled=False)
+        first = list(dict.fromkeys(one.images for one in own))[:limit]
+        return [one for one in own if one.images in first]
+    lines: Sequence[str] = ASKED
+    if texts is not None:
+        try:
+            lines = [line.strip() for line in texts.read_text(encoding="utf-8").splitlines() if line.strip()]
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"cannot read questions from {str(texts)!r}: {error}") from error
+        if not lines:
+            raise InputError(f"{str(texts)!r} holds no questions")
+    return questions_about(pictures_in(images)[:limit], lines)
+
+
+def _plans(
+    methods: Sequence[str], budgets: Sequence[Any], layers: Sequence[str], count: int
+) -> tuple[list[PrunePlan], list[dict[str, str]]]:
+    """The candidates, and those that make no plan, with the reason."""
+    from vlm_pruner.methods import method_class
+    from vlm_pruner.plan import PrunePlan
+
+    plans: dict[str, PrunePlan] = {}
+    left_out = []
+    for method in methods:
+        method_class(method)
+        for budget in budgets:
+            for layer in layers:
+                if layer != "default" and not layer.isdecimal():
+                    raise InputError(f"--layers has numbers and 'default', not {layer!r}")
+                try:
+                    place = None if layer == "default" else int(layer)
+                    plan = PrunePlan.of(method, budget, place, num_layers=count)
+                except PlanError as error:
+                    left_out.append({"name": f"{method} {budget} at layer {layer}", "reason": str(error)})
+                    continue
+                plans.setdefault(plan.fingerprint(), plan)
+    if not plans:
+        raise InputError(f"no candidate can be carried out: {left_out[0]['reason']}")
+    return list(plans.values()), left_out
+
+
+def _tell(tuned: Tuned, output: Path) -> None:
+    """The table on the screen; the plan, the record and the picture of the front as files."""
+    from vlm_pruner.evaluation.results import write_json
+    from vlm_pruner.evaluation.tuning_pages import front_plot, recommendation, tuning_table
+    from vlm_pruner.report import provenance
+
+    out = console()
+    out.print(tuning_table(tuned), markup=False, soft_wrap=True)
+    record, picture = _beside(output)
+    with saving(record):
+        write_json(record, tuned.to_dict() | {"about": provenance()})
+    written = [record]
+    try:
+        with saving(picture):
+            front_plot(tuned, picture)
+        written.append(picture)
+    except BackendUnavailableError as error:
+        complain(str(error))
+    if tuned.plan is not None:
+        with saving(output):
+            output.write_text(tuned.plan.to_json() + "\n", encoding="utf-8")
+        written.insert(0, output)
+    out.print("\n" + recommendation(tuned), markup=False, soft_wrap=True)
+    out.print("written: " + ", ".join(map(str, written)), markup=False, soft_wrap=True)

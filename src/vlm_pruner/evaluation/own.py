@@ -1,0 +1,204 @@
+"""Questions of your own: a file with a JSON object per line, about pictures that lie where it says."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from vlm_pruner.adapters import adapter_for
+from vlm_pruner.asking.opening import open_image
+from vlm_pruner.asking.prompts import check_question, prompt_text
+from vlm_pruner.asking.shapes import check_shape
+from vlm_pruner.errors import InputError, VlmPrunerError, unknown_name
+from vlm_pruner.evaluation.matching import Match, match_named
+from vlm_pruner.evaluation.questions import Asked
+
+__all__ = ["OwnQuestion", "about_own", "ask_own", "pictures_in", "questions_about", "read_questions"]
+
+KEYS = ("answer", "folder", "group", "id", "image", "images", "question")
+_PLACES = ("image", "images", "folder")
+
+
+@dataclass(frozen=True)
+class OwnQuestion:
+    """One line of the file."""
+
+    id: str  # "line-7" where the line has none
+    images: tuple[Path, ...]
+    question: str
+    answers: tuple[str, ...]  # all that are accepted
+    group: str  # tables have a column for each
+
+
+def read_questions(path: str | Path, limit: int | None = None, *, labelled: bool = True) -> list[OwnQuestion]:
+    """The questions of a file, its paths taken from the folder in which it lies.
+
+    A line is `{"image": "a.png", "question": "...", "answer": "..."}`; `images` is a list of files and `folder` one
+    whose pictures are shown in the order of their names; `answer` may be a list of all that are right. `group` (a name,
+    "all" by default) and `id` may be left out. Empty lines do not count.
+
+    Args:
+        limit: the first so many of every group.
+        labelled: every line must have an answer.
+
+    Raises:
+        InputError: no such file, nothing in it, or a line that is not as above; the message has its number.
+    """
+    file = Path(path)
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read questions from {str(path)!r}: {error}") from error
+    found: dict[str, OwnQuestion] = {}
+    groups: dict[str, int] = {}
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            one = _question(line, number, file.parent, labelled)
+            if one.id in found:
+                raise InputError(f"the id {one.id!r} was used before")
+        except InputError as error:
+            raise InputError(f"{file}, line {number}: {error}") from error
+        groups[one.group] = groups.get(one.group, 0) + 1
+        if limit is None or groups[one.group] <= limit:
+            found[one.id] = one
+    if not found:
+        raise InputError(f"{str(path)!r} holds no questions")
+    return list(found.values())
+
+
+def _question(line: str, number: int, folder: Path, labelled: bool) -> OwnQuestion:
+    try:
+        data = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise InputError(f"not JSON: {error}") from error
+    if not isinstance(data, dict):
+        raise InputError(f"not an object, but a {type(data).__name__}")
+    if "video" in data:
+        raise InputError("videos are not read: give a 'folder' of their frames, which are shown as pictures")
+    if unknown := [key for key in data if key not in KEYS]:
+        raise InputError(unknown_name("key", unknown[0], KEYS))
+    if missing := [key for key in ("question", *["answer"] * labelled) if key not in data]:
+        raise InputError(f"no {missing[0]!r}")
+    texts = _texts(data["answer"]) if "answer" in data else ()
+    named = {"id": f"line-{number}", "group": "all"} | {key: data[key] for key in ("id", "group") if key in data}
+    for key, value in (named | {"question": data["question"]}).items():
+        if not isinstance(value, str) or not value.strip():
+            raise InputError(f"{key!r} is a text, not {value!r}")
+    return OwnQuestion(named["id"], _images(data, folder), data["question"], texts, named["group"])
+
+
+def _texts(given: Any) -> tuple[str, ...]:
+    answers = given if isinstance(given, list) else [given]
+    texts = tuple(str(one) for one in answers if isinstance(one, str | int | float) and not isinstance(one, bool))
+    if not texts or len(texts) != len(answers):
+        raise InputError(f"'answer' is a text or a list of texts, not {given!r}")
+    return texts
+
+
+def _images(data: Mapping[str, Any], folder: Path) -> tuple[Path, ...]:
+    given = [key for key in _PLACES if key in data]
+    if len(given) != 1:
+        raise InputError("one of 'image', 'images' and 'folder' says what is shown" + (", not two" if given else ""))
+    value = data[given[0]]
+    names = value if given == ["images"] else [value]
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) and name for name in names):
+        raise InputError(f"{given[0]!r} is {'a list of names' if given == ['images'] else 'a name'}, not {value!r}")
+    if given == ["folder"]:
+        return tuple(pictures_in(folder / names[0]))
+    return tuple(folder / name for name in names)
+
+
+def pictures_in(folder: str | Path) -> list[Path]:
+    """The files of a folder that end like pictures, in the order of their names, numbers by value.
+
+    Raises:
+        InputError: no such folder, or no picture in it.
+    """
+    Image.init()
+    try:
+        found = [file for file in Path(folder).iterdir() if file.suffix.lower() in Image.EXTENSION and file.is_file()]
+    except OSError as error:
+        raise InputError(f"cannot read the folder {str(folder)!r}: {error.strerror or error}") from error
+    if not found:
+        raise InputError(f"no pictures in the folder {str(folder)!r}")
+    return sorted(found, key=lambda file: [(int(n or 0), text) for n, text in re.findall(r"(\d*)(\D*)", file.name)])
+
+
+def questions_about(pictures: Sequence[Path], texts: Sequence[str]) -> list[OwnQuestion]:
+    """Every one of the texts asked about every picture; without answers."""
+    return [
+        OwnQuestion(f"{picture.name} {number}", (picture,), text, (), "all")
+        for picture in pictures
+        for number, text in enumerate(texts, 1)
+    ]
+
+
+def ask_own(model: Any, processor: Any, questions: Sequence[OwnQuestion], match: str = "normalised") -> list[Asked]:
+    """The questions as the benchmark asks them. Every picture is opened once, so that none fails later.
+
+    Args:
+        match: a name of `matching.MATCHES`.
+
+    Raises:
+        InputError: a picture or a question that the model cannot be asked; the message names the question.
+    """
+    form = adapter_for(model.base_model.config.model_type).prompt
+    scenes: dict[tuple[Path, ...], int] = {}
+    score = match_named(match)
+    asked = []
+    for one in questions:
+        try:
+            if one.images not in scenes:
+                for file in one.images:
+                    check_shape(processor, open_image(file))
+            check_question(processor, one.question)
+            prompt = prompt_text(processor, one.question, len(one.images), form)
+        except VlmPrunerError as error:
+            raise InputError(f"question {one.id!r}: {error}") from error
+        asked.append(
+            Asked(
+                key=one.id,
+                scene=scenes.setdefault(one.images, len(scenes)),
+                type=one.group,
+                chance=None,
+                pictures=len(one.images),
+                draw=partial(_open, one.images),
+                prompt=prompt,
+                score=partial(_score, score, one.answers),
+                evidence=None,
+                objects=None,
+            )
+        )
+    return asked
+
+
+def _open(files: Sequence[Path]) -> list[Image.Image]:
+    return [open_image(file) for file in files]
+
+
+def _score(match: Match, accepted: Sequence[str], answer: str) -> float:
+    return round(match(answer, accepted), 4)
+
+
+def about_own(path: str | Path, questions: Sequence[OwnQuestion], match: str) -> dict[str, Any]:
+    """What was asked, for the record: `fingerprint` is a hash over questions, answers and the bytes of the pictures."""
+    digest = hashlib.sha256()
+    known: dict[Path, str] = {}
+    for one in questions:
+        for file in one.images:
+            if file not in known:
+                known[file] = hashlib.sha256(file.read_bytes()).hexdigest()
+        row = [one.id, one.question, one.answers, one.group, [known[file] for file in one.images]]
+        digest.update(json.dumps(row).encode())
+    return {"name": os.path.basename(path), "version": 1, "match": match, "fingerprint": digest.hexdigest()[:16]}

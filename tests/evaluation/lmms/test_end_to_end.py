@@ -1,0 +1,170 @@
+"""The model inside lmms-eval, offline: its own command line, `vlm-pruner eval`, batches, processes, kills, refusals."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.support.lmms import needs_lmms_eval
+
+from vlm_pruner.evaluation.results import BenchResults
+
+pytestmark = needs_lmms_eval
+
+OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"}
+FEW = ("--tasks", "scenes", "--limit", 14)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    return dict(os.environ) | OFFLINE | {"HF_HOME": str(tmp_path_factory.mktemp("hf"))}
+
+
+def run(home: dict[str, str], *words: object, module: tuple[str, ...] = ("vlm_pruner",)) -> Any:
+    command = [sys.executable, "-m", *module, *map(str, words)]
+    return subprocess.run(command, env=home, capture_output=True, text=True, timeout=900)
+
+
+def evaluated(out: Path) -> list[dict[str, Any]]:
+    cells = json.loads((out / "eval.json").read_text())["cells"]
+    for cell in cells:
+        for name in ("prefill_ms", "select_ms", "seconds"):
+            cell["means"].pop(name)
+    return list(cells)
+
+
+@pytest.fixture(scope="module")
+def whole(home: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three methods at two budgets on a question of every type, one at a time."""
+    out = tmp_path_factory.mktemp("whole")
+    done = run(home, "eval", *FEW, "--methods", "vlm-pruner,random,grid", "--keep", "128,64", "--hard", "-o", out)
+    assert done.returncode == 0, done.stderr
+    assert (out / "eval.md").read_text() in done.stdout
+    return out
+
+
+def test_the_scenes_give_the_accuracies_of_bench(home: dict[str, str], whole: Path, tmp_path: Path) -> None:
+    words = ("--methods", "none,random,grid,downsample,vlm-pruner", "--keep", "128,64", "--limit", 1, "--seeds", 1)
+    done = run(home, "bench", *words, "--jobs", 1, "--repeats", 0, "-o", tmp_path / "b.json")
+    assert done.returncode == 0, done.stderr
+    bench = BenchResults.load(tmp_path / "b.json")
+    cells = evaluated(whole)
+    assert len(cells) == len(bench.rows()) == 9
+    for cell in cells:
+        row = bench.row(cell["label"], cell["budget"])
+        right = dict(zip(bench.types, row.correct[0], strict=True))
+        (numbers,) = cell["numbers"].values()
+        assert numbers == {"accuracy": pytest.approx(row.correct.mean())} | {
+            f"accuracy_{name}": value for name, value in right.items()
+        }
+        assert cell["means"]["visual_tokens_after"] == pytest.approx(row.mean("kept") * 15 / 14, abs=0.1)
+
+
+def test_everything_is_beside_the_scores(whole: Path) -> None:
+    record = json.loads((whole / "eval.json").read_text())
+    assert {"lmms_eval", "transformers", "torch", "vlm_pruner"} <= record["versions"].keys()
+    assert record["resolution"]
+    means = {cell["label"]: cell["means"] for cell in record["cells"] if cell["budget"] != 128}
+    assert means["vlm-pruner"]["visual_tokens_per_layer"] > means["random"]["visual_tokens_per_layer"]
+    assert means["none"]["kv_mib_after"] == means["none"]["kv_mib_before"] > means["random"]["kv_mib_after"] > 0
+    assert all(one["prefill_ms"] > 0 for one in means.values())
+
+
+def test_the_command_line_of_lmms_eval_writes_scores_tokens_and_times(
+    home: dict[str, str], whole: Path, tmp_path: Path
+) -> None:
+    given = "pretrained=embedded,method=vlm-pruner,keep=64"
+    words = ("--model", "vlm_pruner", "--model_args", given, "--tasks", "vlm_pruner_scenes", "--batch_size", "4")
+    where = ("--include_path", whole / "scenes", "--output_path", tmp_path, "--log_samples")
+    done = run(home, *words, *where, module=("lmms_eval",))
+    (path,) = tmp_path.rglob("*_results.json")
+    record = json.loads(path.read_text())
+    (cell,) = [c for c in evaluated(whole) if (c["label"], c["budget"]) == ("vlm-pruner", 64)]
+    assert record["results"]["vlm_pruner_scenes"]["accuracy,none"] == cell["scores"]["vlm_pruner_scenes"], done.stderr
+    assert record["throughput"]["avg_visual_tokens_before"] == pytest.approx(576 * 15 / 14)
+    assert record["throughput"]["avg_visual_tokens_after"] == pytest.approx(64 * 15 / 14)
+    assert record["throughput"]["avg_prefill_ms"] > 0
+
+
+def test_batches_and_processes_change_nothing(home: dict[str, str], whole: Path, tmp_path: Path) -> None:
+    words = ("eval", *FEW, "--methods", "vlm-pruner", "--keep", 64, "--no-yardsticks")
+    batch = run(home, *words, "--batch-size", 4, "-o", tmp_path / "four")
+    assert batch.returncode == 0, batch.stderr
+    two = ("torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29671", "-m", "vlm_pruner")
+    both = run(home, *words, "-o", tmp_path / "two", module=two)
+    assert both.returncode == 0, both.stderr
+    expected = [c for c in evaluated(whole) if c["label"] == "none" or (c["label"], c["budget"]) == ("vlm-pruner", 64)]
+    for name in ("four", "two"):
+        for one, other in zip(evaluated(tmp_path / name), expected, strict=True):
+            assert (one["scores"], one["samples"]) == (other["scores"], other["samples"]), name
+    lines = [(out / "answers.jsonl").read_text().splitlines() for out in (tmp_path / "two", tmp_path / "four")]
+    assert len({json.loads(line)[0] for line in lines[0] if line}) == 28  # of both processes
+
+
+def test_a_killed_run_goes_on_and_asks_nothing_twice(home: dict[str, str], whole: Path, tmp_path: Path) -> None:
+    words = [*map(str, ("eval", *FEW, "--methods", "grid", "--keep", 64, "--no-yardsticks", "-o", tmp_path))]
+    process = subprocess.Popen([sys.executable, "-m", "vlm_pruner", *words], env=home, start_new_session=True)
+    answers, deadline = tmp_path / "answers.jsonl", time.monotonic() + 300
+    while not (answers.exists() and answers.read_bytes().count(b"\n") >= 3):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "eval.json").exists()
+    done = run(home, *words)
+    assert done.returncode == 0, done.stderr
+    keys = [json.loads(line)[0] for line in answers.read_text().splitlines() if line.endswith("]")]
+    assert len(keys) == len(set(keys)) == 28
+    expected = [c for c in evaluated(whole) if c["label"] in ("none", "grid") and c["budget"] != 128]
+    assert evaluated(tmp_path) == expected
+
+
+def test_a_recipe_stands_for_budgets_and_plans(home: dict[str, str], whole: Path, tmp_path: Path) -> None:
+    """One command per row: its own model cannot be had here, so that another one is named."""
+    words = ("eval", "--recipe", "llava-1.5-13b", "--model", "embedded", *FEW, "--no-yardsticks", "-o", tmp_path)
+    done = run(home, *words, "--official", "rounding,early-stop")
+    assert done.returncode == 0, done.stderr
+    full, official = evaluated(tmp_path)
+    assert official["label"] == "vlm-pruner (rounding, early-stop)"
+    assert official["plan"]["stages"][0]["params"]["rounding"] == "round"
+    expected = next(c for c in evaluated(whole) if (c["label"], c["budget"]) == ("vlm-pruner", 64))
+    assert official["scores"] == expected["scores"]  # 576 tokens round to 64, and no scene is flat
+    assert full["budget"] == 576
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--official", "all"), "name one"),
+        (("--recipe", "llava-1.5-7"), "did you mean 'llava-1.5-7b'"),
+        (("--recipe", "llava-1.5-7b", "--official", "roundin"), "did you mean 'rounding'"),
+        (("--tasks", "vlm_pruner_scenez"), "unknown task 'vlm_pruner_scenez'"),
+        (("--tasks", "scenes", "--model", "embeded"), "did you mean 'embedded'"),
+        (("--tasks", "scenes", "--methods", "vlm-prunr"), "did you mean 'vlm-pruner'"),
+        (("--tasks", "scenes", "--suite", "paper"), "--tasks or --suite, not both"),
+        ((), "say what to run: --tasks or --suite"),
+        (("--suite", "papers"), "did you mean 'paper'"),
+        (("--tasks", "scenes", "--keep", "999"), "not between 1 and the 576"),
+        (("--tasks", "gqa", "--limit", "1"), "lmms-eval could not run gqa"),  # its data cannot be had offline
+    ],
+)
+def test_what_cannot_be_evaluated_fails_in_one_line(
+    words: tuple[str, ...], message: str, home: dict[str, str], tmp_path: Path
+) -> None:
+    done = run(home, "eval", "--limit", 1, *words, "-o", tmp_path)
+    assert done.returncode == 2, done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert message in line
+    assert "Traceback" not in done.stderr
+
+
+def test_an_unknown_option_fails(home: dict[str, str], tmp_path: Path) -> None:
+    assert run(home, "eval", "--taks", "scenes", "-o", tmp_path).returncode == 2
