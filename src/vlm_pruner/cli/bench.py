@@ -88,7 +88,7 @@ def bench(
     quiet()
     what = (split, limit) if data is None else (data, limit, match, max_new_tokens)
     load_asked, about_asked = (load_setup, about_split) if data is None else (load_data, about_data)
-    load = partial(load_asked, model, opening, *what, pruning)  # type: ignore[call-arg,arg-type]
+    load = partial(load_asked, model, opening, *what, pruning)  # type: ignore[call-arg]
     with progress(f"loading {model}"):
         setup = load()
         about = describe(setup, model)

@@ -55,7 +55,7 @@ class PrunedHF:
         Raises:
             VlmPrunerError: a model, a plan or an argument that cannot be had.
         """
-        self.loaded = open_with(pretrained, device, dtype, max_pixels=max_pixels)
+        self.loaded = open_with(pretrained, None, max_pixels, device=device, dtype=dtype)
         self.how = treatment(self.loaded, method=method, keep=keep, layer=layer, plan=plan, params=params)
         self.max_new_tokens = max_new_tokens
         self.report: Any = None  # of the last answer

@@ -57,7 +57,7 @@ def test_where_pictures_have_any_size_a_smaller_picture_is_the_yardstick(mark: i
     assert left_out == []
     with pytest.raises(PlanError, match="give a share"):
         treatment(qwen, method="downsample", keep=64)
-    small = open_with(str(checkpoint("qwen2_5_vl")), "cpu", "auto", max_pixels="1024")
+    small = open_with(str(checkpoint("qwen2_5_vl")), max_pixels="1024", device="cpu")
     assert small.processor.image_processor.size["longest_edge"] == 1024
 
 
@@ -83,7 +83,7 @@ def test_what_is_not_known_is_refused(arguments: dict[str, Any], message: str, e
 
 def test_a_resolution_that_a_processor_does_not_have_is_refused() -> None:
     with pytest.raises(InputError, match="has no min_pixels and max_pixels"):
-        open_with("embedded", "cpu", "auto", max_pixels=1000)
+        open_with("embedded", max_pixels=1000, device="cpu")
 
 
 REPLY = Reply("yes", 10, 2, 576, 64, 64.0, 4.0, 1.0, 3.5, 0.5, 0.1)
