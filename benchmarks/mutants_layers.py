@@ -49,7 +49,7 @@ LAYERS = (
            "engine/test_invariants.py -k 'equals_the_full and gemma3n-sdpa-1'"),
     Mutant("a stage parts a choice from who goes by it", "engine/support.py",
            "if not parts.adapter.allows(parts.text_config, stage.site):", "if False:", f"{_KINDS}choose_themselves"),
-    Mutant("a tap changes what an attention does by its name", "engine/tap.py", " or _asks(forward) > 1:", ":",
+    Mutant("a tap changes what an attention does by its name", "engine/tap.py", " and _asks(forward) <= 1", "",
            "engine/test_signals.py -k 'rows_and_keys and dots3_note-False'"),
     Mutant("gates pass for queries", "engine/signals.py",
            "heads = (attended.query if name == \"text_queries\" else keys).shape[1]", "heads = keys.shape[1]",

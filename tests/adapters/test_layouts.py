@@ -9,6 +9,7 @@ import pytest
 import torch
 from tests.support.families import FAMILIES, IMAGE, Prompt, tiny
 from tests.support.pruning import forward, generate, plan
+from tests.support.versions import RELEASE
 from torch import Tensor
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
@@ -236,8 +237,9 @@ def test_every_family_is_run_or_shares_the_class_of_one_that_is() -> None:
     assert run <= set(families())
     classes = {kind: MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES.get(kind) for kind in families()}
     others = {kind: name for kind, name in classes.items() if kind not in run and name is not None}
-    assert set(others) <= {"glmga", "pp_chart2table", "shieldgemma2"}
-    assert set(others.values()) <= {classes[kind] for kind in run}
+    broken = {"llama4"} if RELEASE == (5, 24) else set()  # cannot be run there, pruned or not
+    assert set(others) <= {"glmga", "pp_chart2table", "shieldgemma2"} | broken
+    assert {others[kind] for kind in others.keys() - broken} <= {classes[kind] for kind in run}
 
 
 def test_overview_of_a_wide_plane() -> None:

@@ -112,7 +112,8 @@ def test_the_extras_that_errors_name_exist() -> None:
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
     for package, extra in EXTRAS.items():
-        assert any(line.startswith(package) for line in extras[extra]), (package, extra)
+        distribution = package.replace("_", "-")
+        assert any(line.startswith(distribution) for line in extras[extra]), (package, extra)
 
 
 @pytest.mark.parametrize(

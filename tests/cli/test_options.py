@@ -102,7 +102,13 @@ def test_every_command_that_opens_a_model_takes_them_all(name: str) -> None:
     commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
     known = {option for parameter in commands[name].params for option in parameter.opts}
     assert known >= OPENING | PRUNING
-    assert set(commands) - set(COMMANDS) == {"models"}
+    assert set(commands) - set(COMMANDS) == {"models", "eval", "tune"}
+
+
+@pytest.mark.parametrize("name", ["eval", "tune"])
+def test_commands_with_plans_of_their_own_take_those_of_the_model(name: str) -> None:
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    assert {option for parameter in commands[name].params for option in parameter.opts} >= OPENING
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -86,9 +86,8 @@ def bench(
         writable(path, RESULTS if path == output else ())
     limit, seeds, repeats = (1, 2, min(repeats, 1)) if tiny else (limit, seeds, repeats)
     quiet()
-    what = (split, limit) if data is None else (data, limit, match, max_new_tokens)
-    load_asked, about_asked = (load_setup, about_split) if data is None else (load_data, about_data)
-    load = partial(load_asked, model, opening, *what, pruning)  # type: ignore[call-arg]
+    own = None if data is None else (data, limit, match, max_new_tokens)
+    load, asked = _source(model, opening, pruning, (split, limit), own)
     with progress(f"loading {model}"):
         setup = load()
         about = describe(setup, model)
@@ -100,7 +99,7 @@ def bench(
     workers = jobs or (1 if setup.model.device.type == "cuda" else os.cpu_count() or 1)
     with progress("answers") as say, _told_where(output):
         results = run_bench(
-            load, grid, output, name=model, split=about_asked(*what), setup=setup, workers=workers,
+            load, grid, output, name=model, split=asked(), setup=setup, workers=workers,
             about=provenance(), progress=lambda done, total: say(f"{done} of {total} answers", done / max(1, total)),
         )  # fmt: skip
         timing = {}
@@ -110,6 +109,19 @@ def bench(
                 progress=lambda done, total: say(f"timed {done} of {total} times", done / total),
             )  # fmt: skip
     _write(results, timing, output)
+
+
+def _source(
+    model: str,
+    opening: Opening,
+    pruning: Pruning,
+    scenes: tuple[str, int | None],
+    own: tuple[Path, int | None, str, int] | None,
+) -> tuple[Callable[[], Setup], Callable[[], dict[str, Any]]]:
+    """What loads the model with the questions, and what tells of them for the record: our scenes, or your own."""
+    if own is None:
+        return partial(load_setup, model, opening, *scenes, pruning), partial(about_split, *scenes)
+    return partial(load_data, model, opening, *own, pruning), partial(about_data, *own)
 
 
 def _methods(methods: str, pruning: Pruning) -> dict[str, str | PruningMethod]:
