@@ -86,8 +86,7 @@ def bench(
         writable(path, RESULTS if path == output else ())
     limit, seeds, repeats = (1, 2, min(repeats, 1)) if tiny else (limit, seeds, repeats)
     quiet()
-    own = None if data is None else (data, limit, match, max_new_tokens)
-    load, asked = _source(model, opening, pruning, (split, limit), own)
+    load, asked = _source(model, opening, pruning, (split, limit), data, (limit, match, max_new_tokens))
     with progress(f"loading {model}"):
         setup = load()
         about = describe(setup, model)
@@ -112,16 +111,13 @@ def bench(
 
 
 def _source(
-    model: str,
-    opening: Opening,
-    pruning: Pruning,
-    scenes: tuple[str, int | None],
-    own: tuple[Path, int | None, str, int] | None,
-) -> tuple[Callable[[], Setup], Callable[[], dict[str, Any]]]:
+    model: str, opening: Opening, pruning: Pruning,
+    scenes: tuple[str, int | None], data: Path | None, own: tuple[int | None, str, int],
+) -> tuple[Callable[[], Setup], Callable[[], dict[str, Any]]]:  # fmt: skip
     """What loads the model with the questions, and what tells of them for the record: our scenes, or your own."""
-    if own is None:
+    if data is None:
         return partial(load_setup, model, opening, *scenes, pruning), partial(about_split, *scenes)
-    return partial(load_data, model, opening, *own, pruning), partial(about_data, *own)
+    return partial(load_data, model, opening, data, *own, pruning), partial(about_data, data, *own)
 
 
 def _methods(methods: str, pruning: Pruning) -> dict[str, str | PruningMethod]:
