@@ -49,6 +49,7 @@ def both(name: str, layer: int, **changes: Any) -> tuple[Any, Any, Any]:
 
 NO_COPIES = {  # families whose rows transformers before 5.23 cannot repeat
     "llava_next_video": "it fails on repeated rows without a pruner, too",
+    "llama4": "it fails on repeated rows without a pruner, too",
     "exaone4_5": "it repeats rows in a way that the pruner cannot follow, and refuses",
     "qwen3_5": "it repeats rows in a way that the pruner cannot follow, and refuses",
     "qwen3_5_moe": "it repeats rows in a way that the pruner cannot follow, and refuses",

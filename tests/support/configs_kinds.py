@@ -61,6 +61,7 @@ def granite4() -> Any:
         image_grid_pinpoints=PINPOINTS, downsample_rate="1/2", deepstack_layer_map=[[-1, 0]],
         spatial_target_layers=[1, 2, 3, 4], vision_feature_select_strategy="full",
         qformer_config={"model_type": "blip_2_qformer", "num_hidden_layers": 1, "intermediate_size": 48,
+                        "hidden_size": 64, "encoder_hidden_size": 64, "num_attention_heads": 1,
                         "cross_attention_frequency": 1, "use_qformer_text_input": False},
     )  # fmt: skip
 
