@@ -77,7 +77,8 @@ def test_ctrl_c_is_one_line_and_keeps_what_was_answered(tmp_path: Path) -> None:
         "-o",
         str(tmp_path / "r.json"),
     ]
-    code = "from vlm_pruner.cli import main; main()"
+    listen = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"  # a background job is deaf to it
+    code = f"{listen}; from vlm_pruner.cli import main; main()"
     process = subprocess.Popen(
         [sys.executable, "-c", f"if __name__ == '__main__':\n    {code}", *words],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
