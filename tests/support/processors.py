@@ -128,6 +128,7 @@ EYES: dict[str, Eye] = {
     "video_llava": Eye(**_shortest("VideoLlavaImageProcessor"), vision=_FINE),
     "llava-pixtral": Eye("PixtralImageProcessor", {**_PIXTRAL, "patch_size": 7}, vision=_FINE),
     "mistral3": Eye("PixtralImageProcessor", {**_PIXTRAL, "patch_size": 14}, vision=_FINE),
+    "mistral_large4": Eye("PixtralImageProcessor", {**_PIXTRAL, "patch_size": 14}, vision=_FINE),
     "lighton_ocr": Eye("PixtralImageProcessor", {**_PIXTRAL, "patch_size": 14}, vision=_FINE),
     "llava_next": Eye(
         **_shortest("LlavaNextImageProcessor", image_grid_pinpoints=PINPOINTS),
@@ -144,7 +145,7 @@ EYES: dict[str, Eye] = {
     **{
         name: _patches("Qwen2VLImageProcessor")
         for name in ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "exaone4_5", "hyperclovax_vision_v2",
-                     "cosmos3_omni", "qwen2_5_omni_thinker", "qwen3_omni_moe_thinker")
+                     "cosmos3_omni", "qwen2_5_omni_thinker", "qwen3_omni_moe_thinker", "qwen3_5", "qwen3_5_moe")
     },
     "cohere_compass": _patches("CohereCompassImageProcessor"),
     "cosmos3_edge": _patches("Cosmos3EdgeImageProcessor", temporal_patch_size=1),

@@ -6,6 +6,7 @@ Every family of `vlm-pruner models` that has a processor in transformers, with t
 from __future__ import annotations
 
 import functools
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -28,6 +29,12 @@ WITHOUT = {  # families without a processor of their own in transformers that th
     "pp_chart2table": "as got_ocr2",
     "shieldgemma2": "as gemma3",
 }
+
+
+NOT_YET = {  # newly supported, their overlays not painted in a test yet: docs/pictures.md says so
+    "apertus1p5", "dots3_note", "fuyu", "gemma3n", "granite4_vision", "hy_v4_vl", "lfm2_vl", "lfm3_vl", "llama4",
+    "minicpm_ocr", "minicpmv4_6", "minicpmv4_7", "nemotron_h_omni",
+}  # fmt: skip
 
 
 @functools.cache
@@ -99,4 +106,7 @@ def test_no_family_is_left_out() -> None:
     from tests.support.families import FAMILIES
 
     tried = {FAMILIES[name].config().model_type for name in EYES}
-    assert tried | set(WITHOUT) >= set(families())
+    assert tried | set(WITHOUT) | NOT_YET >= set(families())
+    assert not tried & NOT_YET
+    said = " ".join((Path(__file__).parents[2] / "docs" / "pictures.md").read_text(encoding="utf-8").split())
+    assert f"not tried yet with {', '.join(f'`{name}`' for name in sorted(NOT_YET))}" in said
