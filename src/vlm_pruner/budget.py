@@ -8,7 +8,7 @@ from numbers import Integral, Real
 
 from vlm_pruner.errors import PlanError
 
-__all__ = ["Keep", "check_keep", "keep_count", "layer_average", "split_budget"]
+__all__ = ["Keep", "check_keep", "keep_count", "layer_average", "parse_keep", "split_budget"]
 
 Keep = int | float
 """A budget: an int counts tokens per image, a float is a share of them (`1` is one token, `1.0` is all)."""
@@ -31,6 +31,21 @@ def check_keep(keep: object) -> Keep:
     if not 0.0 < share <= 1.0:
         raise PlanError(f"keep={share!r} is not a share in (0, 1]: {allowed}")
     return share
+
+
+def parse_keep(text: str) -> Keep:
+    """ "64" is tokens per image, "0.111" a share of them.
+
+    Raises:
+        PlanError: not a number, or one that keeps nothing or more than all.
+    """
+    for kind in (int, float):
+        try:
+            return check_keep(kind(text))
+        except ValueError as error:
+            if isinstance(error, PlanError):
+                raise
+    return check_keep(text)
 
 
 def keep_count(total: int, keep: Keep) -> int:

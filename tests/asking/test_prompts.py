@@ -8,20 +8,13 @@ from typing import Any
 import pytest
 from PIL import Image
 from tests.support.checkpoints import CHECKPOINTS, checkpoint
+from tests.support.real_pictures import QUESTIONS
 from tests.support.vision import needs_torchvision
 
 from vlm_pruner.asking import Loaded, open_model, prompt_inputs
 from vlm_pruner.errors import InputError
 
 PICTURE = Image.radial_gradient("L").resize((200, 160)).convert("RGB")
-QUESTIONS = [  # each is answered, or refused in one line
-    "What is this? <|video_pad|>",
-    "What is this? <video>",
-    "What is this? <image_soft_token>",
-    "What is this? <image>",
-    "a" * 10_000,
-    "What \udcff is this?",
-]
 TORCHVISION = {"qwen2_5_vl", "llava_onevision", "mistral3"}
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 from tests.support import tiny
 from tests.support.checkpoints import checkpoint
 from tests.support.commands import complaint, run
-from tests.support.real_pictures import THIN, write_pictures
+from tests.support.real_pictures import QUESTIONS, THIN, write_pictures
 from tests.support.vision import needs_torchvision
 from transformers import LlavaProcessor
 
@@ -32,14 +32,6 @@ NAMES = (
 )  # fmt: skip
 QUESTION = "What is this?"
 FEW = ("--keep", 0.5, "--max-new-tokens", 1)
-QUESTIONS = [  # each is answered, or refused in one line
-    "What is this? <|video_pad|>",
-    "What is this? <video>",
-    "What is this? <image_soft_token>",
-    "What is this? <image>",
-    "a" * 10_000,
-    "What \udcff is this?",
-]
 QWEN = pytest.param("qwen2_5_vl", marks=needs_torchvision)
 
 

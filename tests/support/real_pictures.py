@@ -1,4 +1,4 @@
-"""Small picture files as people have them, and what an image viewer shows of each."""
+"""Small picture files and questions as people have them, and what an image viewer shows of each file."""
 
 from __future__ import annotations
 
@@ -8,10 +8,20 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-__all__ = ["THIN", "gradient", "write_pictures"]
+__all__ = ["QUESTIONS", "THIN", "gradient", "write_pictures"]
 
 THIN = (1000, 4000, 12000)
 """Heights of pictures one pixel wide: a processor that brings the shorter side to 336 makes gigabytes of them."""
+
+QUESTIONS = (
+    "What is this? <|video_pad|>",
+    "What is this? <video>",
+    "What is this? <image_soft_token>",
+    "What is this? <image>",
+    "a" * 10_000,
+    "What \udcff is this?",
+)
+"""What people type beside them: each is answered, or refused in one line."""
 
 Shown = NDArray[np.uint8]  # [h, w, 3]
 

@@ -12,7 +12,7 @@ from rich.markup import escape
 from vlm_pruner.cli.console import console, note, print_json, progress
 from vlm_pruner.cli.files import PICTURES, saving, writable
 from vlm_pruner.cli.opening import Opening
-from vlm_pruner.cli.options import Image, Json, Layer, Method, Model, Question, Tokens, parse_keep
+from vlm_pruner.cli.options import Image, Json, Layer, Method, Model, Question, Tokens
 from vlm_pruner.cli.pruning import Pruning
 
 if TYPE_CHECKING:
@@ -47,10 +47,7 @@ def ask(
 
     opening.check()
     pruning.register()
-    (wanted,) = pruning.wanted(
-        None if method is None else [method], None if keep is None else [parse_keep(keep)], layer,
-        default=(["vlm-pruner"], [64]),
-    )  # fmt: skip
+    wanted = pruning.single(method, keep, layer, 64)
     picture = None if image == "none" else asking.open_image(image)
     if picture is not None:
         note("; ".join(f"{image}: {said}" for said in asking.notes_of(picture)))

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vlm_pruner.budget import Keep
+from vlm_pruner.budget import Keep, parse_keep
 from vlm_pruner.cli.bench_data import Data, Longest, Matching, about_data, load_data
 from vlm_pruner.cli.console import complain, console, note, progress, quiet
 from vlm_pruner.cli.files import RESULTS, saving, writable
 from vlm_pruner.cli.opening import Opening
-from vlm_pruner.cli.options import Model, parse_keep, parse_list
+from vlm_pruner.cli.options import Model, parse_list
 from vlm_pruner.cli.pruning import Pruning
 from vlm_pruner.errors import BackendUnavailableError, InputError
 

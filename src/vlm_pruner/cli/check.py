@@ -10,7 +10,7 @@ from rich.table import Table
 
 from vlm_pruner.cli.console import console, note, print_json, progress
 from vlm_pruner.cli.opening import Opening
-from vlm_pruner.cli.options import Json, Layer, Method, parse_keep
+from vlm_pruner.cli.options import Json, Layer, Method
 from vlm_pruner.cli.pruning import Pruning
 
 if TYPE_CHECKING:
@@ -43,10 +43,7 @@ def check(
 
     opening.check()
     pruning.register()
-    (wanted,) = pruning.wanted(
-        None if method is None else [method], None if keep is None else [parse_keep(keep)], layer,
-        default=(["vlm-pruner"], [0.25]),
-    )  # fmt: skip
+    wanted = pruning.single(method, keep, layer, 0.25)
     picture = asking.open_image(image)
     note("; ".join(f"{image}: {said}" for said in asking.notes_of(picture)))
     with progress(f"loading {model}") as say:

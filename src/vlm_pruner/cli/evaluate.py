@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vlm_pruner.budget import parse_keep
 from vlm_pruner.cli.console import console, progress, quiet
 from vlm_pruner.cli.evaluate_recipe import Official, RecipeName, chosen
 from vlm_pruner.cli.files import saving, writable
 from vlm_pruner.cli.opening import Opening
-from vlm_pruner.cli.options import parse_keep, parse_list
+from vlm_pruner.cli.options import parse_list
 from vlm_pruner.errors import BackendUnavailableError, InputError
 
 if TYPE_CHECKING:

@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 
-from vlm_pruner.budget import Keep, check_keep
 from vlm_pruner.errors import InputError
 
 __all__ = [
@@ -17,7 +16,6 @@ __all__ = [
     "Model",
     "Question",
     "Tokens",
-    "parse_keep",
     "parse_list",
 ]
 
@@ -33,21 +31,6 @@ Layer = Annotated[
 Method = Annotated[str | None, typer.Option("--method", help="See `vlm-pruner methods`.", show_default="vlm-pruner")]
 Tokens = Annotated[int, typer.Option("--max-new-tokens", min=1, help="Longest answer.")]
 Json = Annotated[bool, typer.Option("--json", help="Print machine-readable JSON and nothing else.")]
-
-
-def parse_keep(text: str) -> Keep:
-    """ "64" is tokens per image, "0.111" a share of them.
-
-    Raises:
-        PlanError: not a number, or one that keeps nothing or more than all.
-    """
-    for kind in (int, float):
-        try:
-            return check_keep(kind(text))
-        except ValueError as error:
-            if not str(error).startswith(("invalid literal", "could not convert")):
-                raise
-    return check_keep(text)
 
 
 def parse_list(text: str) -> list[str]:

@@ -7,10 +7,11 @@ from typing import Annotated
 
 import typer
 
+from vlm_pruner.budget import parse_keep
 from vlm_pruner.cli.console import console, note, print_json, progress, quiet
 from vlm_pruner.cli.files import PLOTS, saving, writable
 from vlm_pruner.cli.opening import Opening
-from vlm_pruner.cli.options import Json, Layer, Method, parse_keep, parse_list
+from vlm_pruner.cli.options import Json, Layer, Method, parse_list
 from vlm_pruner.cli.pruning import Pruning
 
 __all__ = ["profile"]

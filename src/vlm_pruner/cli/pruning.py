@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vlm_pruner.budget import Keep
+from vlm_pruner.budget import Keep, parse_keep
 from vlm_pruner.cli.parameters import parse_parameters
 from vlm_pruner.errors import InputError
 
@@ -89,6 +89,16 @@ class Pruning:
         chosen = self.methods(methods or default[0])
         budgets = keeps or default[1]
         return [Wanted(f"{name} {k}", k, make(method, k)) for name, method in chosen.items() for k in budgets]
+
+    def single(self, method: str | None, keep: str | None, layer: int | None, usual: Keep) -> Wanted:
+        """The one pruning of a command that takes a method and a budget; by default VLM-Pruner's, at `usual`.
+
+        Raises:
+            InputError, PlanError: as of `wanted`.
+        """
+        methods, keeps = None if method is None else [method], None if keep is None else [parse_keep(keep)]
+        (only,) = self.wanted(methods, keeps, layer, default=(["vlm-pruner"], [usual]))
+        return only
 
     def plan(self, **given: Any) -> PrunePlan | None:
         """The plan of `--plan`, None without one.

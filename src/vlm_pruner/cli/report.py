@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vlm_pruner.budget import parse_keep
 from vlm_pruner.cli.console import console, note, progress
 from vlm_pruner.cli.files import PAGES, saving, writable
 from vlm_pruner.cli.opening import Opening
-from vlm_pruner.cli.options import Layer, Model, Picture, Question, Tokens, parse_keep, parse_list
+from vlm_pruner.cli.options import Layer, Model, Picture, Question, Tokens, parse_list
 from vlm_pruner.cli.pruning import Pruning, Wanted
 from vlm_pruner.errors import PlanError
 

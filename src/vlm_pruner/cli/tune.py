@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vlm_pruner.budget import parse_keep
 from vlm_pruner.cli.console import complain, console, progress, quiet
 from vlm_pruner.cli.files import RESULTS, saving, writable
 from vlm_pruner.cli.opening import Opening
-from vlm_pruner.cli.options import parse_keep, parse_list
+from vlm_pruner.cli.options import parse_list
 from vlm_pruner.errors import BackendUnavailableError, InputError, PlanError
 
 if TYPE_CHECKING:

@@ -37,7 +37,7 @@ def prune_stage(
         InvalidSelectionError: the method returned no proper choice.
         NotFiniteError: what the method reads of a picture is not finite.
     """
-    cut = [i for i in prompt.images if i.budget(stage) < i.count]
+    cut = prompt.to_cut(stage)
     if stage.site in earlier:
         chosen = list(zip(cut, earlier[stage.site], strict=True))
     else:

@@ -149,10 +149,9 @@ class LayerHooks:
         if fwd is None or fwd.prompt is None:
             return
         self._locate(fwd, fwd.prompt)
-        cut = [image for image in fwd.prompt.images if image.budget(stage) < image.count]
         args, kwargs = by_name(module, self.names, args, kwargs)
         hidden, rotary = hidden_of(module, args, kwargs, self.streams), as_pair(kwargs.get("position_embeddings"))
-        fwd.before = LayerBefore(reads(stage.method), fwd, cut, hidden, rotary)
+        fwd.before = LayerBefore(reads(stage.method), fwd, fwd.prompt.to_cut(stage), hidden, rotary)
         layers, index = getattr(kwargs.get(self.parts.layer_cache), "layers", ()), stage.site - 1
         if index < len(layers) and hasattr(layers[index], "max_cache_len"):
             fwd.before.past = int(layers[index].get_seq_length()) - getattr(layers[index], "pruned_dropped", 0)

@@ -78,6 +78,10 @@ class Prompt:
         """[1] the last place of the prompt in a row, on the host."""
         return self.real[row, : self.end].nonzero()[-1]
 
+    def to_cut(self, stage: Stage) -> list[ImageState]:
+        """The images that `stage` shortens."""
+        return [image for image in self.images if image.budget(stage) < image.count]
+
     def row_lengths(self) -> list[int]:
         """Tokens of every row that are still there."""
         lengths: list[int] = (self.real & ~self.visual).sum(1).tolist()

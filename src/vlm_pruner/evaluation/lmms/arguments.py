@@ -11,7 +11,7 @@ from typing import Any
 from PIL import Image
 
 from vlm_pruner.asking import Loaded, open_model
-from vlm_pruner.budget import Keep, check_keep
+from vlm_pruner.budget import Keep, check_keep, parse_keep
 from vlm_pruner.errors import InputError, PlanError, unknown_name
 from vlm_pruner.evaluation.cells import DOWNSAMPLE, build_grid
 from vlm_pruner.evaluation.questions import picture_tokens
@@ -62,8 +62,9 @@ def treatment(
     """What the arguments mean on this model.
 
     Args:
+        keep: a budget as lmms-eval's parser left it: a number, or its text.
         method: a registered one, "none", or "downsample": fewer tokens by a smaller picture.
-        plan: a JSON file of a plan, or a name of `recipes`; nothing else may be said beside it.
+        plan: a JSON file of a plan; nothing else may be said beside it.
         params: of the method.
 
     Raises:
@@ -74,7 +75,7 @@ def treatment(
         if method != "none" or keep is not None or layer is not None or params:
             raise PlanError("plan= already says which method, where and how much: leave method, keep and layer out")
         return Treatment(_plan_of(plan).check(loaded.layers), Path(plan).stem)
-    budget = None if keep is None else _keep(keep)
+    budget = None if keep is None else parse_keep(keep) if isinstance(keep, str) else check_keep(keep)
     if method == DOWNSAMPLE:
         if budget is None:
             raise PlanError("how many tokens should downsample leave? keep=64 (per image) or keep=0.111 (a share)")
@@ -105,18 +106,6 @@ def _plan_of(name: str) -> PrunePlan:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read the plan {name!r}: {error}") from error
     return PrunePlan.from_json(text)
-
-
-def _keep(value: Any) -> Keep:
-    """A budget as lmms-eval's parser left it: a number, or its text."""
-    if isinstance(value, str):
-        for kind in (int, float):
-            try:
-                return check_keep(kind(value))
-            except ValueError as error:
-                if isinstance(error, PlanError):
-                    raise
-    return check_keep(value)
 
 
 def open_with(
