@@ -176,10 +176,10 @@ def settle(plan: PrunePlan, parts: Parts) -> PrunePlan:
         or not reads(stage.method) & FROM_LAYER_BEFORE - {Signal.PREVIOUS_FEATURES}
     ):
         return plan
-    places = [i for i in range(stage.layer, len(parts.layers)) if _serves(parts, i)]
-    if stage.layer in places or not (places or not stage.method.needs & FROM_LAYER_BEFORE):
+    place = next((i for i in range(stage.layer, len(parts.layers)) if _serves(parts, i)), None)
+    if place is None and stage.method.needs & FROM_LAYER_BEFORE:
         return plan
-    return replace(plan, stages=(replace(stage, layer=places[0] if places else None),))
+    return replace(plan, stages=(replace(stage, layer=place),))
 
 
 def _serves(parts: Parts, place: int) -> bool:
