@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -18,10 +19,45 @@ from vlm_pruner.asking.prompts import prompt_inputs
 from vlm_pruner.engine.support import obstacle
 from vlm_pruner.errors import InputError, UnsupportedModelError, VlmPrunerError, first_line, missing_package
 
-__all__ = ["EMBEDDED", "Loaded", "moved", "open_model"]
+__all__ = ["EMBEDDED", "Loaded", "Reader", "moved", "open_model", "open_reader"]
 
 EMBEDDED = "embedded"
 """The name of the small model inside the package."""
+
+
+@dataclass(frozen=True)
+class Reader:
+    """What makes a model's inputs of questions and pictures: a model's processor and configuration, no weights."""
+
+    processor: Any
+    config: Any
+
+    def inputs(
+        self, question: str, image: Image.Image | Sequence[Image.Image] | None, answer: int = 0
+    ) -> dict[str, Any]:
+        """`prompt_inputs`.
+
+        Args:
+            answer: tokens for which there must be room behind the prompt.
+
+        Raises:
+            InputError: as `prompt_inputs`, or more tokens than the model has places for.
+        """
+        form = adapter_for(self.config.model_type).prompt
+        return self.fitting(prompt_inputs(self.processor, question, image, form=form), answer)
+
+    def fitting(self, ready: dict[str, Any], answer: int) -> dict[str, Any]:
+        """What the model reads, if there is room for it and an answer of so many tokens.
+
+        Raises:
+            InputError: there is none.
+        """
+        length = ready["input_ids"].shape[1]
+        places = getattr(self.config.get_text_config(), "max_position_embeddings", None)
+        if places is not None and length + answer > places:
+            behind = f", and an answer of up to {answer} has no room behind it" if length <= places else ""
+            raise InputError(f"the prompt has {length} tokens; this model has places for {places}{behind}")
+        return ready
 
 
 @dataclass(frozen=True)
@@ -37,25 +73,20 @@ class Loaded:
         """Decoder layers of the language model."""
         return int(self.model.config.get_text_config().num_hidden_layers)
 
+    @property
+    def reader(self) -> Reader:
+        """What makes its inputs."""
+        return Reader(self.processor, self.model.config)
+
     def inputs(
         self, question: str, image: Image.Image | Sequence[Image.Image] | None, answer: int = 0
     ) -> dict[str, Any]:
-        """`prompt_inputs` on the model's device, floating tensors in its dtype.
-
-        Args:
-            answer: tokens for which there must be room behind the prompt.
+        """`Reader.inputs` on the model's device, floating tensors in its dtype.
 
         Raises:
-            InputError: as `prompt_inputs`, or more tokens than the model has places for.
+            InputError: as `Reader.inputs`.
         """
-        form = adapter_for(self.model.config.model_type).prompt
-        ready = prompt_inputs(self.processor, question, image, form=form)
-        length = ready["input_ids"].shape[1]
-        places = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
-        if places is not None and length + answer > places:
-            behind = f", and an answer of up to {answer} has no room behind it" if length <= places else ""
-            raise InputError(f"the prompt has {length} tokens; this model has places for {places}{behind}")
-        return moved(self.model, ready)
+        return moved(self.model, self.reader.inputs(question, image, answer))
 
 
 def moved(model: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -84,12 +115,35 @@ def open_model(name: str = EMBEDDED, *, device: str = "auto", dtype: str = "auto
     """
     loading = Loading(device, dtype, **options)
     open_device(device)  # before anything is read
+    folder, loading = _source(name, loading)
+    with _told(name):
+        reader = _open_reader(folder, loading)  # first: it costs nothing to find it missing
+        return Loaded(name, loading.load(folder, reader.config), reader.processor)
+
+
+def open_reader(name: str = EMBEDDED, **options: Any) -> Reader:
+    """What reads for the model that `open_model` opens with the same arguments.
+
+    Raises:
+        InputError, UnsupportedModelError, BackendUnavailableError: as of `open_model`.
+    """
+    folder, loading = _source(name, Loading(**options))
+    with _told(name):
+        return _open_reader(folder, loading)
+
+
+def _source(name: str, loading: Loading) -> tuple[str, Loading]:
+    """What `from_pretrained` calls the model, and how it is loaded.
+
+    Raises:
+        InputError: no such model or revision.
+    """
     here = Path(name).exists()
     if name == EMBEDDED:
         from vlm_pruner.models.embedded import embedded_folder
 
         folder = str(embedded_folder())
-        loading = replace(loading, dtype="float32") if dtype == "auto" else loading
+        loading = replace(loading, dtype="float32") if loading.dtype == "auto" else loading
     elif here or (name.count("/") == 1 and not name.startswith((".", "/", "~"))):
         folder = name
     else:
@@ -99,23 +153,31 @@ def open_model(name: str = EMBEDDED, *, device: str = "auto", dtype: str = "auto
         )
     if loading.revision is not None and (here or name == EMBEDDED):
         raise InputError(f"{name!r} lies on this machine: only a model of the hub has a revision {loading.revision!r}")
+    return folder, loading
+
+
+@contextmanager
+def _told(name: str) -> Iterator[None]:
+    """Within the block, whatever a checkpoint that is damaged or unknown stumbles over in transformers is one line.
+
+    Raises:
+        InputError, UnsupportedModelError, BackendUnavailableError: as of `open_model`.
+    """
     try:
-        return Loaded(name, *_from_pretrained(folder, loading))
+        yield
     except VlmPrunerError:
         raise
-    except Exception as error:  # a checkpoint that is damaged or unknown stumbles in transformers over whatever it is
+    except Exception as error:
         needed = missing_package(f"model {name!r}", error) or _untrusted(name, error)
         raise needed or InputError(f"model {name!r} cannot be loaded: {first_line(error)}") from error
 
 
-def _from_pretrained(name: str, loading: Loading) -> tuple[Any, Any]:
-    """Model in eval mode on its device, and its processor, which is read first: it costs nothing to find it missing."""
+def _open_reader(folder: str, loading: Loading) -> Reader:
     from transformers import AutoConfig
 
-    config = AutoConfig.from_pretrained(name, **loading.source)
+    config = AutoConfig.from_pretrained(folder, **loading.source)
     _check_family(config)
-    processor = _processor(name, loading)
-    return loading.load(name, config), processor
+    return Reader(_processor(folder, loading), config)
 
 
 def _untrusted(name: str, error: BaseException) -> InputError | None:

@@ -2,6 +2,7 @@
 
 from vlm_pruner.cli.app import build, main
 from vlm_pruner.cli.ask import ask
+from vlm_pruner.cli.batch import batch
 from vlm_pruner.cli.bench import bench
 from vlm_pruner.cli.check import check
 from vlm_pruner.cli.demo import demo
@@ -11,7 +12,7 @@ from vlm_pruner.cli.profile import profile
 from vlm_pruner.cli.report import report
 from vlm_pruner.cli.tune import tune
 
-COMMANDS = (ask, report, demo, bench, eval, tune, profile, check, methods, models)
+COMMANDS = (ask, report, demo, batch, bench, eval, tune, profile, check, methods, models)
 """Every command; its function's name is the command's name, its docstring the help."""
 
 app = build(COMMANDS)
