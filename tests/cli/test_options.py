@@ -27,7 +27,7 @@ OPENING = {
     "--device", "--dtype", "--revision", "--attn", "--device-map", "--quantize", "--trust-remote-code",
 }  # fmt: skip
 PRUNING = {"--plan", "--set", "--methods-from"}
-COMMANDS = ("ask", "report", "demo", "batch", "bench", "profile", "check", "methods")
+COMMANDS = ("ask", "report", "demo", "serve", "batch", "bench", "profile", "check", "methods")
 METHOD = '''
 from dataclasses import dataclass
 from typing import ClassVar

@@ -15,7 +15,7 @@ from torch import Tensor
 from vlm_pruner.adapters import adapter_for
 from vlm_pruner.adapters.refused import REASONS
 from vlm_pruner.asking.loading import Loading, open_device
-from vlm_pruner.asking.prompts import prompt_inputs
+from vlm_pruner.asking.prompts import check_question, conversation_text, prompt_inputs, read_prompt
 from vlm_pruner.engine.support import obstacle
 from vlm_pruner.errors import InputError, UnsupportedModelError, VlmPrunerError, first_line, missing_package
 
@@ -45,6 +45,24 @@ class Reader:
         """
         form = adapter_for(self.config.model_type).prompt
         return self.fitting(prompt_inputs(self.processor, question, image, form=form), answer)
+
+    def conversation(
+        self, messages: Sequence[Mapping[str, Any]], images: Sequence[Image.Image], answer: int = 0
+    ) -> dict[str, Any]:
+        """As `inputs`, of a whole conversation: see `conversation_text`.
+
+        Args:
+            images: the pictures of all messages, in their order.
+
+        Raises:
+            InputError: as `inputs`, of any text in it.
+        """
+        for message in messages:
+            for part in message["content"]:
+                if part["type"] == "text":
+                    check_question(self.processor, part["text"])
+        text = conversation_text(self.processor, messages, adapter_for(self.config.model_type).prompt)
+        return self.fitting(read_prompt(self.processor, text, images), answer)
 
     def fitting(self, ready: dict[str, Any], answer: int) -> dict[str, Any]:
         """What the model reads, if there is room for it and an answer of so many tokens.

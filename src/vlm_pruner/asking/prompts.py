@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from PIL import Image
@@ -12,7 +12,7 @@ from vlm_pruner.asking.colours import as_shown
 from vlm_pruner.asking.shapes import check_shape, refusal
 from vlm_pruner.errors import InputError, first_line
 
-__all__ = ["Form", "check_question", "prompt_inputs", "prompt_text", "read_prompt"]
+__all__ = ["Form", "check_question", "conversation_text", "prompt_inputs", "prompt_text", "read_prompt"]
 
 Form = Callable[[str, int, str], str | None]
 """`Adapter.prompt`: (placeholder, number of images, question) -> prompt."""
@@ -98,16 +98,34 @@ def prompt_text(processor: Any, question: str, images: int, form: Form | None) -
     Raises:
         InputError: a model without a prompt form.
     """
+    content = [*[{"type": "image"}] * images, {"type": "text", "text": question}]
+    return conversation_text(processor, [{"role": "user", "content": content}], form)
+
+
+def conversation_text(processor: Any, messages: Sequence[Mapping[str, Any]], form: Form | None) -> str:
+    """The whole prompt of a conversation whose next answer is the model's.
+
+    Args:
+        messages: each a `role` and a `content`: parts `{"type": "image"}` and `{"type": "text", "text": ...}`.
+
+    Raises:
+        InputError: a model without a prompt form, or one that has no form for this conversation.
+    """
     own = getattr(processor, "chat_template", None)
     template = own or getattr(processor.tokenizer, "chat_template", None)
     if template:
-        content = [*[{"type": "image"}] * images, {"type": "text", "text": question}]
-        messages = [{"role": "user", "content": content}]
         given = {} if own else {"chat_template": template}
         try:
-            return str(processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False, **given))
+            return str(
+                processor.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False, **given)
+            )
         except Exception as error:  # templates are programs
             raise InputError(f"the chat template of this model cannot be filled in: {first_line(error)}") from error
+    if [message["role"] for message in messages] != ["user"]:
+        raise InputError("this checkpoint has no chat template: it can be asked one question, without a system message")
+    parts = messages[0]["content"]
+    question = "\n".join(part["text"] for part in parts if part["type"] == "text")
+    images = sum(part["type"] == "image" for part in parts)
     text = None if form is None else form(getattr(processor, "image_token", "<image>"), images, question)
     if text is None:
         raise InputError(

@@ -10,9 +10,10 @@ from vlm_pruner.cli.evaluate import eval
 from vlm_pruner.cli.listing import methods, models
 from vlm_pruner.cli.profile import profile
 from vlm_pruner.cli.report import report
+from vlm_pruner.cli.serve import serve
 from vlm_pruner.cli.tune import tune
 
-COMMANDS = (ask, report, demo, batch, bench, eval, tune, profile, check, methods, models)
+COMMANDS = (ask, report, demo, serve, batch, bench, eval, tune, profile, check, methods, models)
 """Every command; its function's name is the command's name, its docstring the help."""
 
 app = build(COMMANDS)
