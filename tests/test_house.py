@@ -50,6 +50,7 @@ FAMILIES = re.compile(
 MAY_NAME_FAMILIES = {
     "adapters": "the one place where families differ",
     "models": "configurations of models that are built, not adapted to",
+    "serving/vllm/families.py": "architectures that vLLM knows by name; nothing branches on them",
     "profiling/shapes.py": "widths of published models by name; nothing branches on them",
 }
 
