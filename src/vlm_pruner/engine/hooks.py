@@ -156,8 +156,10 @@ class Hooks:
         """Places of this chunk that `generate` was given; None = all."""
         if self.local.generation is None:
             return None
-        filled = any(layer.is_initialized for layer in counting(cache)[:1])
-        return self.local.generation.end(int(cache.get_seq_length()) if filled else 0)
+        first = next(counting(cache), None)
+        return self.local.generation.end(
+            0 if first is None or not first.is_initialized else int(cache.get_seq_length())
+        )
 
     def _outer_pre(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         arguments = _bind(module, args, kwargs)
@@ -196,10 +198,10 @@ class Hooks:
             self._check_call(arguments, prompt.visual)
         forward = Forward(arguments, cache, prompt, state, {m: note for m, note in notes.items() if note is not None})
         forward.generation, forward.looked = self.local.generation, looked
-        layers = counting(cache)
-        if prompt is not None and layers:
-            forward.past = layers[0].get_seq_length()
-        forward.first = state is None and (not layers or not layers[0].is_initialized)
+        first = next(counting(cache), None)
+        if prompt is not None and first is not None:
+            forward.past = first.get_seq_length()
+        forward.first = state is None and (first is None or not first.is_initialized)
         if not torch.compiler.is_compiling():
             if state is not None:
                 self.recorder.check(forward)
