@@ -78,7 +78,7 @@ def _select(
     for (_, keep), group in groups.items():
         tokens = [tokens_of(image) for image in group]
         for one in tokens:
-            require(stage.method, one, *sorted(stage.method.needs))
+            require(stage.method, one, *sorted(stage.method.needs_at(stage.layer)))
         try:
             selections = stage.method.select_batch(tokens, [keep] * len(group))
             if tokens[0].device.type != "cpu":  # there the method does not look

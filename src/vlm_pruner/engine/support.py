@@ -177,7 +177,7 @@ def settle(plan: PrunePlan, parts: Parts) -> PrunePlan:
     ):
         return plan
     place = next((i for i in range(stage.layer, len(parts.layers)) if _serves(parts, i)), None)
-    if place is None and stage.method.needs & FROM_LAYER_BEFORE:
+    if place is None and stage.method.needs_at(None) & FROM_LAYER_BEFORE:
         return plan
     return replace(plan, stages=(replace(stage, layer=place),))
 
@@ -199,7 +199,7 @@ def check_stages(plan: PrunePlan, parts: Parts) -> None:
     """
     total = parts.adapter.fixed_tokens(parts.config)
     for stage in plan.stages:
-        missing = stage.method.needs & FROM_LAYER_BEFORE
+        missing = stage.method.needs_at(stage.layer) & FROM_LAYER_BEFORE
         if missing and stage.layer is None:
             names = ", ".join(sorted(missing))
             raise PlanError(

@@ -59,6 +59,10 @@ class PruningMethod(ABC):
             if verb in vars(cls):
                 setattr(cls, verb, _alone(vars(cls)[verb]))
 
+    def needs_at(self, layer: int | None) -> frozenset[Signal]:
+        """What it cannot do without in front of decoder layer `layer`; None is before the language model."""
+        return self.needs
+
     @property
     def at_most(self) -> bool:
         """May fewer tokens stay than the budget? Only where a released code that does so is repeated."""
