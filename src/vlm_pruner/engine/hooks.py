@@ -3,6 +3,7 @@
 outer model       refuses what cannot be pruned; reads what generate() has encoded
 base model        opens and closes the state of a forward
 get_*_features    wrapped on the instance: notes the grids, which generate() drops after encoding
+vision tower      wrapped likewise where a stage acts before it: runs on what is kept
 decoder           clocks prefill and decode steps
 layer site - 1    keys and attention rows for the method of the stage
 layers >= site    drop rows; make masks, rotary tables and cache follow
@@ -37,9 +38,10 @@ from vlm_pruner.engine.release import cache_in, given_cache, unseen
 from vlm_pruner.engine.signals import projections
 from vlm_pruner.engine.support import Parts, check_backend, check_checkpointing
 from vlm_pruner.engine.tap import attention_of, tap
+from vlm_pruner.engine.tower import BeforeTower, tower_of
 from vlm_pruner.engine.wants import ENTERED, FROM_LAYER_BEFORE, PROJECTED, reads
 from vlm_pruner.errors import PrunedCacheError, UnsupportedModelError
-from vlm_pruner.plan import PrunePlan, Stage
+from vlm_pruner.plan import TOWER, PrunePlan, Stage
 from vlm_pruner.types import Signal
 
 __all__ = ["Hooks"]
@@ -111,6 +113,9 @@ class Hooks:
             name = f"get_{modality}_features"
             if hasattr(parts.base, name):
                 self._wrap(parts.base, name, functools.partial(self.calls.features, modality))
+        if self.plan.stages[0].layer == TOWER:
+            tower = tower_of(parts)
+            self._wrap(tower.module, "forward", BeforeTower(tower, self.plan, self.local).forward)
         if hasattr(parts.model, "generate"):
             self._wrap(parts.model, "generate", self.calls.generate)
             self._wrap(parts.model, "prepare_inputs_for_generation", self.calls.prepare)
