@@ -42,7 +42,7 @@ def parse_layer(text: str) -> Layer:
 
 def _check_layer(layer: object) -> Layer:
     if layer is None or layer == TOWER:
-        return layer  # type: ignore[return-value]
+        return layer
     if isinstance(layer, bool) or not isinstance(layer, Integral):
         raise PlanError(
             f"layer={layer!r} is not a decoder layer: a whole number, None for before the language model, or "
@@ -57,7 +57,8 @@ def _check_layer(layer: object) -> Layer:
 class Stage:
     """One pruning step: `method` keeps `keep` of each image's tokens at the input of decoder layer `layer`.
 
-    With `layer="tower"` only the patches of the kept tokens enter the vision tower. A float `keep` is a share of the tokens that the image had at first, whatever earlier stages left of them.
+    With `layer="tower"` only the patches of the kept tokens enter the vision tower. A float `keep` is a share of the
+    tokens that the image had at first, whatever earlier stages left of them.
     Layer 0 and None are one and the same place, before the language model, and stored as None.
 
     Raises:

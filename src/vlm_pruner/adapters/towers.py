@@ -2,7 +2,7 @@
 
 Positions are given to every patch before anything is cut, and no row knows its place behind that. So the rows that come
 out are those of the whole tower in which the other patches are hidden from every attention. Rows that were cut come
-out as zeros, so that whatever lies behind the tower (splits by picture, shuffles, pooling, placeholders) stays as it is.
+out as zeros, so that whatever lies behind the tower (splits by picture, shuffles, pooling, placeholders) stays stock.
 Nothing is chosen here. A token may be made of several patches: they go or stay together.
 """
 
@@ -210,12 +210,12 @@ class PackedCall(TowerCall):
 
     def features(self) -> list[Tensor]:
         rows = self.tower.module.patch_embed(self.rows)
-        return list(rows.reshape(sum(self.sizes), -1).split(self.sizes))
+        return list(torch.split(rows.reshape(sum(self.sizes), -1), self.sizes))
 
     def pixels(self) -> list[Tensor]:
         config = self.tower.module.config
         values = self.rows.view(len(self.rows), getattr(config, "in_channels", 3), -1, 1)
-        return list(_unit(values, self.tower.half).reshape(sum(self.sizes), -1).split(self.sizes))
+        return list(torch.split(_unit(values, self.tower.half).reshape(sum(self.sizes), -1), self.sizes))
 
     def run(self, original: Forward, kept: Sequence[Tensor]) -> Any:
         unit, device = self.merge**2, self.rows.device

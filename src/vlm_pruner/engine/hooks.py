@@ -38,7 +38,7 @@ from vlm_pruner.engine.release import cache_in, given_cache, unseen
 from vlm_pruner.engine.signals import projections
 from vlm_pruner.engine.support import Parts, check_backend, check_checkpointing
 from vlm_pruner.engine.tap import attention_of, tap
-from vlm_pruner.engine.tower import BeforeTower, tower_of
+from vlm_pruner.engine.tower import before_tower
 from vlm_pruner.engine.wants import ENTERED, FROM_LAYER_BEFORE, PROJECTED, reads
 from vlm_pruner.errors import PrunedCacheError, UnsupportedModelError
 from vlm_pruner.plan import TOWER, PrunePlan, Stage
@@ -114,8 +114,7 @@ class Hooks:
             if hasattr(parts.base, name):
                 self._wrap(parts.base, name, functools.partial(self.calls.features, modality))
         if self.plan.stages[0].layer == TOWER:
-            tower = tower_of(parts)
-            self._wrap(tower.module, "forward", BeforeTower(tower, self.plan, self.local).forward)
+            self._wrap(*before_tower(parts, self.plan, self.local))
         if hasattr(parts.model, "generate"):
             self._wrap(parts.model, "generate", self.calls.generate)
             self._wrap(parts.model, "prepare_inputs_for_generation", self.calls.prepare)

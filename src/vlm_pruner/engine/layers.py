@@ -126,7 +126,7 @@ class LayerHooks:
     def _prune(self, fwd: Forward, prompt: Prompt, stage: Stage, hidden: Tensor) -> Tensor:
         start = mark(hidden.device)
         self._locate(fwd, prompt)
-        reader = tokens_reader(reads(stage.method), stage.layer, fwd, hidden, fwd.before)
+        reader = tokens_reader(reads(stage.method), stage.site or None, fwd, hidden, fwd.before)
         try:
             fwd.kept, hidden = prune_stage(stage, prompt, fwd.kept, hidden, reader, fwd.earlier)
         except MissingSignalError as error:

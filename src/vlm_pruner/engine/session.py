@@ -16,9 +16,9 @@ from vlm_pruner.engine.hooks import Hooks
 from vlm_pruner.engine.records import ImageRecord, Recorder
 from vlm_pruner.engine.reuse import Prefix, check_reusable, run_prefix
 from vlm_pruner.engine.support import Parts, check_backend, check_stages, settle, take_apart
+from vlm_pruner.engine.tower import tower_of
 from vlm_pruner.errors import PlanError, UnsupportedModelError
 from vlm_pruner.methods.base import PruningMethod
-from vlm_pruner.engine.tower import tower_of
 from vlm_pruner.plan import TOWER, Layer, Per, Positions, PrunePlan
 from vlm_pruner.report import PruneReport, SessionTotal
 

@@ -190,7 +190,9 @@ def _check_place(stage: Stage) -> None:
     """
     name, needs = stage.method.name, stage.method.needs
     if stage.layer != TOWER and Signal.PIXELS in needs:
-        raise PlanError(f"{name} reads pixels, which it is shown before the vision tower alone: give it layer={TOWER!r}")
+        raise PlanError(
+            f"{name} reads pixels, which it is shown before the vision tower alone: give it layer={TOWER!r}"
+        )
     if stage.layer == TOWER and needs - {Signal.PIXELS}:
         names = ", ".join(sorted(needs - {Signal.PIXELS}))
         raise PlanError(f"{name} cannot prune before the vision tower: it needs {names}, which come behind it")

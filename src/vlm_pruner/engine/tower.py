@@ -27,7 +27,7 @@ from vlm_pruner.ops.sync import declared_sync
 from vlm_pruner.plan import PrunePlan, Stage
 from vlm_pruner.types import Selection, Signal, VisualTokens
 
-__all__ = ["BeforeTower", "Chosen", "tower_of"]
+__all__ = ["BeforeTower", "Chosen", "before_tower", "tower_of"]
 
 
 def tower_of(parts: Parts) -> Tower:
@@ -114,6 +114,12 @@ def _joined(layout: Layout, kept: list[Tensor], sizes: list[int]) -> Selection:
     stays[-1] = True
     with declared_sync():  # how many of the kept patches are padding, which the model cuts away, is seen nowhere else
         return Selection(stays[layout.patch.to(places.device)].nonzero().flatten())
+
+
+def before_tower(parts: Parts, plan: PrunePlan, local: Any) -> tuple[Any, str, Any]:
+    """(owner, name, wrapper) of the method of a model that is wrapped where the first stage acts before the tower."""
+    tower = tower_of(parts)
+    return tower.module, "forward", BeforeTower(tower, plan, local).forward
 
 
 class BeforeTower:
