@@ -34,6 +34,7 @@ class TowerCall(ABC):
     """One call of a tower, with all of its patches: a picture is what attends to itself alone."""
 
     grids: list[tuple[int, int, int]]  # (t, h, w) tokens of every picture
+    side: int  # patches along one side of a token
     device: torch.device
 
     @abstractmethod
@@ -100,7 +101,7 @@ class SquaresCall(TowerCall):
 
     def __init__(self, tower: Squares, values: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self.tower, self.values, self.args, self.kwargs = tower, values, args, kwargs
-        self.device = values.device
+        self.side, self.device = tower.side, values.device
         patch = tower.projection.kernel_size
         self.high, self.wide = (n // size for n, size in zip(values.shape[-2:], patch, strict=True))
         self.grids = [(1, self.high // tower.side, self.wide // tower.side)] * len(values)
@@ -203,9 +204,8 @@ class PackedCall(TowerCall):
 
     def __init__(self, tower: Packed, rows: Tensor, table: Tensor, kwargs: dict[str, Any]) -> None:
         self.tower, self.rows, self.table, self.kwargs = tower, rows, table, kwargs
-        self.device = rows.device
-        self.merge = tower.module.spatial_merge_size
-        self.grids = [(t, h // self.merge, w // self.merge) for t, h, w in table.tolist()]
+        self.side, self.device = tower.module.spatial_merge_size, rows.device
+        self.grids = [(t, h // self.side, w // self.side) for t, h, w in table.tolist()]
         self.sizes = [t * h * w for t, h, w in self.grids]
 
     def features(self) -> list[Tensor]:
@@ -218,7 +218,7 @@ class PackedCall(TowerCall):
         return list(torch.split(_unit(values, self.tower.half).reshape(sum(self.sizes), -1), self.sizes))
 
     def run(self, original: Forward, kept: Sequence[Tensor]) -> Any:
-        unit, device = self.merge**2, self.rows.device
+        unit, device = self.side**2, self.rows.device
         starts = [sum(self.sizes[:n]) for n in range(len(self.sizes))]
         tokens = torch.cat([k + start for k, start in zip(kept, starts, strict=True)])
         patches = _patches(tokens, unit)
@@ -241,9 +241,9 @@ class PackedCall(TowerCall):
     def _positions(self, patches: Tensor) -> dict[str, Tensor]:
         """Of the kept patches: rotary positions, and where learned ones are interpolated, the places and weights."""
         module = self.tower.module
-        cut = {"position_ids": get_vision_position_ids(self.table, self.merge)[patches]}
+        cut = {"position_ids": get_vision_position_ids(self.table, self.side)[patches]}
         if hasattr(module, "num_grid_per_side"):
-            how = (module.num_grid_per_side, module.interpolation_mode, module.interpolation_align_corners, self.merge)
+            how = (module.num_grid_per_side, module.interpolation_mode, module.interpolation_align_corners, self.side)
             places, weights = get_vision_interpolation_indices_and_weights(self.table, *how)
             cut |= {"interp_indices": places[patches], "interp_weights": weights[patches]}
         return cut
@@ -257,8 +257,8 @@ class PackedCall(TowerCall):
 
     def _windows(self, stays: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """The order of all tokens by window, and what is left of it: the order of the kept ones, and the windows."""
-        module, unit = self.tower.module, self.merge**2
-        order, ends = get_vision_window_index(self.table, self.merge, module.window_size, module.patch_size)
+        module, unit = self.tower.module, self.side**2
+        order, ends = get_vision_window_index(self.table, self.side, module.window_size, module.patch_size)
         order, sizes = order.to(stays.device), ends.to(stays.device).diff() // unit
         window = torch.repeat_interleave(torch.arange(len(sizes), device=stays.device), sizes)
         number = stays.cumsum(0) - 1  # token -> row among the kept

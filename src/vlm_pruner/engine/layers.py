@@ -24,7 +24,7 @@ from vlm_pruner.engine.support import Parts
 from vlm_pruner.engine.tap import Attended, attention_of
 from vlm_pruner.engine.wants import reads
 from vlm_pruner.errors import MissingSignalError, UnsupportedModelError
-from vlm_pruner.plan import PrunePlan, Stage
+from vlm_pruner.plan import TOWER, PrunePlan, Stage
 
 __all__ = ["LayerHooks", "Local"]
 
@@ -137,6 +137,8 @@ class LayerHooks:
             fwd.state = CacheState(self.sites, self.plan.positions, open=True)
         fwd.lengths.append(prompt.row_lengths())
         fwd.selecting.append((start, mark(hidden.device)))
+        if stage.layer == TOWER:
+            fwd.selecting += [encoded.tower.marks for encoded in fwd.encoded.values()]
         return hidden
 
     def _locate(self, fwd: Forward, prompt: Prompt) -> None:

@@ -61,6 +61,13 @@ class Chosen:
         return any(selection is not None for selection in self.selections)
 
     @property
+    def run(self) -> list[tuple[tuple[int, int, int], int, Tensor]]:
+        """Of every picture: (t, h, w) patches, patches along one side of a token, and the kept tokens."""
+        side = self.call.side
+        grids = [(t, h * side, w * side) for t, h, w in self.call.grids]
+        return [(grid, side, tokens) for grid, tokens in zip(grids, self.kept, strict=True)]
+
+    @property
     def sizes(self) -> list[int]:
         """Tokens of every picture."""
         return [t * h * w for t, h, w in self.call.grids]
