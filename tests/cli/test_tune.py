@@ -63,7 +63,7 @@ def test_candidates_have_parameters_and_a_plan_is_measured_alone(data: Path, tmp
         (("--set", "pivotz=9"), "pivotz"),
         (("--max-loss", "0.01"), "6 pictures cannot show a loss of at most 1.0%"),
         (("--methods", "divprun"), "did you mean 'divprune'"),
-        (("--layers", "first"), "--layers has numbers and 'default', not 'first'"),
+        (("--layers", "first"), "--layers has numbers, 'tower' and 'default', not 'first'"),
         (("--layers", "99"), "no candidate can be carried out: layer 99 does not exist"),
         (("--keep", "2.5"), "keep=2.5"),
         (("--questions", "none.txt"), "has the questions already"),

@@ -73,6 +73,8 @@ def test_plans_are_those_of_the_library():
 def test_choices_are_read_strictly():
     assert Choice.from_text("vlm-pruner,11") == Choice("vlm-pruner", 11)
     assert Choice.from_text("vlm-pruner,11,2") == Choice("vlm-pruner", 11, 2)
+    assert Choice.from_text("vlm-pruner,11,tower") == Choice("vlm-pruner", 11, "tower")
+    assert Choice("vlm-pruner", 11, "tower").to_text() == "vlm-pruner,11,tower"
     with pytest.raises(InputError, match="is not method,percent,layer"):
         Choice.from_text("vlm-pruner,11,2.5")
 

@@ -61,7 +61,7 @@ class Pruning:
         self,
         methods: Sequence[str] | None,
         keeps: Sequence[Keep] | None,
-        layer: int | None,
+        layer: str | None,
         *,
         default: tuple[Sequence[str], Sequence[Keep]],
         option: str = "method",
@@ -77,19 +77,23 @@ class Pruning:
             InputError: a plan beside something that it says itself, or one that cannot be read.
             PlanError: no plan, or an unknown method or parameter.
         """
+        from vlm_pruner.plan import parse_layer
+
         plan = self.plan(**{option: methods, "keep": keeps, "layer": layer})
         if plan is not None:
             last = plan.stages[-1].keep if plan.asked is None else plan.asked
             return [Wanted(self.named, last, lambda loaded: loaded.plan(plan))]
 
+        place = None if layer is None else parse_layer(layer)
+
         def make(method: PruningMethod, keep: Keep) -> Callable[[Loaded], PrunePlan]:
-            return lambda loaded: loaded.plan(method, keep, layer)
+            return lambda loaded: loaded.plan(method, keep, place)
 
         chosen = self.methods(methods or default[0])
         budgets = keeps or default[1]
         return [Wanted(f"{name} {k}", k, make(method, k)) for name, method in chosen.items() for k in budgets]
 
-    def single(self, method: str | None, keep: str | None, layer: int | None, usual: Keep) -> Wanted:
+    def single(self, method: str | None, keep: str | None, layer: str | None, usual: Keep) -> Wanted:
         """The one pruning of a command that takes a method and a budget; by default VLM-Pruner's, at `usual`.
 
         Raises:

@@ -46,7 +46,9 @@ def tune(
     layers: Annotated[
         str | None,
         typer.Option(
-            "--layers", help="Decoder layers to prune before; 'default' is each method's own.", show_default="default"
+            "--layers",
+            help="Decoder layers to prune before, or 'tower'; 'default' is each method's own.",
+            show_default="default",
         ),
     ] = None,
     pruning: Pruning,
@@ -116,15 +118,17 @@ def _plans(
     methods: Mapping[str, PruningMethod], budgets: Sequence[Any], layers: Sequence[str], loaded: Loaded
 ) -> tuple[list[PrunePlan], list[dict[str, str]]]:
     """The candidates, and those that make no plan, with the reason."""
+    from vlm_pruner.plan import parse_layer
+
     plans: dict[str, PrunePlan] = {}
     left_out = []
     for name, method in methods.items():
         for budget in budgets:
             for layer in layers:
-                if layer != "default" and not layer.isdecimal():
-                    raise InputError(f"--layers has numbers and 'default', not {layer!r}")
+                if layer not in ("default", "tower") and not layer.isdecimal():
+                    raise InputError(f"--layers has numbers, 'tower' and 'default', not {layer!r}")
                 try:
-                    place = None if layer == "default" else int(layer)
+                    place = None if layer == "default" else parse_layer(layer)
                     plan = loaded.plan(method, budget, place)
                 except PlanError as error:
                     left_out.append({"name": f"{name} {budget} at layer {layer}", "reason": str(error)})

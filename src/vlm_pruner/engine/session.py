@@ -16,9 +16,10 @@ from vlm_pruner.engine.hooks import Hooks
 from vlm_pruner.engine.records import ImageRecord, Recorder
 from vlm_pruner.engine.reuse import Prefix, check_reusable, run_prefix
 from vlm_pruner.engine.support import Parts, check_backend, check_stages, settle, take_apart
+from vlm_pruner.engine.tower import tower_of
 from vlm_pruner.errors import PlanError, UnsupportedModelError
 from vlm_pruner.methods.base import PruningMethod
-from vlm_pruner.plan import Per, Positions, PrunePlan
+from vlm_pruner.plan import TOWER, Layer, Per, Positions, PrunePlan
 from vlm_pruner.report import PruneReport, SessionTotal
 
 __all__ = ["Session", "attach", "detach", "plan_for", "prune"]
@@ -167,7 +168,7 @@ def prune(
     method: PrunePlan | PruningMethod | str,
     *,
     keep: Keep | None = None,
-    layer: int | None = None,
+    layer: Layer = None,
     positions: Positions = "kept",
     per: Per = "image",
     full_length: bool = False,
@@ -183,7 +184,8 @@ def prune(
         model: a vision-language model of transformers, with or without its head.
         method: a name, a method with its parameters, or a whole plan.
         keep: tokens per image (64) or a share of them (0.111).
-        layer: decoder layer at whose input to prune; 0 = before the language model; None = as the method prefers.
+        layer: decoder layer at whose input to prune; 0 = before the language model; "tower" = before the vision tower;
+            None = as the method prefers.
         positions: `kept` or, before the language model, `repacked`.
         per: whether the budget is that of a whole video (`image`) or of each of its frames (`frame`).
         full_length: scatter logits and hidden states back to their places in the unpruned prompt, NaN at dropped ones.
@@ -197,6 +199,8 @@ def prune(
     plan = _planned(parts, method, keep, layer, positions=positions, per=per, **params)
     check_stages(plan, parts)
     check_backend(parts)
+    if plan.stages[0].layer == TOWER:
+        tower_of(parts)
     return Session(model, plan, parts, full_length)
 
 
@@ -205,7 +209,7 @@ def attach(
     method: PrunePlan | PruningMethod | str,
     *,
     keep: Keep | None = None,
-    layer: int | None = None,
+    layer: Layer = None,
     positions: Positions = "kept",
     per: Per = "image",
     full_length: bool = False,
@@ -223,7 +227,7 @@ def plan_for(
     model: nn.Module,
     method: PrunePlan | PruningMethod | str,
     keep: Keep | None = None,
-    layer: int | None = None,
+    layer: Layer = None,
     *,
     positions: Positions = "kept",
     per: Per = "image",
@@ -239,7 +243,7 @@ def plan_for(
 
 
 def _planned(
-    parts: Parts, method: PrunePlan | PruningMethod | str, keep: Keep | None, layer: int | None, **rest: Any
+    parts: Parts, method: PrunePlan | PruningMethod | str, keep: Keep | None, layer: Layer, **rest: Any
 ) -> PrunePlan:
     plan = PrunePlan.of(method, keep, layer, num_layers=len(parts.layers), **rest)
     return settle(plan, parts) if layer is None and not isinstance(method, PrunePlan) else plan

@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 from vlm_pruner.asking import DEMO_IMAGE, EMBEDDED
 from vlm_pruner.errors import InputError, PlanError
 from vlm_pruner.methods.base import PruningMethod, create, method_class
-from vlm_pruner.plan import PrunePlan
+from vlm_pruner.plan import Layer, PrunePlan, parse_layer
 
 __all__ = [
     "MAX_CHOICES",
@@ -39,7 +39,7 @@ class Choice:
 
     method: str
     percent: float  # of the image's tokens that stay
-    layer: int | None = None  # None: as the method prefers
+    layer: Layer = None  # None: as the method prefers; 0: before the language model
 
     def plan(self, make: Callable[..., PrunePlan], own: Own = MappingProxyType({})) -> PrunePlan:
         """The plan of this choice; a finished one says itself how much.
@@ -75,7 +75,7 @@ class Choice:
         if name not in own:
             method_class(name)
         try:
-            choice = cls(name, float(numbers[0]), int(numbers[1]) if numbers[1:] else None)
+            choice = cls(name, float(numbers[0]), parse_layer(numbers[1]) if numbers[1:] else None)
         except (ValueError, IndexError):
             raise InputError(f"{text!r} is not method,percent,layer as in 'vlm-pruner,11,2'") from None
         if not 1 <= choice.percent <= 100:
