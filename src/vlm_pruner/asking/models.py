@@ -16,8 +16,11 @@ from vlm_pruner.adapters import adapter_for
 from vlm_pruner.adapters.refused import REASONS
 from vlm_pruner.asking.loading import Loading, open_device
 from vlm_pruner.asking.prompts import check_question, conversation_text, prompt_inputs, read_prompt
+from vlm_pruner.engine import plan_for
 from vlm_pruner.engine.support import obstacle
 from vlm_pruner.errors import InputError, UnsupportedModelError, VlmPrunerError, first_line, missing_package
+from vlm_pruner.methods.base import PruningMethod
+from vlm_pruner.plan import PrunePlan
 
 __all__ = ["EMBEDDED", "Loaded", "Reader", "moved", "open_model", "open_reader"]
 
@@ -95,6 +98,10 @@ class Loaded:
     def reader(self) -> Reader:
         """What makes its inputs."""
         return Reader(self.processor, self.model.config)
+
+    def plan(self, method: PrunePlan | PruningMethod | str, *given: Any, **named: Any) -> PrunePlan:
+        """The plan that pruning this model with these arguments carries out: `vlm_pruner.plan_for`, errors too."""
+        return plan_for(self.model, method, *given, **named)
 
     def inputs(
         self, question: str, image: Image.Image | Sequence[Image.Image] | None, answer: int = 0

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vlm_pruner.budget import Keep
 from vlm_pruner.cli.console import console, note, progress, quiet
 from vlm_pruner.cli.files import writable
 from vlm_pruner.cli.opening import Opening
@@ -73,6 +75,7 @@ def batch(
     job = Job(
         str(source), question, model, opening.given(), wanted.make, max_new_tokens, size,
         min(8, max(1, (os.cpu_count() or 2) - 1)) if workers is None else workers, threads, pruning.register,
+        _described(pruning, method, wanted.keep, layer),
     )  # fmt: skip
     quiet()
     with progress(f"loading {model}") as say:
@@ -83,6 +86,14 @@ def batch(
         summary = run_job(job, output, engine=_engine(engine, actors, address), progress=told)
     if summary is not None:
         _tell(summary, output)
+
+
+def _described(pruning: Pruning, method: str | None, keep: Keep, layer: str | None) -> dict[str, Any]:
+    """What decides the plan, for the record: another run with anything else is another job."""
+    if pruning.plan_file is not None:
+        return {"plan": json.loads(pruning.plan_file.read_text(encoding="utf-8"))}
+    code = [file.read_text(encoding="utf-8") for file in pruning.methods_from or ()]
+    return {"method": method or "vlm-pruner", "keep": keep, "layer": layer, "set": pruning.parameters, "code": code}
 
 
 def _engine(name: str, actors: int, address: str | None) -> Any:

@@ -65,7 +65,7 @@ def serve(
     with ExitStack() as stack:
         with progress(f"loading {model}") as say:
             loaded = opening.open(model)
-            chat = Chat(loaded, wanted.make(loaded.layers), limits)
+            chat = Chat(loaded, wanted.make(loaded), limits)
             say("warming up", 0.8)
             chat.warm_up()
             try:

@@ -14,19 +14,19 @@ import pytest
 import torch
 from tests.support.jobs import POISON, mixed_rows, poisoned
 
-from vlm_pruner.asking import open_image, open_model
+from vlm_pruner.asking import Loaded, open_image, open_model
 from vlm_pruner.engine import prune
 from vlm_pruner.errors import InputError, PlanError
 from vlm_pruner.plan import PrunePlan
 from vlm_pruner.serving.batch import Job, prepare, run_job
 from vlm_pruner.serving.batch import answer as answering
-from vlm_pruner.serving.batch.job import answer_windows
+from vlm_pruner.serving.batch.job import local
 from vlm_pruner.serving.batch.results import beside
 from vlm_pruner.serving.batch.rows import Row
 
 
-def plan(method: str, keep: float, layers: int) -> PrunePlan:
-    return PrunePlan.of(method, keep, num_layers=layers)
+def plan(method: str, keep: float, loaded: Loaded) -> PrunePlan:
+    return loaded.plan(method, keep)
 
 
 def job(source: Path, **changes: Any) -> Job:
@@ -102,14 +102,20 @@ def test_the_same_job_is_not_done_twice(rows: Path, done: Path) -> None:
 def test_stopped_anywhere_it_goes_on_to_the_same_bytes(rows: Path, done: Path, tmp_path: Path, stop: int) -> None:
     computed: list[int] = []
 
-    def some(job: Job, todo: Any) -> Iterator[Any]:
-        yield from itertools.islice(answer_windows(job, todo), stop)
-        raise KeyboardInterrupt
+    def some(job: Job) -> Any:
+        def compute(todo: Any) -> Iterator[Any]:
+            yield from itertools.islice(local(job)(todo), stop)
+            raise KeyboardInterrupt
 
-    def rest(job: Job, todo: Any) -> Iterator[Any]:
-        for record in answer_windows(job, todo):
-            computed.extend(record.results)
-            yield record
+        return compute
+
+    def rest(job: Job) -> Any:
+        def compute(todo: Any) -> Iterator[Any]:
+            for record in local(job)(todo):
+                computed.extend(record.results)
+                yield record
+
+        return compute
 
     with pytest.raises(KeyboardInterrupt):
         run_job(job(rows), tmp_path / "out.jsonl", engine=some)
@@ -125,11 +131,11 @@ def test_stopped_anywhere_it_goes_on_to_the_same_bytes(rows: Path, done: Path, t
 
 
 def test_another_job_does_not_go_on_with_what_is_there(rows: Path, tmp_path: Path) -> None:
-    def stopped(*_: Any) -> Any:
+    def stopped(todo: Any) -> Iterator[Any]:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run_job(job(rows), tmp_path / "out.jsonl", engine=stopped)
+        run_job(job(rows), tmp_path / "out.jsonl", engine=lambda _: stopped)
     with pytest.raises(InputError, match="another max_new_tokens"):
         run_job(job(rows, max_new_tokens=5), tmp_path / "out.jsonl")
 
@@ -186,10 +192,11 @@ def test_a_plan_that_cannot_be_carried_out_stops_the_job(rows: Path, tmp_path: P
     asked = Job(str(rows), None, "embedded", {}, functools.partial(early, "fastv"), 4, 2, 0)
     with pytest.raises(PlanError, match="fastv cannot prune before the language model"):
         run_job(asked, tmp_path / "out.jsonl")
+    assert not list(tmp_path.iterdir())
 
 
-def early(method: str, layers: int) -> PrunePlan:
-    return PrunePlan.of(method, 64, 0, num_layers=layers)
+def early(method: str, loaded: Loaded) -> PrunePlan:
+    return loaded.plan(method, 64, 0)
 
 
 def test_parquet_holds_the_same_rows(rows: Path, done: Path, tmp_path: Path) -> None:

@@ -44,7 +44,11 @@ def test_a_whole_plan_is_taken_as_it_is() -> None:
         ({"keep": 0.5, "method": "visionzip"}, True, "which vLLM does not hand out"),
         ({"keep": 0.5, "params": {"fill": False}}, True, "may keep fewer tokens than announced"),
         (PrunePlan((Stage(create("vlm-pruner"), 64, 2),)).to_dict(), True, "one stage, before the language model"),
-        (PrunePlan((Stage(create("grid"), 9), Stage(create("grid"), 4, 2))).to_dict(), True, "layers [0, 2]"),
+        (
+            PrunePlan((Stage(create("grid"), 9), Stage(create("grid"), 4, 2))).to_dict(),
+            True,
+            "before the language model, at decoder layer 2",
+        ),
         (PrunePlan((Stage(create("grid"), 9),)).to_dict(), False, "only 'repacked' can be had"),
         (PrunePlan((Stage(create("grid"), 9),), positions="repacked").to_dict(), True, "only 'kept' can be had"),
         (PrunePlan((Stage(create("grid"), 9),), per="frame").to_dict(), True, "one count for a whole video"),

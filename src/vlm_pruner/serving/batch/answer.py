@@ -46,7 +46,7 @@ class Answerer:
     """One model under one plan. Not thread-safe: sessions hook the model."""
 
     def __init__(self, loaded: Loaded, plan: PrunePlan, max_new_tokens: int) -> None:
-        self.loaded, self.plan, self.max_new_tokens = loaded, plan.check(loaded.layers), max_new_tokens
+        self.loaded, self.plan, self.max_new_tokens = loaded, plan, max_new_tokens
         self._fill = filler(loaded.model)
 
     def answer(self, rows: Sequence[Mapping[str, Any]]) -> Batch:

@@ -13,11 +13,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
 
-from vlm_pruner.asking.models import open_model, open_reader
+from vlm_pruner.asking.models import Loaded, open_model
 from vlm_pruner.plan import PrunePlan
 from vlm_pruner.serving.batch.answer import Answerer, Result
 from vlm_pruner.serving.batch.collate import batches_of
@@ -26,7 +27,7 @@ from vlm_pruner.serving.batch.results import Summary, finished, write_results
 from vlm_pruner.serving.batch.rows import Source, open_source
 from vlm_pruner.serving.batch.store import Record, Store
 
-__all__ = ["Answering", "Engine", "Job", "Progress", "answer_windows", "run_job"]
+__all__ = ["Answering", "Engine", "Job", "Progress", "local", "run_job"]
 
 BATCHES = 4  # of full size in a window
 PATIENCE = timedelta(days=7)  # for the slowest process of torchrun
@@ -40,25 +41,26 @@ class Job:
     question: str | None
     model: str
     opening: Mapping[str, Any]  # arguments of `open_model`
-    make: Callable[[int], PrunePlan]  # the plan for so many decoder layers
+    make: Callable[[Loaded], PrunePlan]  # the plan for the model
     max_new_tokens: int = 32
     batch: int = 16  # most rows of a batch
     workers: int = 1  # processes that read pictures
     threads: int | None = None  # of torch; None leaves them
     prepare: Callable[[], None] = field(default=lambda: None, repr=False)  # called in every process first
+    pruning: Mapping[str, Any] = MappingProxyType({})  # what `make` goes by, for the record
 
     @property
     def window(self) -> int:
         """Rows of a window."""
         return BATCHES * self.batch
 
-    def about(self, plan: PrunePlan, source: Source) -> dict[str, Any]:
+    def about(self, source: Source) -> dict[str, Any]:
         """What the results depend on."""
         return {
             "rows": f"{len(source)} {source.fingerprint()}",
             "model": self.model,
             "opening": dict(self.opening),
-            "plan": plan.canonical(),
+            "pruning": dict(self.pruning),
             "max_new_tokens": self.max_new_tokens,
             "batch": self.batch,
         }
@@ -76,8 +78,8 @@ class Progress:
         return f"{self.done} of {self.total} rows, {self.per_second:.1f} a second"
 
 
-Engine = Callable[[Job, Mapping[int, Collection[int]]], Iterator[Record]]
-"""Computes the windows of these numbers but for the rows that are known: `answer_windows`, or the same elsewhere."""
+Engine = Callable[[Job], Callable[[Mapping[int, Collection[int]]], Iterator[Record]]]
+"""Makes what computes the windows of these numbers but for the rows that are known: `local`, or the same elsewhere."""
 
 
 def run_job(
@@ -92,7 +94,7 @@ def run_job(
     Under torchrun every process takes its share, and all must see the folder of `output`; the first one writes it.
 
     Args:
-        engine: what computes; None is `answer_windows`.
+        engine: what computes; None is `local`.
 
     Returns:
         None in all processes of torchrun but the first.
@@ -103,16 +105,16 @@ def run_job(
     """
     job.prepare()
     source = open_source(job.source, job.question)
-    plan = job.make(int(open_reader(job.model, **job.opening).config.get_text_config().num_hidden_layers))
-    about = job.about(plan, source)
+    about = job.about(source)
     with _processes() as (rank, world, wait):
         if (before := finished(output, about)) is not None:
             return before if rank == 0 else None
+        compute = (engine or local)(job)  # first: a model or a plan that cannot be had leaves nothing behind
         store = Store(output, about)
         known = store.read()
         todo = _todo(range(rank, -(-len(source) // job.window), world), known.results, len(source), job.window)
         began, done = time.monotonic(), len(known.results)
-        for record in (engine or answer_windows)(job, todo) if todo else ():
+        for record in compute(todo) if todo else ():
             store.append(record)
             done += len(record.results)
             seconds = max(1e-9, time.monotonic() - began)
@@ -125,12 +127,17 @@ def run_job(
         return summary
 
 
-def answer_windows(job: Job, todo: Mapping[int, Collection[int]]) -> Iterator[Record]:
-    """A record for every batch of the windows `todo`, whose values are the rows that are known already."""
+def local(job: Job) -> Callable[[Mapping[int, Collection[int]]], Iterator[Record]]:
+    """An `Engine` in this process: a record for every batch, with windows read ahead."""
     answering = Answering(job)
     opened = Opened(job.model, job.opening, job.max_new_tokens)
-    for window in windows(open_source(job.source, job.question), todo, job.window, opened, job.workers):
-        yield from answering(window, todo[window.number])
+
+    def compute(todo: Mapping[int, Collection[int]]) -> Iterator[Record]:
+        source = open_source(job.source, job.question)
+        for window in windows(source, todo, job.window, opened, job.workers):
+            yield from answering(window, todo[window.number])
+
+    return compute
 
 
 class Answering:
@@ -138,7 +145,7 @@ class Answering:
 
     def __init__(self, job: Job) -> None:
         loaded = open_model(job.model, **job.opening)
-        self.answerer = Answerer(loaded, job.make(loaded.layers), job.max_new_tokens)
+        self.answerer = Answerer(loaded, job.make(loaded), job.max_new_tokens)
         self.batch, self.threads = job.batch, job.threads
 
     def __call__(self, window: Window, known: Collection[int]) -> Iterator[Record]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import pickle
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +30,11 @@ class OnRay:
     actors: int = 1
     address: str | None = None
 
-    def __call__(self, job: Job, todo: Mapping[int, Collection[int]]) -> Iterator[Record]:
+    def __call__(self, job: Job) -> Callable[[Mapping[int, Collection[int]]], Iterator[Record]]:
+        """What computes windows; the model is opened by the actors."""
+        return functools.partial(self._compute, job)
+
+    def _compute(self, job: Job, todo: Mapping[int, Collection[int]]) -> Iterator[Record]:
         """The records of these windows, in no fixed order.
 
         Raises:

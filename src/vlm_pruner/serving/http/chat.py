@@ -81,7 +81,7 @@ class Chat:
     """One model, the plan it has by default, and the line in front of it."""
 
     def __init__(self, loaded: Loaded, plan: PrunePlan, limits: Limits) -> None:
-        self.loaded, self.plan, self.limits = loaded, plan.check(loaded.layers), limits
+        self.loaded, self.plan, self.limits = loaded, plan, limits
         self.turns, self.metrics = Turns(), Metrics()
         self._under_way = 0
         self._lock = threading.Lock()
@@ -120,7 +120,7 @@ class Chat:
 
     def read(self, body: bytes) -> Asked:
         """The request in a body; as `read_request`."""
-        return read_request(body, self.limits, self.loaded.layers)
+        return read_request(body, self.limits, self.loaded.plan)
 
     def answer(self, asked: Asked, stop: threading.Event, late: threading.Event) -> Iterator[tuple[Reply, str]]:
         """The reply and its text so far, longer every time; its `run` is there with the last.

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from PIL import Image
 
-from vlm_pruner.errors import VlmPrunerError
+from vlm_pruner.errors import PlanError, VlmPrunerError, unknown_name
+from vlm_pruner.methods.base import create
 from vlm_pruner.plan import PrunePlan
 from vlm_pruner.serving.http.limits import HttpError, Limits
 from vlm_pruner.serving.http.pictures import open_picture
@@ -20,6 +21,7 @@ __all__ = ["Asked", "read_request"]
 IGNORED = {"model", "user", "store", "metadata", "service_tier", "safety_identifier", "prompt_cache_key"}
 NEUTRAL = {"n": 1, "presence_penalty": 0, "frequency_penalty": 0, "logprobs": False, "tools": [], "logit_bias": {}}
 KNOWN = {"messages", "max_tokens", "max_completion_tokens", "temperature", "top_p", "seed", "stream", "stream_options"}
+SHORT = {"keep", "layer", "method", "params"}
 ROLES = ("system", "user", "assistant")
 
 
@@ -36,11 +38,11 @@ class Asked:
     sampling: dict[str, Any] = field(default_factory=lambda: {"do_sample": False})
 
 
-def read_request(body: bytes, limits: Limits, layers: int) -> Asked:
+def read_request(body: bytes, limits: Limits, plan: Callable[..., PrunePlan]) -> Asked:
     """The request in a body.
 
     Args:
-        layers: decoder layers of the model.
+        plan: makes the plan for the model, as `asking.Loaded.plan` does.
 
     Raises:
         HttpError: no JSON, something that the API does not have, something that this server cannot do, or too much.
@@ -64,8 +66,8 @@ def read_request(body: bytes, limits: Limits, layers: int) -> Asked:
     options = data.get("stream_options") or {}
     if not isinstance(stream, bool) or not isinstance(options, dict):
         raise _bad("'stream' is true or false, and 'stream_options' an object", "invalid_stream")
-    plan = _plan(data.get("vlm_pruner"), layers)
-    return Asked(messages, images, tokens, plan, stream, bool(options.get("include_usage")), _sampling(data))
+    own = _plan(data.get("vlm_pruner"), plan)
+    return Asked(messages, images, tokens, own, stream, bool(options.get("include_usage")), _sampling(data))
 
 
 def _bad(message: str, code: str) -> HttpError:
@@ -105,30 +107,21 @@ def _part(given: object, urls: list[object]) -> dict[str, str]:
     raise _bad(f"a part is of type text or image_url, not {kind!r}", "invalid_messages")
 
 
-def _plan(asked: object, layers: int) -> PrunePlan | None:
+def _plan(asked: object, make: Callable[..., PrunePlan]) -> PrunePlan | None:
+    """A plan of a request: a whole one, or `keep` and perhaps `method`, `layer` and `params`."""
     if asked is None:
         return None
     try:
-        return read_plan(asked, layers)
+        if not isinstance(asked, Mapping):
+            raise PlanError(f"a plan is an object such as {{'keep': 64}}, not {asked!r}")
+        if "stages" in asked:
+            return make(PrunePlan.from_dict(asked))
+        if unknown := asked.keys() - SHORT:
+            raise PlanError(unknown_name("key", sorted(unknown)[0], SHORT))
+        method = create(asked.get("method", "vlm-pruner"), **asked.get("params", {}))
+        return make(method, asked.get("keep"), asked.get("layer"))
     except (VlmPrunerError, TypeError) as error:
         raise _bad(f"vlm_pruner: {error}", "invalid_plan") from None
-
-
-def read_plan(asked: object, layers: int) -> PrunePlan:
-    """A plan of a request: a whole one, or `keep` and perhaps `method`, `layer` and `params`.
-
-    Raises:
-        PlanError: it cannot be carried out.
-        TypeError: it is no object.
-    """
-    if not isinstance(asked, Mapping):
-        raise TypeError(f"a plan is an object such as {{'keep': 64}}, not {asked!r}")
-    if "stages" in asked:
-        return PrunePlan.from_dict(asked).check(layers)
-    given = {"method": "vlm-pruner", "keep": None, "layer": None, "params": {}} | dict(asked)
-    if unknown := given.keys() - {"method", "keep", "layer", "params"}:
-        raise TypeError(f"unknown key {sorted(unknown)[0]!r}; known: keep, layer, method, params")
-    return PrunePlan.of(given["method"], given["keep"], given["layer"], num_layers=layers, **given["params"])
 
 
 def _sampling(data: Mapping[str, Any]) -> dict[str, Any]:
