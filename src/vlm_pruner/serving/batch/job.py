@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -47,7 +46,7 @@ class Job:
     workers: int = 1  # processes that read pictures
     threads: int | None = None  # of torch; None leaves them
     prepare: Callable[[], None] = field(default=lambda: None, repr=False)  # called in every process first
-    pruning: Mapping[str, Any] = MappingProxyType({})  # what `make` goes by, for the record
+    pruning: Mapping[str, Any] = field(default_factory=dict)  # what `make` goes by, for the record
 
     @property
     def window(self) -> int:

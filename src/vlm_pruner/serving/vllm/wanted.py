@@ -50,8 +50,8 @@ def plan_of(asked: object, *, rotary: bool) -> PrunePlan | None:
     method = stage.method
     if more or stage.layer is not None:
         raise PlanError(
-            f"stages {', '.join(stage.place for stage in plan.stages)}: vLLM keeps one length for all layers of a prompt, "
-            "so a plan for it has one stage, before the language model (layer 0)"
+            f"stages {', '.join(stage.place for stage in plan.stages)}: vLLM keeps one length for all layers of a "
+            "prompt, so a plan for it has one stage, before the language model (layer 0)"
         )
     if plan.positions != positions:
         why = "the model places tokens in the picture" if rotary else "vLLM numbers the tokens of this model itself"
