@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from numbers import Integral
 from typing import Any, Literal, get_args
@@ -107,17 +107,19 @@ class PrunePlan:
     Images of fewer than `min_visual_tokens` tokens are left alone, and the report says so. With `per="frame"` every
     frame of a video is pruned, and reported, as an image of its own. `asked` is the budget that
     a method called `made_by` made the stages for: they may leave fewer at the end. Plans with the same stages are
-    equal, whoever made them.
+    equal, whoever made them. `older` is what pictures keep at most that newer ones follow in their prompt: the one
+    before the newest, the one before that, and so on; its last number goes for all that are older still.
 
     Raises:
-        PlanError: no stage, stages out of order, a budget that grows, or repacked positions without a stage before the
-            language model.
+        PlanError: no stage, stages out of order, a budget that grows, repacked positions without a stage before the
+            language model, or `older` where the age of a picture is not known.
     """
 
     stages: tuple[Stage, ...]
     min_visual_tokens: int = 16
     positions: Positions = "kept"
     per: Per = "image"
+    older: tuple[Keep, ...] = ()
     asked: Keep | None = field(default=None, compare=False)
     made_by: str | None = field(default=None, compare=False)
 
@@ -137,6 +139,9 @@ class PrunePlan:
                 raise PlanError(unknown_name(name, getattr(self, name), get_args(kind)))
         if self.per == "frame" and self.stages[0].layer == TOWER:
             raise PlanError("per='frame' has no meaning before the vision tower: there a video has one budget")
+        object.__setattr__(self, "older", tuple(check_keep(keep) for keep in _listed(self.older)))
+        if self.older and (self.per == "frame" or self.stages[0].layer == TOWER):
+            raise PlanError("older: frames, and pictures before the vision tower, have no age")
         if self.positions == "repacked" and self.stages[0].site:
             raise PlanError(
                 f"positions can only be repacked before the language model, not at layer {self.stages[0].layer}: "
@@ -157,6 +162,7 @@ class PrunePlan:
         num_layers: int,
         positions: Positions = "kept",
         per: Per = "image",
+        older: Sequence[Keep] = (),
         **params: Any,
     ) -> PrunePlan:
         """The plan that `prune(model, method, keep=, layer=)` means on a model of `num_layers` decoder layers.
@@ -167,7 +173,7 @@ class PrunePlan:
             PlanError: no budget, anything beside a finished plan, or a layer the model does not have.
         """
         if isinstance(method, PrunePlan):
-            if keep is not None or layer is not None or params:
+            if keep is not None or layer is not None or older or params:
                 raise PlanError(
                     "a plan already says how much, where and how: keep, layer and parameters belong in its stages"
                 )
@@ -185,12 +191,21 @@ class PrunePlan:
                     "layer you want"
                 )
             stages = [Stage(stages[0].method, stages[0].keep, layer)]
-        return cls(tuple(stages), positions=positions, per=per, asked=asked, made_by=maker).check(num_layers)
+        rest: dict[str, Any] = {"positions": positions, "per": per, "older": older}
+        return cls(tuple(stages), **rest, asked=asked, made_by=maker).check(num_layers)
 
-    def asked_of(self, total: int) -> int:
-        """Tokens that were asked for of an image of `total`: what a schedule was made for, else what its end keeps."""
+    def asked_of(self, total: int, age: int = 0) -> int:
+        """Tokens that were asked for of an image of `total`: what a schedule was made for, else what its end keeps.
+
+        Args:
+            age: pictures behind it in its prompt.
+        """
         keep = self.stages[-1].keep if self.asked is None else self.asked
-        return min(keep, total) if isinstance(keep, int) else keep_count(total, keep)
+        return min(_at_most(keep, total), self.most(total, age))
+
+    def most(self, total: int, age: int) -> int:
+        """Tokens that an image of `total` keeps at most for its age, whatever the stages leave."""
+        return _at_most(self.older[min(age, len(self.older)) - 1], total) if age and self.older else total
 
     def lengths(self, total: int, num_layers: int) -> list[int]:
         """Tokens of one image of `total` that enter each of `num_layers` decoder layers."""
@@ -221,6 +236,7 @@ class PrunePlan:
             "min_visual_tokens": self.min_visual_tokens,
             "positions": self.positions,
             "per": self.per,
+            **({"older": list(self.older)} if self.older else {}),
             **{key: getattr(self, key) for key in _STORY if getattr(self, key) is not None},
         }
 
@@ -258,6 +274,16 @@ class PrunePlan:
         """Twelve hex digits that name this plan in results: equal plans, equal names."""
         canonical = json.dumps(self.canonical(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+
+
+def _at_most(keep: Keep, total: int) -> int:
+    return min(keep, total) if isinstance(keep, int) else keep_count(total, keep)
+
+
+def _listed(older: object) -> Sequence[Any]:
+    if not isinstance(older, list | tuple):
+        raise PlanError(f"older={older!r} is not a list of numbers, one for each age")
+    return older
 
 
 def _check_keys(what: str, data: object, required: set[str], optional: set[str]) -> None:

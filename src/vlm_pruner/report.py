@@ -79,7 +79,8 @@ class PruneReport:
         return sum(self._asked_of(image) for image in self.images)
 
     def _asked_of(self, image: ImageReport) -> int:
-        return image.total if image.note else self.plan.asked_of(image.total)
+        newer = sum(other.row == image.row for other in self.images[self.images.index(image) + 1 :])
+        return image.total if image.note else self.plan.asked_of(image.total, newer)
 
     @property
     def total(self) -> int:

@@ -30,7 +30,7 @@ __all__ = ["DTYPES", "SETTINGS", "plan"]
 NEW = 6
 LONG = "describe this, please. " * 8
 DTYPES = {"qwen3_5": "bfloat16"}  # the only one that its recurrent layers have on a CPU
-CHUNKS = {"llava_onevision": 80}  # vLLM thinks that its largest picture has 70 tokens, which has 72
+CHUNKS = {"llava_onevision": 96}  # of its largest picture, which vLLM thinks has 70 tokens
 SETTINGS: dict[str, dict[str, Any]] = {
     "chunks": {"max_num_batched_tokens": 64, "keep": 0.25},
     "no prefix cache": {"enable_prefix_caching": False, "keep": 0.1},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -35,14 +36,18 @@ class ImageState:
         return self.span.layout.tokens
 
     tower: Selection | None = None  # what was chosen before the vision tower
+    most: int | None = None  # tokens that its age leaves it; None = all
 
     def budget(self, stage: Stage) -> int:
         """Tokens that `stage` leaves of this image."""
         if self.tower is not None and stage.layer == TOWER:
             return len(self.tower)
-        if self.note or (isinstance(stage.keep, int) and stage.keep >= self.total):
+        if self.note:
             return self.count
-        return min(self.count, keep_count(self.total, stage.keep))
+        most = self.count if self.most is None else min(self.count, self.most)
+        if isinstance(stage.keep, int) and stage.keep >= self.total:
+            return most
+        return min(most, keep_count(self.total, stage.keep))
 
 
 @dataclass
@@ -118,9 +123,12 @@ class Prompt:
             if plan.stages[0].layer == TOWER:
                 self._locate_before(encoded[modality].tower, modality)
         self.images.sort(key=lambda image: (image.span.row, int(image.span.slots[0])))
-        for image in self.images:
-            image.count = image.total
-            image.note = left_alone(image.total, plan)
+        newer: Counter[int] = Counter()
+        for image in reversed(self.images):
+            most = plan.most(image.total, newer[image.span.row])
+            newer[image.span.row] += 1
+            image.count, image.most = image.total, None if most == image.total else most
+            image.note = left_alone(image.total, plan, image.most)
 
     def _locate_before(self, chosen: Any, modality: Modality) -> None:
         """What was chosen before the tower, for the images of a modality."""
@@ -131,12 +139,13 @@ class Prompt:
                 image.tower = chosen.of(image.span)
 
 
-def left_alone(total: int, plan: PrunePlan) -> str:
-    """Why an image of `total` tokens is not pruned; empty where it is."""
+def left_alone(total: int, plan: PrunePlan, most: int | None = None) -> str:
+    """Why an image of `total` tokens is not pruned; empty where it is, as where its age leaves it `most` of them."""
     if total < plan.min_visual_tokens:
         return f"left alone: {total} tokens are fewer than min_visual_tokens={plan.min_visual_tokens}"
     least = min((s.keep if isinstance(s.keep, int) else 0 for s in plan.stages), default=0)
-    return f"left alone: {total} tokens are fewer than keep={least}" if total < least else ""
+    few = total < least and most is None
+    return f"left alone: {total} tokens are fewer than keep={least}" if few else ""
 
 
 def read_prompt(adapter: Adapter, base: Any, arguments: dict[str, Any], end: int | None = None) -> Prompt | None:

@@ -1,6 +1,6 @@
 """Pruned models in vLLM answer as the library does with the same plan: tokens, probabilities and prompt lengths.
 
-Eight families, three settings (chunks of 64 tokens of the prompt, without and with the prefix cache), two budgets each, two rounds of
+Eight families, three settings (chunks of 64 tokens, without and with the prefix cache), two budgets each, two rounds of
 five prompts: 480 comparisons. One process a family.
 """
 
@@ -18,7 +18,7 @@ import pytest
 pytest.importorskip("vllm")
 
 from tests.support.served import SERVED
-from tests.support.vllm_answers import SETTINGS
+from tests.support.vllm_answers import DTYPES, SETTINGS
 
 
 @functools.cache

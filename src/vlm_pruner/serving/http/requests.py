@@ -21,7 +21,7 @@ __all__ = ["Asked", "read_request"]
 IGNORED = {"model", "user", "store", "metadata", "service_tier", "safety_identifier", "prompt_cache_key"}
 NEUTRAL = {"n": 1, "presence_penalty": 0, "frequency_penalty": 0, "logprobs": False, "tools": [], "logit_bias": {}}
 KNOWN = {"messages", "max_tokens", "max_completion_tokens", "temperature", "top_p", "seed", "stream", "stream_options"}
-SHORT = {"keep", "layer", "method", "params"}
+SHORT = {"keep", "layer", "method", "older", "params"}
 ROLES = ("system", "user", "assistant")
 
 
@@ -119,7 +119,7 @@ def _plan(asked: object, make: Callable[..., PrunePlan]) -> PrunePlan | None:
         if unknown := asked.keys() - SHORT:
             raise PlanError(unknown_name("key", sorted(unknown)[0], SHORT))
         method = create(asked.get("method", "vlm-pruner"), **asked.get("params", {}))
-        return make(method, asked.get("keep"), asked.get("layer"))
+        return make(method, asked.get("keep"), asked.get("layer"), **{k: asked[k] for k in ("older",) if k in asked})
     except (VlmPrunerError, TypeError) as error:
         raise _bad(f"vlm_pruner: {error}", "invalid_plan") from None
 

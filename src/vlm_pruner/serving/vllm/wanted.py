@@ -56,6 +56,8 @@ def plan_of(asked: object, *, rotary: bool) -> PrunePlan | None:
     if plan.positions != positions:
         why = "the model places tokens in the picture" if rotary else "vLLM numbers the tokens of this model itself"
         raise PlanError(f"positions {plan.positions!r}: {why}, so only {positions!r} can be had")
+    if plan.older:
+        raise PlanError("older: vLLM caches a picture's tokens under the picture alone, whatever its age is later")
     if plan.per != "image":
         raise PlanError("per='frame': vLLM is told one count for a whole video")
     _check_signals(method)
@@ -77,7 +79,7 @@ def _short(asked: Mapping[str, Any], positions: Positions) -> PrunePlan:
 
 def _check_signals(method: PruningMethod) -> None:
     """Raise for a method that would choose otherwise than in the library: it reads what is not there."""
-    reads = method.needs | (method.wants - FROM_LAYER_BEFORE)
+    reads = method.needs_at(0) | (method.wants - FROM_LAYER_BEFORE)
     if text := sorted(reads & _TEXT):
         raise PlanError(
             f"{method.name} reads the question ({', '.join(text)}): vLLM caches what it made of a picture under the "
