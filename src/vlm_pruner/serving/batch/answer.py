@@ -43,11 +43,17 @@ class Batch:
 
 
 class Answerer:
-    """One model under one plan. Not thread-safe: sessions hook the model."""
+    """One model under one plan. Not thread-safe: sessions hook the model.
+
+    Raises:
+        UnsupportedModelError, PlanError: the plan cannot be carried out on this model.
+    """
 
     def __init__(self, loaded: Loaded, plan: PrunePlan, max_new_tokens: int) -> None:
         self.loaded, self.plan, self.max_new_tokens = loaded, plan, max_new_tokens
         self._fill = filler(loaded.model)
+        with prune(loaded.model, plan):  # what can be told of the plan before a row is read is told now
+            pass
 
     def answer(self, rows: Sequence[Mapping[str, Any]]) -> Batch:
         """Greedy answers to rows that fit together. One that fails leaves the others as they would be without it.
