@@ -17,6 +17,7 @@ from tests.support.vision import prepare
 
 prepare()
 
+import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from tests.support.served import TAGS, picture, served  # noqa: E402
 
@@ -25,7 +26,7 @@ from vlm_pruner.engine import prune  # noqa: E402
 from vlm_pruner.ops.dispatch import use_backend  # noqa: E402
 from vlm_pruner.plan import PrunePlan, Stage  # noqa: E402
 
-__all__ = ["DTYPES", "SETTINGS", "plan"]
+__all__ = ["DTYPES", "SETTINGS", "VIDEOS", "plan"]
 
 NEW = 6
 LONG = "describe this, please. " * 8
@@ -44,23 +45,33 @@ def plan(name: str, keep: float) -> PrunePlan:
     return PrunePlan((Stage("vlm-pruner", keep, 0),), min_visual_tokens=1, positions=positions)  # type: ignore[arg-type]
 
 
-def prompts(name: str) -> dict[str, tuple[str, list[Any]]]:
-    """One picture, a portrait, two pictures, a long text, no picture."""
+VIDEOS = {"llava_onevision": "<video>", "qwen2_vl": "<|vision_start|><|video_pad|><|vision_end|>"}
+
+
+def prompts(name: str) -> dict[str, tuple[str, dict[str, Any]]]:
+    """One picture, a portrait, two pictures, a long text, no picture, and a video where these are pruned."""
     tag = TAGS[name]
-    return {
-        "one": (f"{tag}what is it?", [picture(1, 64, 48)]),
-        "portrait": (f"{tag}ab", [picture(2, 24, 96)]),
-        "two": (f"first {tag} second {tag} compare", [picture(3, 60, 40), picture(4, 40, 60)]),
-        "long": (f"{tag}{LONG}", [picture(5, 56, 56)]),
-        "text": ("hello there", []),
+    made: dict[str, tuple[str, dict[str, Any]]] = {
+        "one": (f"{tag}what is it?", {"image": [picture(1, 64, 48)]}),
+        "portrait": (f"{tag}ab", {"image": [picture(2, 24, 96)]}),
+        "two": (f"first {tag} second {tag} compare", {"image": [picture(3, 60, 40), picture(4, 40, 60)]}),
+        "long": (f"{tag}{LONG}", {"image": [picture(5, 56, 56)]}),
+        "text": ("hello there", {}),
     }
+    if name in VIDEOS:
+        frames = np.stack([np.asarray(picture(6 + number, 40, 32)) for number in range(4)])
+        made["video"] = (f"{VIDEOS[name]}what happens?", {"video": [frames]})
+    return made
 
 
 def reference(loaded: Any, name: str, keep: float) -> dict[str, dict[str, Any]]:
     """Prompt length, tokens and log-probabilities of the library's own path."""
     found = {}
-    for case, (text, pictures) in prompts(name).items():
-        made = loaded.processor(text=[text], images=pictures or None, return_tensors="pt")
+    for case, (text, shown) in prompts(name).items():
+        given = {f"{kind}s": held for kind, held in shown.items()} | (
+            {"do_sample_frames": False} if "video" in shown else {}
+        )
+        made = loaded.processor(text=[text], return_tensors="pt", **given)
         with torch.inference_mode(), prune(loaded.model, plan(name, keep)) as session:
             out = loaded.model.generate(
                 **made, do_sample=False, max_new_tokens=NEW, min_new_tokens=NEW, output_logits=True,
@@ -69,7 +80,7 @@ def reference(loaded: Any, name: str, keep: float) -> dict[str, dict[str, Any]]:
         length = made["input_ids"].shape[1]
         tokens = out.sequences[0, length:].tolist()
         logs = [row[0].float().log_softmax(-1) for row in out.logits]
-        dropped = session.report.total - session.report.kept if pictures else 0
+        dropped = session.report.total - session.report.kept if shown else 0
         logs = [float(log[token]) for log, token in zip(logs, tokens, strict=True)]
         found[case] = {"length": length - dropped, "tokens": tokens, "logs": logs, "dropped": dropped}
     return found
@@ -83,7 +94,7 @@ def compare(name: str) -> Iterator[dict[str, Any]]:
     loaded = open_model(str(served(name)[1]), dtype=dtype)
     sampling = vllm.SamplingParams(max_tokens=NEW, temperature=0, logprobs=1, ignore_eos=True)
     cases = prompts(name)
-    plain = [{"prompt": text, **({"multi_modal_data": {"image": i}} if i else {})} for text, i in cases.values()]
+    plain = [{"prompt": text, **({"multi_modal_data": held} if held else {})} for text, held in cases.values()]
     for setting, given in SETTINGS.items():
         options = {key: value for key, value in given.items() if key != "keep"}
         if name in CHUNKS and "max_num_batched_tokens" in options:

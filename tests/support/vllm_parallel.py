@@ -29,7 +29,7 @@ if __name__ == "__main__":
     )  # fmt: skip
     sampling = vllm.SamplingParams(max_tokens=NEW, temperature=0, logprobs=1, ignore_eos=True)
     for text, pictures in prompts(name).values():
-        request = {"prompt": text, **({"multi_modal_data": {"image": pictures}} if pictures else {})}
+        request = {"prompt": text, **({"multi_modal_data": pictures} if pictures else {})}
         answer = engine.generate([request], sampling, use_tqdm=False)[0]
         tokens = list(answer.outputs[0].token_ids)
         logs = [row[token].logprob for row, token in zip(answer.outputs[0].logprobs, tokens, strict=True)]

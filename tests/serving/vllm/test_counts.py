@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,9 +14,13 @@ import torch  # noqa: E402
 from tests.support.served import SERVED, picture, served  # noqa: E402
 from vllm.multimodal.processing import ProcessorInputs, TimingContext  # noqa: E402
 
+from vlm_pruner.errors import PlanError  # noqa: E402
+from vlm_pruner.plan import PrunePlan, Stage  # noqa: E402
 from vlm_pruner.serving.vllm.counting import field  # noqa: E402
+from vlm_pruner.serving.vllm.doctor import examine  # noqa: E402
 from vlm_pruner.serving.vllm.places import STAYS, Places, with_places  # noqa: E402
 from vlm_pruner.serving.vllm.pruning import Pruning, exactly, layouts_of  # noqa: E402
+from vlm_pruner.serving.vllm.registering import check_server  # noqa: E402
 from vlm_pruner.serving.vllm.wanted import KEY  # noqa: E402
 from vlm_pruner.types import Selection  # noqa: E402
 
@@ -109,3 +114,39 @@ def test_the_family_is_asked_where_tokens_lie() -> None:
     config = AutoConfig.from_pretrained(served("qwen2_vl")[0])
     (layout,) = layouts_of(config, {"image_grid_thw": torch.tensor([[1, 8, 12]])}, [24], "image")
     assert layout.grid == (1, 4, 6)
+
+
+def test_a_server_whose_plan_cannot_be_had_does_not_start() -> None:
+    with pytest.raises(PlanError, match="reads the question"):
+        processor("llava", {"keep": 0.5, "method": "cdpruner"})
+    with pytest.raises(PlanError, match="only 'repacked' can be had"):
+        processor("llava", PrunePlan((Stage("grid", 4),)).to_dict())
+
+
+def server(asked: Any = None, **more: Any) -> Any:
+    """What `check_server` reads of vLLM's configuration."""
+    hf = SimpleNamespace(**({} if asked is None else {KEY: asked}))
+    mm = SimpleNamespace(is_multimodal_pruning_enabled=lambda: more.get("evs", False))
+    model = SimpleNamespace(hf_config=hf, multimodal_config=mm)
+    graphs = SimpleNamespace(cudagraph_mm_encoder=more.get("graphs", False))
+    return SimpleNamespace(model_config=model, compilation_config=graphs)
+
+
+def test_a_server_that_was_asked_to_prune_and_would_not_does_not_start() -> None:
+    check_server(server(), object())
+    with pytest.raises(RuntimeError, match="this server was asked to prune, and object is not pruned here"):
+        check_server(server({"keep": 0.5}), object())
+    pruning = object.__new__(Pruning)
+    check_server(server({"keep": 0.5}), pruning)
+    with pytest.raises(RuntimeError, match="leave cudagraph_mm_encoder off"):
+        check_server(server({"keep": 0.5}, graphs=True), pruning)
+    with pytest.raises(RuntimeError, match="would prune videos twice"):
+        check_server(server({"keep": 0.5}, evs=True), pruning)
+
+
+def test_the_doctor_finds_nothing_wrong_here() -> None:
+    bad = [one.text for one in examine(str(served("qwen2_vl")[0]), {"keep": 0.25}) if not one.good]
+    assert not bad
+    said = [one.text for one in examine(str(served("llava")[0]), {"keep": 0.5, "method": "fastv"}) if not one.good]
+    assert len(said) == 1
+    assert "reads the question" in said[0]
