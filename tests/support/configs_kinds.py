@@ -42,6 +42,10 @@ def llama4() -> Any:
     """Chunks of 12 places; layers 1 and 4 see everything, without rotation."""
     if RELEASE == (5, 24):
         pytest.skip("transformers 5.24.0 cannot run Llama 4 itself: its output has no image_outputs")
+    return llama4_config()
+
+
+def llama4_config() -> Any:
     chunk, full = "chunked_attention", "full_attention"
     words = {"layer_types": [chunk, full, chunk, chunk, full], "no_rope_layers": [1, 0, 1, 1, 0]}
     words |= {"attention_chunk_size": 12, "num_local_experts": 4, "intermediate_size_mlp": 48, "moe_layers": [1, 3]}
