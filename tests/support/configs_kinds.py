@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from tests.support.configs import END, IMAGE, MROPE, NARROW, PINPOINTS, START, VOCAB, text, tower
+from tests.support.configs import END, IMAGE, MROPE, NARROW, PINPOINTS, START, VIDEO, VOCAB, text, tower
 from tests.support.configs_more import _IDS, _MARKS, _make, _words, gemma4
 from tests.support.versions import OLD, RELEASE
 from transformers import AutoConfig
@@ -140,3 +140,18 @@ def hy_v4() -> Any:
     words |= {"rope_parameters": {**MROPE, "mrope_section": [2, 1, 1]}}
     vision = {**NARROW, "num_attention_heads": 2, "patch_size": 4, "out_hidden_size": 32, "max_image_size": 64}
     return _make("hy_v4_vl", text_config=_words("hy_v4_vl_text", **words), vision_config=vision, **_MARKS, **_IDS)
+
+
+def minimax() -> Any:
+    """Layers 1, 2 and 4 see two blocks of 3 keys and the one that they are in."""
+    if RELEASE < (5, 24):
+        pytest.skip("new in transformers 5.24")
+    sparse, full = "minimax_m3_sparse", "full_attention"
+    words = {"layer_types": [full, sparse, sparse, full, sparse], "index_n_heads": 2, "index_head_dim": 16}
+    words |= {"index_block_size": 3, "index_topk_blocks": 3, "rotary_dim": 8, "num_local_experts": 4}
+    words |= {"num_experts_per_tok": 2, "shared_intermediate_size": 24, "dense_intermediate_size": 48}
+    vision = {**NARROW, "num_attention_heads": 2, "image_size": 32, "patch_size": 4, "head_dim": 16}
+    return _make(
+        "minimax_m3_vl", text_config=_words("minimax_m3_vl_text", **words), vision_config=vision,
+        projector_hidden_size=48, image_token_index=IMAGE, video_token_index=VIDEO,
+    )  # fmt: skip

@@ -74,6 +74,11 @@ class Adapter(ABC):
 
     model_types: ClassVar[tuple[str, ...]]
     per_token: ClassVar[frozenset[str]] = frozenset()  # further arguments [b, q, ...] of its decoder layers
+    padding: ClassVar[frozenset[str]] = frozenset()  # arguments [b, q] or None that hide the padding of a chunk
+    own_mask: ClassVar[bool] = False  # the mask of attention layers is such a one, too: they make their own
+    whole_tables: ClassVar[bool] = False  # rotary tables reach over everything that is stored
+    attends: ClassVar[frozenset[str]] = frozenset()  # kinds of attention layers of its own
+    blocks: ClassVar[frozenset[str]] = frozenset()  # kinds that attend to blocks of keys, counted by position ids
     handed_on: ClassVar[frozenset[str]] = frozenset()  # containers that layers fill and none of them reads
     closing: ClassVar[int] = 0  # tokens behind the last placeholder without which the model cannot number a picture
     canvas: ClassVar[bool] = False  # pictures are numbered together with the marks around them
@@ -126,6 +131,10 @@ class Adapter(ABC):
             config: of the decoder.
         """
         return True
+
+    def counting(self, attention: Any) -> nn.Module | None:
+        """The part of an attention module that asks the cache how many entries it holds; None = none does."""
+        return None
 
     def query_scale(self, attention: Any, places: Tensor) -> Tensor | None:
         """What an attention module multiplies its queries at `places` [b, q] with, [b, q] float32, where it counts the

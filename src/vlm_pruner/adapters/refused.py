@@ -16,7 +16,6 @@ REASONS = {
     "deepseek_ocr2": _QUERIES,
     "diffusion_gemma": "it fills in blocks of text in many passes instead of writing one token behind the other",
     "evolla": "it reads proteins, not pictures",
-    "glm5_next": "its indexer pools neighbouring keys, and takes the length that the cache tells for what it stores",
     "git": "its pictures are a prefix without placeholders in the prompt",
     "idefics": "it reads pictures through cross-attention",
     "idefics2": _QUERIES,
@@ -24,7 +23,5 @@ REASONS = {
     "instructblipvideo": _QUERIES,
     "kosmos-2": _QUERIES,
     "kosmos-2.5": _QUERIES,
-    "minimax_m3_vl": "its sparse decoder layers choose blocks of keys by their places, which would go",
-    "qwen4_exp": "its indexer turns pooled keys by tables over all places, at the places that they have in the cache",
     "pi0": "it moves robots: what it writes is no text",
 }

@@ -48,6 +48,7 @@ class PrunedLayer:
     pruned_shadow: Any = None  # only on the leader of a signature
     pruned_shift: Tensor | None = None  # [b, 1] places closed up by repacking, on the leader of layer 0
     pruned_dropped: int | Tensor = 0  # unpruned length minus stored length
+    pruned_bare: bool = False  # what is stored is told for the moment
     # Unpruned length up to the last pruned token, below which nothing may be cropped. Constant while decoding: a
     # counter that changed every step would make a compiled decode step recompile every step.
     pruned_floor: int | Tensor = 0
@@ -58,7 +59,8 @@ class PrunedLayer:
         return _restore, (mixin, stock), vars(self)
 
     def get_seq_length(self) -> Any:
-        return super().get_seq_length() + self.pruned_dropped  # type: ignore[misc]
+        stored = super().get_seq_length()  # type: ignore[misc]
+        return stored if self.pruned_bare else stored + self.pruned_dropped
 
     def pruned_drop(self, count: int, device: torch.device) -> None:
         """`count` tokens more come that are not stored. A layer that counts on the device keeps this number there, too:
@@ -162,7 +164,8 @@ def _pruned_class(mixin: type[PrunedLayer], stock: type) -> type[Any]:
     if (mixin, stock) not in _CLASSES:
         # Older releases of transformers have no common base of integer and floating point layers.
         quantized = getattr(cache_utils, "BaseQuantizedLayer", cache_utils.QuantizedLayer)
-        if stock not in _STOCK and not issubclass(stock, quantized):
+        blocks = hasattr(stock, "update_index")  # keys of an indexer beside those of a stock layer
+        if stock not in _STOCK and not (blocks and stock.__base__ in _STOCK) and not issubclass(stock, quantized):
             raise UnsupportedModelError(
                 f"cache layers of type {stock.__name__} cannot be pruned; known are "
                 f"{', '.join(c.__name__ for c in _STOCK)} and the quantized layers"
@@ -235,6 +238,8 @@ def _shadow_of(layer: Any, batch: int) -> Any:
     shadow = copy.copy(layer) if same_kind else cache_utils.DynamicLayer()
     if isinstance(getattr(layer, "cumulative_length", None), Tensor):
         shadow.cumulative_length = layer.cumulative_length.clone()
+    if hasattr(shadow, "idx_keys"):
+        shadow.idx_keys = None
     past = int(layer.get_seq_length()) if layer.is_initialized else 0
     if not past:
         shadow.keys = shadow.values = None

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from vlm_pruner.engine.added import add_here
 from vlm_pruner.engine.arguments import Arguments, as_pair, by_name, hidden_of, with_hidden
-from vlm_pruner.engine.cache import CacheState, first_pruned
+from vlm_pruner.engine.cache import CacheState, PrunedLayer, first_pruned
 from vlm_pruner.engine.choose import prune_stage
 from vlm_pruner.engine.clock import mark
 from vlm_pruner.engine.follow import follow
@@ -89,7 +89,7 @@ class LayerHooks:
         kwargs = follow(fwd, self.parts, index, level, hidden, kwargs)
         self._count(fwd, index, module, hidden, kwargs)
         cache, own = kwargs.get(self.parts.layer_cache), self.parts.sources[index]
-        if fwd.kept is None and cache is not None:
+        if fwd.kept is None and cache is not None and not self.parts.adapter.whole_tables | self.parts.counts_blocks(index):
             kind = getattr(cache.layers[own], "pruned_kind", None)
             if kind is not None:
                 assert fwd.state is not None
@@ -111,6 +111,12 @@ class LayerHooks:
         assert true is not None
         assert made is not None
         fwd.scales[index] = true / made
+
+    def counting(self, index: int, bare: bool, module: nn.Module, args: Any, kwargs: dict[str, Any], *_: Any) -> None:
+        """Around a part of layer `index` that asks the cache how many entries it holds."""
+        layers = getattr(kwargs.get(self.parts.layer_cache), "layers", None)
+        if layers and isinstance(layers[index], PrunedLayer):
+            layers[index].pruned_bare = bare
 
     def queries_post(self, index: int, module: nn.Module, args: Any, output: Tensor) -> Tensor | None:
         """Behind the query projection of such a layer."""
