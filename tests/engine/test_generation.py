@@ -36,7 +36,7 @@ def both(name: str, layer: int, **changes: Any) -> tuple[Any, Any, Any]:
         ("glm", "nemotron", "granite4")
     )  # copies of rows mix up several pictures of a row, pruned or not
     pictures = 1 if mixed else 2
-    prompts = [family.prompt(3, pictures), family.prompt(4, 1, tail=9)]
+    prompts = family.together(family.prompt(3, pictures), family.prompt(4, 1, tail=9))
     inputs = family.inputs(prompts, model.dtype)
     torch.manual_seed(5)
     with prune(model, plan((0.4, layer))) as session:

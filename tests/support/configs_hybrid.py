@@ -96,7 +96,7 @@ def qwen4() -> Any:
     if OLD:
         pytest.skip("new in transformers 5.24")
     kinds = [kind.replace("full", "indexed") for kind in _LINEAR["layer_types"]]
-    index = {"indexer_n_heads": 2, "indexer_kv_heads": 1, "indexer_head_dim": 16, "indexer_budget": 6}
+    index = {"indexer_n_heads": 16, "indexer_kv_heads": 1, "indexer_head_dim": 16, "indexer_budget": 6}
     grams = {"ple_layer_ids": [3], "ple_embed_dim": 32, "ngram_size": 3, "heads_per_ngram": 2}
     grams |= {"ngram_vocab_size_base": 50, "split_ngram_parts": 1, "ple_conv_kernel_size": 2}
     experts = {**_EXPERTS, "shared_expert_intermediate_size": 24, "hc_count": 2, "hc_lowrank": 8}
@@ -113,7 +113,7 @@ def glm5() -> Any:
         pytest.skip("new in transformers 5.24")
     kinds = [kind.replace("full", "indexed") for kind in _LINEAR["layer_types"]]
     words = {"q_lora_rank": 16, "kv_lora_rank": 16, "qk_nope_head_dim": 8, "v_head_dim": 12, "layer_types": kinds}
-    words |= {"index_topk": 6, "index_head_dim": 16, "index_n_heads": 4, "index_kpool": 3, "hc_mult": 3}
+    words |= {"index_topk": 6, "index_head_dim": 16, "index_n_heads": 16, "index_kpool": 3, "hc_mult": 3}
     words |= {"n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24, "num_key_value_heads": 4}
     words |= {"linear_head_dim": 8, "linear_num_heads": 2, "indexer_types": ["full"] * 5}
     vision = {**_MERGED, **_PATCHES, "image_size": 32, "projection_intermediate_size": 48}

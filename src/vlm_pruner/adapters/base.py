@@ -132,6 +132,14 @@ class Adapter(ABC):
         """
         return True
 
+    def filling(self, config: Any) -> int | None:
+        """What `per_token` arguments hold in front of a row that is padded; None where nothing reads it.
+
+        Args:
+            config: of the decoder.
+        """
+        return None
+
     def counting(self, attention: Any) -> nn.Module | None:
         """The part of an attention module that asks the cache how many entries it holds; None = none does."""
         return None

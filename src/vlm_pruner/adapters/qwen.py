@@ -92,6 +92,10 @@ class Qwen4(QwenVL):
     per_token = frozenset({"ple_input_ids"})
     whole_tables = True
 
+    def filling(self, config: Any) -> int | None:
+        end = config.eos_token_id  # in front of the first word of a row
+        return end[0] if isinstance(end, list) else end
+
 
 class Glm5Next(QwenVL):
     """As the Qwen families; four residual streams, which methods see side by side, and an indexer that pools

@@ -109,6 +109,9 @@ def cut_queries(fwd: Forward, parts: Parts, level: int, kwargs: dict[str, Any]) 
                 kwargs[name] = _once(fwd, value, ("positions", level), _cut_positions)
         elif name in parts.adapter.per_token:
             kwargs[name] = gather_rows(value, fwd.kept.index)
+            filling = parts.adapter.filling(parts.text_config)
+            if fwd.kept.valid is not None and filling is not None:
+                kwargs[name] = kwargs[name].masked_fill(~fwd.kept.valid.to(value.device), filling)
         elif name not in parts.adapter.handed_on and (shape := _follows(value, fwd.length)) is not None:
             raise UnsupportedModelError(
                 f"{parts.name}: decoder layer argument {name!r} of shape {shape} has no rule for pruning"

@@ -22,6 +22,7 @@ __all__ = ["CHOOSING", "STATES", "layers_of", "shortened", "types_of"]
 
 _CACHE = ("cache", "past_key_values")  # names of it, since transformers 5.24 and before
 STATES = ("linear_attention", "conv", "moe", "mlp")
+PADDING = ("conv_mask",)  # arguments that hide what is not there when rows are called alone
 BLOCKS = ("minimax_m3_sparse",)  # layers that choose among blocks of them, counted from the first
 CHOOSING = ("indexed_attention", *BLOCKS)  # layers that choose among the keys that are there
 
@@ -80,7 +81,7 @@ def _rows(
         places = alive[row].nonzero().flatten()
         given = {key: _cut(value, row, places, length) for key, value in kwargs.items()}
         given.update({key: _own(told, value, row) for key, value in given.items() if isinstance(value, UserDict)})
-        given[name] = None
+        given |= dict.fromkeys((name, *(key for key in PADDING if key in given)))
         given["attention_mask"] = _mask(model, index, places, hidden, kwargs.get("attention_mask"))
         if types_of(model)[index] in BLOCKS:
             given["position_ids"] = torch.arange(len(places), device=places.device)[None]
@@ -106,13 +107,17 @@ def _with_earlier(
         count = hidden.new_zeros(len(hidden), 1, hidden.shape[1], 1)
         cache.update(count, count, index)
     # Held, so that no other has its number.
-    _, states, tables, places = told.setdefault((id(cache), index), (cache, [], [], []))
+    _, states, tables, places, words = told.setdefault((id(cache), index), (cache, [], [], [], {}))
     states.append(hidden)
     places.append(kwargs.get("position_ids"))
     rotary = kwargs.get("position_embeddings")
-    if rotary is not None:
+    if rotary is not None and rotary[0].shape[1] == hidden.shape[1]:  # else those of all turns
         tables.append(rotary)
         kwargs["position_embeddings"] = tuple(torch.cat(parts, 1) for parts in zip(*tables, strict=True))
+    for name, value in kwargs.items():  # of every token
+        if name not in ("attention_mask", "position_ids") and isinstance(value, Tensor) and value.dim() == 2:
+            words.setdefault(name, []).append(value)
+            kwargs = {**kwargs, name: torch.cat(words[name], 1)}
     known = None if places[-1] is None or places[-1].dim() != 2 else torch.cat(places, 1)
     return torch.cat(states, 1), {**kwargs, "position_ids": known}
 
