@@ -227,6 +227,9 @@ EYES: dict[str, Eye] = {
     ),
     "dots3_note": _patches("Qwen2VLImageProcessor", temporal_patch_size=1),
     "lfm3_vl": _patches("Qwen2VLImageProcessor"),
+    "qwen4_exp": _patches("Qwen2VLImageProcessor"),
+    "glm5_next": _patches("Glm5NextImageProcessor"),
+    "minimax_m3_vl": _patches("MiniMaxM3VLImageProcessor"),
     "hy_v4_vl": _patches("HYV4VLImageProcessor", temporal_patch_size=1),
     "nemotron_h_omni": Eye(
         "NemotronH_Omni_Reasoning_V3ImageProcessor", {"patch_size": 4, "min_num_patches": 64, "max_num_patches": 400}
