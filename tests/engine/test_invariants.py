@@ -101,7 +101,10 @@ def test_rows_of_a_padded_batch_equal_the_rows_alone(name: str, attention: str, 
     ]
     inputs = family.inputs(prompts, model.dtype)
     if family.alone:
-        with prune(model, plan((0.4, layer))), pytest.raises(UnsupportedModelError, match=r"counts blocks .* row by row"):
+        with (
+            prune(model, plan((0.4, layer))),
+            pytest.raises(UnsupportedModelError, match=r"counts blocks .* row by row"),
+        ):
             generate(model, inputs)
         return
     with prune(model, plan((0.4, layer))) as session:

@@ -155,3 +155,18 @@ def minimax() -> Any:
         "minimax_m3_vl", text_config=_words("minimax_m3_vl_text", **words), vision_config=vision,
         projector_hidden_size=48, image_token_index=IMAGE, video_token_index=VIDEO,
     )  # fmt: skip
+
+
+def unlimited() -> Any:
+    """Every token sees the whole prompt and 2 of the tokens that were generated."""
+    if RELEASE < (5, 24):
+        pytest.skip("transformers before 5.24 has no window behind the prompt")
+    sam = {**NARROW, "num_attention_heads": 2, "image_size": 32, "patch_size": 4, "output_channels": 16, "mlp_dim": 32}
+    sam |= {"window_size": 4, "global_attn_indexes": [1], "downsample_channels": [16, 32]}
+    clip = {**NARROW, "num_attention_heads": 2, "image_size": 32, "patch_size": 16}
+    words = {"n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24, "n_shared_experts": 1}
+    words |= {"sliding_window": 3, "num_attention_heads": 2, "num_key_value_heads": 1}
+    return _make(
+        "unlimited_ocr", text_config=_words("unlimited_ocr_text", **words), image_token_id=IMAGE,
+        vision_config={"sam_config": sam, "encoder_config": clip},
+    )  # fmt: skip

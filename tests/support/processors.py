@@ -218,6 +218,7 @@ EYES: dict[str, Eye] = {
     "step3p7": Eye(
         **_square("Step3p7ImageProcessor", 64, patch_size=32, max_image_size=96, vision_patch_size=4)
     ),
+    "unlimited_ocr": Eye(**_square("UnlimitedOcrImageProcessor", 128, tile_size=128, max_patches=6)),
     "molmo2": Eye(**_square("Molmo2ImageProcessor", 28, patch_size=7, overlap_margins=[1, 1])),
     "gemma3n": Eye(**_square("SiglipImageProcessor"), model={"vision_soft_tokens_per_image": 196}),
     "llama4": Eye(**_square("Llama4ImageProcessor", 64, max_patches=6), vision=_SMALL, config=kinds.llama4_config),

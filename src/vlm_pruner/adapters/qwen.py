@@ -6,8 +6,8 @@ from typing import Any, ClassVar
 
 from torch import nn
 
-from vlm_pruner.adapters.llava import chooses_itself
 from vlm_pruner.adapters.base import Adapter, Encoded, Layout, raster
+from vlm_pruner.adapters.llava import chooses_itself
 from vlm_pruner.errors import UnsupportedModelError
 
 __all__ = ["Ernie", "Glm4v", "Glm5Next", "MiniMaxM3", "Qwen4", "QwenOmni", "QwenVL", "VideoLlama3"]

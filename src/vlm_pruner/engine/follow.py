@@ -90,10 +90,12 @@ def _enter_cache(fwd: Forward, cache: Any, index: int, level: int, hidden: Tenso
     layer = prune_layer(cache, index, level, fwd.state, hidden.shape[0])
     past = layer.get_seq_length()
     kind = signature(layer, level)
+    if fwd.kept is not None:
+        layer.pruned_shorten(fwd.length - hidden.shape[1])
     if kind not in fwd.places:
         offset = layer.get_mask_sizes(fwd.length)[1]
         query = query_places(fwd.length, fwd.kept, past, hidden)
-        fwd.places[kind] = Places(query, _key_places(fwd, cache, index, kind, query), offset)
+        fwd.places[kind] = Places(query, _key_places(fwd, cache, index, kind, query), offset, layer.pruned_first)
         if fwd.kept is not None and fwd.kept.valid is not None:
             fwd.state.ragged = True
     if fwd.kept is not None:

@@ -63,7 +63,9 @@ def fit_stored(
     rotary = kwargs.get("position_embeddings")
     if parts.adapter.whole_tables and rotary is not None:
         assert places is not None
-        at = (torch.cat([places.key, places.query], 1) - 1).clamp(min=0)  # [b, k + q] what is stored; queries at the end
+        at = (torch.cat([places.key, places.query], 1) - 1).clamp(
+            min=0
+        )  # [b, k + q] what is stored; queries at the end
         known, made = fwd.recall(rotary[0], ("stored", id(places)))
         if not known:
             made = fwd.remember(rotary[0], ("stored", id(places)), tuple(gather_rows(table, at) for table in rotary))

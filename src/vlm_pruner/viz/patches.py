@@ -15,7 +15,7 @@ def pixels_of(made: Mapping[str, Any], grid: tuple[int, int, int] | None = None)
     """Of what a processor has made, the pixels, in the order of their tokens: tiles that stand apart come first.
 
     Lists of patches are pictures [1, 3, H, W] again where they may show several views of an image, or more than it:
-    those of LFM2-VL, MiniCPM-V and Fuyu.
+    those of LFM2-VL, MiniCPM-V and Fuyu. Tiles that make one plane of tokens are one picture (Unlimited-OCR).
 
     Args:
         grid: (t, h, w) of the tokens, which alone tells how wide a picture is that Fuyu sees.
@@ -27,6 +27,8 @@ def pixels_of(made: Mapping[str, Any], grid: tuple[int, int, int] | None = None)
         return [_by_patch(rows[: h * w], h, w) for rows, (h, w) in zip(torch.as_tensor(found[0]), sizes, strict=True)]
     if made.get("target_sizes") is not None:
         return _from_strip(torch.as_tensor(found[0])[0], torch.as_tensor(made["target_sizes"]).tolist())
+    if made.get("patches_grid") is not None and made.get("pixel_values_local") is not None:
+        return [_by_tile(torch.as_tensor(found[0]), *made["patches_grid"][0]), found[1]]
     if made.get("image_patches") is not None and grid is not None:
         return [_by_patch(torch.as_tensor(made["image_patches"]), *grid[1:])]
     return found
@@ -36,6 +38,13 @@ def _by_patch(rows: Tensor, h: int, w: int) -> Tensor:
     """[h w, p p 3] -> [1, 3, h p, w p]."""
     side = round((rows.shape[-1] / 3) ** 0.5)
     return rows.view(h, w, side, side, 3).permute(4, 0, 2, 1, 3).reshape(1, 3, h * side, w * side)
+
+
+def _by_tile(tiles: Tensor, columns: int, rows: int) -> Tensor:
+    """[rows columns, 3, s, s] -> [1, 3, rows s, columns s]."""
+    side = tiles.shape[-1]
+    apart = tiles.view(rows, columns, 3, side, side).permute(2, 0, 3, 1, 4)
+    return apart.reshape(1, 3, rows * side, columns * side)
 
 
 def _from_strip(strip: Tensor, sizes: list[list[int]]) -> list[Tensor]:
