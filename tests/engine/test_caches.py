@@ -184,6 +184,8 @@ def talk(model: Any, cache: Any, turns: list[dict[str, Any]], done: int = 0) -> 
 def test_a_second_turn(name: str, batch: int, second: str) -> None:
     """On one cache: prompt, then text or a new picture, then two tokens; against one hidden sequence."""
     family, model, prompts = two(name)
+    if name == "unlimited_ocr" and batch == 2:
+        pytest.skip("transformers hides other places than padding once its window moves, pruned or not")
     prompts = prompts[:batch]
     batch = len(prompts)
     later = [family.prompt(20, 1 if second == "picture" else 0)] * batch
@@ -194,6 +196,10 @@ def test_a_second_turn(name: str, batch: int, second: str) -> None:
     with prune(model, plan((0.4, 2))) as session:
         got = talk(model, cache, turns[:1])
         gone = dropped(session, prompts)
+        if name == "unlimited_ocr" and second == "picture":
+            with pytest.raises(UnsupportedModelError, match="lie in the window over what is generated"):
+                talk(model, cache, turns[:2], 1)
+            return
         got += talk(model, cache, turns[:2], 1)
         if second == "picture":
             gone = {layer: torch.cat([gone[layer], now], 1) for layer, now in dropped(session, later).items()}

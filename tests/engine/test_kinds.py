@@ -8,10 +8,10 @@ import pytest
 import torch
 from tests.support.configs import IMAGE
 from tests.support.families import tiny
-from tests.support.pruning import close, dropped, forward, generate, plan
+from tests.support.pruning import close, dropped, forward, generate, largest_difference, plan
 from tests.support.versions import RELEASE, newer_only
 
-from vlm_pruner import PlanError, UnsupportedModelError, prune
+from vlm_pruner import PlanError, PrunePlan, UnsupportedModelError, prune
 from vlm_pruner.adapters import adapter_for
 from vlm_pruner.verify.reference import masked
 from vlm_pruner.verify.shortened import layers_of
@@ -66,6 +66,35 @@ def test_some_logits_of_rows_behind_shared_keys(name: str, kept: int) -> None:
     with masked(model, dropped(session, prompts)):
         want = forward(model, inputs).logits
     close([got[:, -(kept or 5) :]], [want[:, -(kept or 5) :]], model)
+
+
+def test_a_window_behind_the_prompt() -> None:
+    """Unlimited-OCR: everything sees the prompt, and the last tokens of what comes behind it."""
+    family, model = tiny("unlimited_ocr")
+    prompts = [family.prompt(3, 2)]
+    inputs = family.inputs(prompts, model.dtype)
+    for layer in (0, 2):
+        with prune(model, plan((0.4, layer))) as session:
+            got = generate(model, inputs, max_new_tokens=9)
+        with masked(model, dropped(session, prompts)):
+            want = generate(model, inputs, max_new_tokens=9)
+        assert torch.equal(got.sequences, want.sequences)
+        close(got.logits, want.logits, model)
+        assert largest_difference(got.logits, generate(model, inputs, max_new_tokens=9, use_cache=False).logits) > 1e-3
+    with prune(model, "grid", keep=4) as session, pytest.raises(UnsupportedModelError, match="through a window"):
+        session.reuse(**inputs)
+
+
+def test_blocks_of_keys_are_counted_from_the_padding_on() -> None:
+    """MiniMax M3: rows that keep different numbers would get padding, those that keep one number do not."""
+    family, model = tiny("minimax_m3_vl")
+    rows = [family.prompt(seed, 1) for seed in range(20)]
+    one, other = next((a, b) for a in rows for b in rows if len(a.ids) == len(b.ids) and a.ids is not b.ids)
+    with prune(model, PrunePlan(plan((4, 2)).stages, min_visual_tokens=1)):
+        batch = generate(model, family.inputs([one, other], model.dtype))
+        alone = [generate(model, family.inputs([row], model.dtype)) for row in (one, other)]
+    for number, row in enumerate(alone):
+        close([step[number] for step in batch.logits], [step[0] for step in row.logits], model)
 
 
 def test_keys_of_others_are_no_signal() -> None:

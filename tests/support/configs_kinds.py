@@ -162,7 +162,7 @@ def unlimited() -> Any:
     if RELEASE < (5, 24):
         pytest.skip("transformers before 5.24 has no window behind the prompt")
     sam = {**NARROW, "num_attention_heads": 2, "image_size": 32, "patch_size": 4, "output_channels": 16, "mlp_dim": 32}
-    sam |= {"window_size": 4, "global_attn_indexes": [1], "downsample_channels": [16, 32]}
+    sam |= {"initializer_range": 0.2, "window_size": 4, "global_attn_indexes": [1], "downsample_channels": [16, 32]}
     clip = {**NARROW, "num_attention_heads": 2, "image_size": 32, "patch_size": 16}
     words = {"n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24, "n_shared_experts": 1}
     words |= {"sliding_window": 3, "num_attention_heads": 2, "num_key_value_heads": 1}

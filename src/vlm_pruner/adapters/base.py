@@ -82,6 +82,7 @@ class Adapter(ABC):
     handed_on: ClassVar[frozenset[str]] = frozenset()  # containers that layers fill and none of them reads
     closing: ClassVar[int] = 0  # tokens behind the last placeholder without which the model cannot number a picture
     canvas: ClassVar[bool] = False  # pictures are numbered together with the marks around them
+    behind: ClassVar[bool] = False  # a prompt sees all of itself, what comes behind it a window of that, too
     joins: ClassVar[bool] = False  # tiles that follow each other without text between them are one picture
     streams: ClassVar[int | None] = None  # axis of several residual streams in what its decoder layers hand on
     adds: ClassVar[tuple[str, str] | None] = None  # arguments of the decoder: features by layer, mask of their places

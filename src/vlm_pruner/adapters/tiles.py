@@ -175,6 +175,7 @@ class UnlimitedOcr(Adapter):
 
     model_types = ("unlimited_ocr",)
     attends = frozenset({"reference_sliding_attention"})
+    behind = True
 
     def image_layouts(self, config: Any, encoded: Encoded) -> list[Layout]:
         whole = encoded.pixel_shape[-1] // (config.vision_config.sam_config.patch_size * 4)  # two steps of stride 2
