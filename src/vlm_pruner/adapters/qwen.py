@@ -93,8 +93,9 @@ class Qwen4(QwenVL):
     whole_tables = True
 
     def filling(self, config: Any) -> int | None:
-        end = config.eos_token_id  # in front of the first word of a row
-        return end[0] if isinstance(end, list) else end
+        ends = config.eos_token_id  # in front of the first word of a row
+        end: int | None = ends[0] if isinstance(ends, list) else ends
+        return end
 
 
 class Glm5Next(QwenVL):

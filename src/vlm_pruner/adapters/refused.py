@@ -7,6 +7,10 @@ __all__ = ["REASONS", "UNCHECKED"]
 
 UNCHECKED = "no adapter: the layout of its visual tokens has not been checked yet"
 
+_JOINED = (
+    "its decoder joins, outside of its layers, what entered earlier ones with what leaves later ones, row by row, which "
+    "fits no longer where rows are gone"
+)
 _QUERIES = "its visual tokens are learned queries that stand nowhere in the picture, and already few"
 
 REASONS = {
@@ -21,6 +25,12 @@ REASONS = {
     "idefics2": _QUERIES,
     "instructblip": _QUERIES,
     "instructblipvideo": _QUERIES,
+    "inkling2": _JOINED,
+    "inkling2_loop": _JOINED,
+    "inkling_mm_model": (
+        "it is told patches alone: how many make a row stands neither in its inputs nor in the prompt, so that the "
+        "places of its tokens are unknown"
+    ),
     "kosmos-2": _QUERIES,
     "kosmos-2.5": _QUERIES,
     "pi0": "it moves robots: what it writes is no text",

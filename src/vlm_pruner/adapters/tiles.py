@@ -192,7 +192,8 @@ class UnlimitedOcr(Adapter):
         sizes = [(h, w) for h, w in ((rows * side, columns * side), (whole, whole)) if h]
         squares = [closed_rows(number, *size) for number, size in enumerate(sizes)]
         place = torch.cat([*squares, torch.tensor([[len(sizes) - 1.0, whole - 0.5, whole - 0.5]])])
-        return Layout(len(place), (len(sizes), *(max(sides) for sides in zip(*sizes, strict=True))), place)  # type: ignore[arg-type]
+        rows, columns = (max(sides) for sides in zip(*sizes, strict=True))
+        return Layout(len(place), (len(sizes), rows, columns), place)
 
     def vision_tower(self, base: nn.Module) -> nn.Module | None:
         return None  # two towers behind each other

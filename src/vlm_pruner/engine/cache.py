@@ -179,7 +179,7 @@ class FirstPrunedLayer(PrunedLayer):
                 "from it inside vp.prune(...) or vp.attach(...) with the same layers, which fit its attention masks to "
                 "what is stored"
             )
-        return super().update(key_states, value_states, *args, **kwargs)  # type: ignore[misc]
+        return super().update(key_states, value_states, *args, **kwargs)
 
 
 _NAMES = ("Layer", "SlidingWindowLayer", "IndexedLayer")  # releases before 5.23 have fewer

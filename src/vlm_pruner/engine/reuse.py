@@ -128,8 +128,8 @@ def check_reusable(plan: PrunePlan, parts: Parts) -> None:
 
     Raises:
         PlanError: a method that reads the question.
-        UnsupportedModelError: a decoder in which pictures see the text behind them, or are numbered with it, or that sees a
-            second prompt otherwise than the first.
+        UnsupportedModelError: a decoder in which pictures see the text behind them, or are numbered with it, or that
+            sees a second prompt otherwise than the first.
     """
     curious = [stage.method.name for stage in plan.stages if stage.method.question_aware]
     if curious:
