@@ -94,7 +94,7 @@ def nemotron() -> Any:
 def qwen4() -> Any:
     """Layers 1 and 4 choose 2 of the pools of 3 keys; n-grams are added in front of layer 2."""
     if OLD:
-        pytest.skip("new in transformers 5.24")
+        pytest.skip("transformers before 5.23 answers NaN for padded rows with eager attention, pruned or not")
     kinds = [kind.replace("full", "indexed") for kind in _LINEAR["layer_types"]]
     index = {"indexer_n_heads": 16, "indexer_kv_heads": 1, "indexer_head_dim": 16, "indexer_budget": 6}
     grams = {"ple_layer_ids": [3], "ple_embed_dim": 32, "ngram_size": 3, "heads_per_ngram": 2}
@@ -109,8 +109,6 @@ def qwen4() -> Any:
 
 def glm5() -> Any:
     """Layers 1 and 4 choose 2 of the pools of 3 keys; three residual streams."""
-    if OLD:
-        pytest.skip("new in transformers 5.24")
     kinds = [kind.replace("full", "indexed") for kind in _LINEAR["layer_types"]]
     words = {"q_lora_rank": 16, "kv_lora_rank": 16, "qk_nope_head_dim": 8, "v_head_dim": 12, "layer_types": kinds}
     words |= {"index_topk": 6, "index_head_dim": 16, "index_n_heads": 16, "index_kpool": 3, "hc_mult": 3}

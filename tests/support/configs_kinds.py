@@ -144,8 +144,6 @@ def hy_v4() -> Any:
 
 def minimax() -> Any:
     """Layers 1, 2 and 4 see two blocks of 3 keys and the one that they are in."""
-    if RELEASE < (5, 24):
-        pytest.skip("new in transformers 5.24")
     sparse, full = "minimax_m3_sparse", "full_attention"
     words = {"layer_types": [full, sparse, sparse, full, sparse], "index_n_heads": 2, "index_head_dim": 16}
     words |= {"index_block_size": 3, "index_topk_blocks": 3, "rotary_dim": 8, "num_local_experts": 4}
@@ -159,8 +157,6 @@ def minimax() -> Any:
 
 def unlimited() -> Any:
     """Every token sees the whole prompt and 2 of the tokens that were generated."""
-    if RELEASE < (5, 24):
-        pytest.skip("transformers before 5.24 has no window behind the prompt")
     sam = {**NARROW, "num_attention_heads": 2, "image_size": 32, "patch_size": 4, "output_channels": 16, "mlp_dim": 32}
     sam |= {"initializer_range": 0.2, "window_size": 4, "global_attn_indexes": [1], "downsample_channels": [16, 32]}
     clip = {**NARROW, "num_attention_heads": 2, "image_size": 32, "patch_size": 16}

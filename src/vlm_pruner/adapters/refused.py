@@ -8,7 +8,7 @@ __all__ = ["REASONS", "UNCHECKED"]
 UNCHECKED = "no adapter: the layout of its visual tokens has not been checked yet"
 
 _JOINED = (
-    "its decoder joins, outside of its layers, what entered earlier ones with what leaves later ones, row by row, which "
+    "its decoder joins, outside of its layers, what entered earlier ones with what leaves later ones, row by row: that "
     "fits no longer where rows are gone"
 )
 _QUERIES = "its visual tokens are learned queries that stand nowhere in the picture, and already few"

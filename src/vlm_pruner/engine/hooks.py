@@ -99,8 +99,7 @@ class Hooks:
                 continue
             pre = functools.partial(inner.layer_pre, index, level)
             self._hook(layer.register_forward_pre_hook(pre, with_kwargs=True))
-            part = parts.adapter.counting(attention_of(layer))
-            if part is not None:
+            if (part := parts.adapter.counting(attention_of(layer))) is not None:
                 enter, leave = (functools.partial(inner.counting, index, bare) for bare in (True, False))
                 self._hook(part.register_forward_pre_hook(enter, with_kwargs=True))
                 self._hook(part.register_forward_hook(leave, with_kwargs=True, always_call=True))
