@@ -2,6 +2,6 @@
 
 from vlm_pruner.engine.records import ImageRecord
 from vlm_pruner.engine.reuse import Prefix
-from vlm_pruner.engine.session import Session, attach, detach, prune
+from vlm_pruner.engine.session import Session, attach, detach, plan_for, prune
 
-__all__ = ["ImageRecord", "Prefix", "Session", "attach", "detach", "prune"]
+__all__ = ["ImageRecord", "Prefix", "Session", "attach", "detach", "plan_for", "prune"]

@@ -6,18 +6,22 @@ position ids, rotary tables reach over everything that is stored.
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from vlm_pruner.engine.cache import PrunedLayer
 from vlm_pruner.engine.forward import Forward
 from vlm_pruner.engine.masks import Places
 from vlm_pruner.engine.rows import gather_rows
 from vlm_pruner.engine.support import Parts
+from vlm_pruner.engine.tap import attention_of
 from vlm_pruner.errors import UnsupportedModelError
 
-__all__ = ["cut_padding", "fit_stored"]
+__all__ = ["count_stored", "cut_padding", "fit_stored"]
 
 
 def cut_padding(fwd: Forward, parts: Parts, level: int, mask: Any) -> Tensor | None:
@@ -87,3 +91,19 @@ def _ordinals(fwd: Forward, parts: Parts, layer: Any, places: Places | None, pos
     query, key = places.query[:, :, None], places.key[:, None]
     there = ((key > 0) & (key < query)).sum(2)
     return positions - (places.query - 1 - there)  # type: ignore[no-any-return]
+
+
+def count_stored(parts: Parts, index: int) -> Iterator[Any]:
+    """Hooks, removed by their handles, around a part of layer `index` that numbers what the cache holds: it is told what
+    is stored, and not the length of the unpruned sequence."""
+    part = parts.adapter.counting(attention_of(parts.layers[index]))
+    if part is None:
+        return
+
+    def tell(bare: bool, module: nn.Module, args: Any, kwargs: dict[str, Any], *_: Any) -> None:
+        layers = getattr(kwargs.get(parts.layer_cache), "layers", None)
+        if layers and isinstance(layers[index], PrunedLayer):
+            layers[index].pruned_bare = bare
+
+    yield part.register_forward_pre_hook(functools.partial(tell, True), with_kwargs=True)
+    yield part.register_forward_hook(functools.partial(tell, False), with_kwargs=True, always_call=True)

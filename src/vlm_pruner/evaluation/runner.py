@@ -22,7 +22,7 @@ from vlm_pruner.evaluation.questions import Asked
 from vlm_pruner.evaluation.store import Answer
 from vlm_pruner.flops import DecoderShape, prefill_flops
 from vlm_pruner.methods.base import PruningMethod
-from vlm_pruner.plan import PrunePlan
+from vlm_pruner.plan import TOWER, PrunePlan
 from vlm_pruner.types import Selection, Signal, VisualTokens
 
 __all__ = ["Runner", "Task", "shrink"]
@@ -73,6 +73,8 @@ class Runner:
         """
         prompts, encoded = self.encoded(task, cell.small_picture)
         with prune(self.model, cell.plan) as session:
+            if cell.plan.stages[0].layer == TOWER:
+                encoded = encode_pictures(self.model, prompts.pixels)
             if cell.question_aware:
                 tokens = decode_each(self.model, prompts, encoded, self.max_new_tokens)
                 repeat = 1
