@@ -96,11 +96,8 @@ class Hooks:
             self._hook(parts.model.register_forward_hook(self._outer_post))
         if self.read & ENTERED:
             self._hook(parts.layers[0].register_forward_pre_hook(inner.entered_pre, with_kwargs=True))
-        for index, layer in enumerate(parts.layers):
-            level = sum(site <= index for site in inner.sites)
-            if not level:
-                continue
-            pre = functools.partial(inner.layer_pre, index, level)
+        for index, layer in list(enumerate(parts.layers))[min(inner.sites) :]:
+            pre = functools.partial(inner.layer_pre, index, sum(site <= index for site in inner.sites))
             self._hook(layer.register_forward_pre_hook(pre, with_kwargs=True))
             for handle in count_stored(parts, index):
                 self._hook(handle)

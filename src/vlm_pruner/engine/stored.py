@@ -94,8 +94,8 @@ def _ordinals(fwd: Forward, parts: Parts, layer: Any, places: Places | None, pos
 
 
 def count_stored(parts: Parts, index: int) -> Iterator[Any]:
-    """Hooks, removed by their handles, around a part of layer `index` that numbers what the cache holds: it is told what
-    is stored, and not the length of the unpruned sequence."""
+    """Hooks, removed by their handles, around a part of layer `index` that numbers what the cache holds: it is told
+    what is stored, and not the length of the unpruned sequence."""
     part = parts.adapter.counting(attention_of(parts.layers[index]))
     if part is None:
         return
