@@ -57,6 +57,10 @@ class Parts:
         types = getattr(self.text_config, "layer_types", None) or ()
         return index < len(types) and types[index] in self.adapter.blocks
 
+    def by_stored(self, index: int) -> bool:
+        """Is more than its mask fitted to what is stored, in every decode step?"""
+        return self.adapter.whole_tables or self.counts_blocks(index)
+
     def makes_keys(self, index: int) -> bool:
         """Does decoder layer `index` attend to keys of its own?"""
         return not self.follows(index) and self.sources[index] == index
