@@ -85,6 +85,7 @@ def test_a_window_behind_the_prompt() -> None:
         session.reuse(**inputs)
 
 
+@newer_only("its blocks in a batch are not those of a row, pruned or not")
 def test_blocks_of_keys_are_counted_from_the_padding_on() -> None:
     """MiniMax M3: rows that keep different numbers would get padding, those that keep one number do not."""
     family, model = tiny("minimax_m3_vl")
@@ -125,3 +126,12 @@ def test_rows_of_unequal_length_are_no_picture() -> None:
     (span,) = adapter_for("fuyu").spans(None, places, "image") or []
     assert span.layout.grid == (1, 2, 3)
     assert span.slots.tolist() == [1, 2, 3, 5, 6, 7]
+
+
+@pytest.mark.parametrize("name", ["fuyu", "chameleon", "emu3"])
+def test_families_without_a_tower_have_reports(name: str) -> None:
+    family, model = tiny(name)
+    with prune(model, plan((0.4, 1))) as session:
+        forward(model, family.inputs([family.prompt(3, 1)], model.dtype))
+    assert session.report.kept < session.report.total
+    assert session.report.vision_flops_full is None
