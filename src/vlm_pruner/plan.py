@@ -87,17 +87,24 @@ class Stage:
         return f"at decoder layer {self.layer}" if self.layer else "before the language model"
 
     def to_dict(self) -> dict[str, Any]:
+        kind = self.method.budget
         return {
             "method": self.method.name,
             "params": self.method.params(),
             "keep": self.keep,
             "layer": self.layer,
+            **({} if kind == "fixed" else {"budget": kind}),
         }
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Stage:
-        _check_keys("stage", data, {"method", "keep"}, {"params", "layer"})
-        return cls(create(data["method"], **data.get("params", {})), data["keep"], data.get("layer"))
+        _check_keys("stage", data, {"method", "keep"}, {"params", "layer", "budget"})
+        stage = cls(create(data["method"], **data.get("params", {})), data["keep"], data.get("layer"))
+        if (kind := data.get("budget", stage.method.budget)) != stage.method.budget:
+            raise PlanError(
+                f"budget={kind!r}: to {stage.method.name} with these parameters it is {stage.method.budget}"
+            )
+        return stage
 
 
 @dataclass(frozen=True)

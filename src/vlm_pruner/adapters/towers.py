@@ -43,7 +43,8 @@ class TowerCall(ABC):
 
     @abstractmethod
     def pixels(self) -> list[Tensor]:
-        """[t h w, p] float32 values under every token, from 0 to 1 as the family's processors normalise, by picture."""
+        """[t h w, p, channels] float32 pixels under every token, from 0 to 1 where they were normalised as processors of
+        the family do, by picture."""
 
     @abstractmethod
     def run(self, original: Forward, kept: Sequence[Tensor]) -> Any:
@@ -112,7 +113,8 @@ class SquaresCall(TowerCall):
 
     def pixels(self) -> list[Tensor]:
         values, side = _unit(self.values, self.tower.half), self.tower.side * self.tower.projection.kernel_size[0]
-        return list(_by_token(values[..., : self.grids[0][1] * side, : self.grids[0][2] * side], side))
+        whole = values[..., : self.grids[0][1] * side, : self.grids[0][2] * side]
+        return [rows.view(len(rows), -1, values.shape[1]) for rows in _by_token(whole, side)]
 
     def patches(self, tokens: Tensor) -> Tensor:
         """[k side^2] rows of the patches of `tokens` [k] among the h w of a picture."""
@@ -214,8 +216,9 @@ class PackedCall(TowerCall):
 
     def pixels(self) -> list[Tensor]:
         config = self.tower.module.config
-        values = self.rows.view(len(self.rows), getattr(config, "in_channels", 3), -1, 1)
-        return list(torch.split(_unit(values, self.tower.half).reshape(sum(self.sizes), -1), self.sizes))
+        channels = getattr(config, "in_channels", 3)
+        values = _unit(self.rows.view(len(self.rows), channels, -1, 1), self.tower.half)
+        return list(torch.split(values.squeeze(3).mT.reshape(sum(self.sizes), -1, channels), self.sizes))
 
     def run(self, original: Forward, kept: Sequence[Tensor]) -> Any:
         unit, device = self.side**2, self.rows.device
