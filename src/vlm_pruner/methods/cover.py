@@ -44,6 +44,7 @@ class Cover(PruningMethod):
         radius: cosine distance from which on a token is worth keeping, 0 to 2; None is the one that the images share.
         most: no image keeps more than so many times its own budget.
 
+    Deviates from DivPrune in the counts alone.
     Cost: as DivPrune's for `most` times the budget, and O(most^2 keep^2 d).
 
     Raises:
