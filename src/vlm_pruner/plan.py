@@ -13,7 +13,7 @@ from vlm_pruner.budget import Keep, check_keep, keep_count
 from vlm_pruner.errors import PlanError, unknown_name
 from vlm_pruner.methods.base import PruningMethod, create
 
-__all__ = ["PLAN_VERSION", "TOWER", "Layer", "Per", "Positions", "PrunePlan", "Stage", "parse_layer"]
+__all__ = ["PLAN_VERSION", "TOWER", "Bias", "Layer", "Per", "Positions", "PrunePlan", "Stage", "parse_layer"]
 
 PLAN_VERSION = 1
 
@@ -26,6 +26,9 @@ TOWER: Literal["tower"] = "tower"
 
 Layer = int | Literal["tower"] | None
 """Where a stage acts: a decoder layer, None for before the language model, `tower` for before the vision tower."""
+
+Bias = Literal["log-mass"]
+"""What a survivor that is the mean of m tokens gets on its logit, behind the stage that merged it: log m."""
 
 Per = Literal["image", "frame"]
 """Whose budget it is: one per image or video, or one per frame of a video."""
@@ -68,11 +71,16 @@ class Stage:
     method: PruningMethod
     keep: Keep
     layer: Layer = None
+    bias: Bias | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "method", create(self.method))
         object.__setattr__(self, "keep", check_keep(self.keep))
         object.__setattr__(self, "layer", _check_layer(self.layer))
+        if self.bias is not None and self.bias not in get_args(Bias):
+            raise PlanError(unknown_name("bias", self.bias, get_args(Bias)))
+        if self.bias is not None and self.layer == TOWER:
+            raise PlanError(f"bias={self.bias!r}: nothing is merged before the vision tower")
 
     @property
     def site(self) -> int:
@@ -94,12 +102,14 @@ class Stage:
             "keep": self.keep,
             "layer": self.layer,
             **({} if kind == "fixed" else {"budget": kind}),
+            **({} if self.bias is None else {"bias": self.bias}),
         }
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Stage:
-        _check_keys("stage", data, {"method", "keep"}, {"params", "layer", "budget"})
-        stage = cls(create(data["method"], **data.get("params", {})), data["keep"], data.get("layer"))
+        _check_keys("stage", data, {"method", "keep"}, {"params", "layer", "budget", "bias"})
+        method = create(data["method"], **data.get("params", {}))
+        stage = cls(method, data["keep"], data.get("layer"), data.get("bias"))
         if (kind := data.get("budget", stage.method.budget)) != stage.method.budget:
             raise PlanError(
                 f"budget={kind!r}: to {stage.method.name} with these parameters it is {stage.method.budget}"
@@ -164,6 +174,7 @@ class PrunePlan:
         num_layers: int,
         positions: Positions = "kept",
         per: Per = "image",
+        bias: Bias | None = None,
         **params: Any,
     ) -> PrunePlan:
         """The plan that `prune(model, method, keep=, layer=)` means on a model of `num_layers` decoder layers.
@@ -174,16 +185,16 @@ class PrunePlan:
             PlanError: no budget, anything beside a finished plan, or a layer the model does not have.
         """
         if isinstance(method, PrunePlan):
-            if keep is not None or layer is not None or params:
+            if keep is not None or layer is not None or bias is not None or params:
                 raise PlanError(
-                    "a plan already says how much, where and how: keep, layer and parameters belong in its stages"
+                    "a plan already says how much, where and how: keep, layer, bias and parameters belong in its stages"
                 )
             return method.check(num_layers)
         chosen = create(method, **params)
         if keep is None and chosen.name != "none":
             raise PlanError(f"how many tokens should {chosen.name} keep? keep=64 (per image) or keep=0.111 (a share)")
         asked, maker = (None, None) if chosen.name == "none" else (keep, chosen.name)
-        stages = [Stage(*s) for s in chosen.stages(1.0 if keep is None else check_keep(keep), num_layers)]
+        stages = [Stage(*s, bias=bias) for s in chosen.stages(1.0 if keep is None else check_keep(keep), num_layers)]
         if layer is not None:
             if len(stages) != 1:
                 raise PlanError(
@@ -191,7 +202,7 @@ class PrunePlan:
                     f"{[s.site for s in stages]}. Call it without layer=, or write a PrunePlan with a stage for every "
                     "layer you want"
                 )
-            stages = [Stage(stages[0].method, stages[0].keep, layer)]
+            stages = [Stage(stages[0].method, stages[0].keep, layer, bias)]
         return cls(tuple(stages), positions=positions, per=per, asked=asked, made_by=maker).check(num_layers)
 
     def asked_of(self, total: int) -> int:

@@ -133,6 +133,7 @@ def _record(stage: Stage, image: ImageState, selection: Selection) -> None:
     """Carry the choice over from surviving to the image's own coordinates."""
     before = image.index
     source = selection.source
+    _weigh(stage, image, selection)
     if before is None:
         own = selection
     else:
@@ -142,6 +143,17 @@ def _record(stage: Stage, image: ImageState, selection: Selection) -> None:
         own = Selection(before[selection.index], order, selection.features, source)
     image.index, image.count = own.index, len(own)
     image.stages.append((stage.site, stage.keep, own))
+
+
+def _weigh(stage: Stage, image: ImageState, selection: Selection) -> None:
+    """Count what each survivor stands for: itself, or, where this stage merges and counts, what it was merged of."""
+    source, mass = selection.source, image.mass
+    if stage.bias and selection.features is not None and source is not None:
+        ones = torch.ones(len(source), device=source.device) if mass is None else mass
+        there = source >= 0
+        image.mass = ones.new_zeros(len(selection)).index_add(0, source.clamp(min=0), ones * there)
+    elif mass is not None:
+        image.mass = mass[selection.index]
 
 
 def _compose(image: ImageState, before: Tensor, selection: Selection) -> Tensor:

@@ -35,6 +35,7 @@ class ImageState:
         return self.span.layout.tokens
 
     tower: Selection | None = None  # what was chosen before the vision tower
+    mass: Tensor | None = None  # [m] tokens that each survivor is the mean of, where a stage counts them; None = 1
 
     def budget(self, stage: Stage) -> int:
         """Tokens that `stage` leaves of this image."""
