@@ -2,7 +2,7 @@
 
 outer model       refuses what cannot be pruned; reads what generate() has encoded
 base model        opens and closes the state of a forward
-get_*_features    wrapped on the instance: notes the grids, which generate() drops; so is a tower that runs on few patches
+get_*_features    wrapped on the instance: notes the grids, which generate() drops; so is a tower cut short
 decoder           clocks prefill and decode steps
 layer site - 1    keys and attention rows for the method of the stage
 layers >= site    drop rows; make masks, rotary tables and cache follow
