@@ -10,6 +10,7 @@ import argparse
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -123,7 +124,7 @@ def main(options: argparse.Namespace) -> None:
         torch.manual_seed(0)
         model, inputs = build(options.quick)
         shares: dict[str, float | None] = {"unpruned": None, **{f"{share:.0%}": share for share in SHARES}}
-        candidates = {key: lambda keep=keep: measure(model, inputs, keep) for key, keep in shares.items()}
+        candidates = {key: partial(measure, model, inputs, keep) for key, keep in shares.items()}
         found = interleave(candidates, 2 if options.quick else options.repeats, warmup=1)
         report.check(
             torch.equal(measure(model, inputs, 1.0).logits, found["unpruned"][0].logits), f"{name}: keep=1.0 differs"

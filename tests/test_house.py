@@ -80,6 +80,7 @@ PUBLIC = {  # beside these, only method classes are exported
     "VlmPrunerError",
     "attach",
     "detach",
+    "plan_for",
     "keep_count",
     "load_embedded",
     "prune",

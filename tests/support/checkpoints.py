@@ -1,4 +1,4 @@
-"""Checkpoint folders of fourteen families: a tiny random model, and the processor that the family comes with.
+"""Checkpoint folders of fifteen families: a tiny random model, and the processor that the family comes with.
 
 The tokenizer knows single characters, so that a question has as many tokens as letters. Most processors need
 torchvision: folders can be made, and loaded, where `tests.support.vision` finds it.
@@ -183,6 +183,7 @@ CHECKPOINTS: dict[str, Callable[[], Any]] = {
     "qwen2_vl": lambda: _qwen("Qwen2VL"),
     "qwen2_5_vl": lambda: _qwen("Qwen2_5_VL"),
     "qwen3_vl": lambda: _qwen("Qwen3VL"),
+    "qwen3_5": lambda: _qwen("Qwen3VL"),
     "internvl": _internvl,
     "smolvlm": _smolvlm,
     "mistral3": lambda: _pixtral(2),

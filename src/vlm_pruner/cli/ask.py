@@ -55,7 +55,7 @@ def ask(
         writable(overlay, PICTURES, read=image)
     with progress(f"loading {model}") as say:
         loaded = opening.open(model)
-        plan = wanted.make(loaded.layers)
+        plan = wanted.make(loaded)
         answers = asking.ask(loaded, picture, question, [plan], max_new_tokens=max_new_tokens, progress=say)
         say("drawing", 1.0)
         drawn, problem = _try_to_draw(loaded, picture, question, answers[1], overlay)

@@ -14,6 +14,7 @@ from vlm_pruner.cli.parameters import parse_parameters
 from vlm_pruner.errors import InputError
 
 if TYPE_CHECKING:
+    from vlm_pruner.asking import Loaded
     from vlm_pruner.methods import PruningMethod
     from vlm_pruner.plan import PrunePlan
 
@@ -26,7 +27,7 @@ class Wanted:
 
     name: str  # "divprune 64", "plan.json"
     keep: Keep
-    make: Callable[[int], PrunePlan]  # the plan for so many decoder layers; raises PlanError
+    make: Callable[[Loaded], PrunePlan]  # the plan for a model; raises PlanError
 
 
 @dataclass(frozen=True)
@@ -76,17 +77,17 @@ class Pruning:
             InputError: a plan beside something that it says itself, or one that cannot be read.
             PlanError: no plan, or an unknown method or parameter.
         """
-        from vlm_pruner.plan import PrunePlan, parse_layer
+        from vlm_pruner.plan import parse_layer
 
         plan = self.plan(**{option: methods, "keep": keeps, "layer": layer})
         if plan is not None:
             last = plan.stages[-1].keep if plan.asked is None else plan.asked
-            return [Wanted(self.named, last, plan.check)]
+            return [Wanted(self.named, last, lambda loaded: loaded.plan(plan))]
 
         place = None if layer is None else parse_layer(layer)
 
-        def make(method: PruningMethod, keep: Keep) -> Callable[[int], PrunePlan]:
-            return lambda layers: PrunePlan.of(method, keep, place, num_layers=layers)
+        def make(method: PruningMethod, keep: Keep) -> Callable[[Loaded], PrunePlan]:
+            return lambda loaded: loaded.plan(method, keep, place)
 
         chosen = self.methods(methods or default[0])
         budgets = keeps or default[1]
@@ -135,6 +136,17 @@ class Pruning:
 
         known = self.set_on(names)
         return {name: create(name, **known.get(name, {})) for name in names}
+
+    def labelled(self, names: Sequence[str]) -> dict[str, str | PruningMethod]:
+        """The same for a table, whose rows may also be named "none", "blind" or "downsample".
+
+        Raises:
+            PlanError: as of `methods`.
+        """
+        from vlm_pruner.methods import create
+
+        known = self.set_on(names)
+        return {name: create(name, **known[name]) if name in known else name for name in names}
 
     def set_on(self, names: Sequence[str]) -> dict[str, dict[str, Any]]:
         """The parameters of `--set` by method, for those of `names` that have any.

@@ -81,7 +81,7 @@ def select(
         budgets = [image.budget(stage) for image in group]
         tokens = [tokens_of(image) for image in group]
         for one in tokens:
-            require(method, one, *sorted(method.needs))
+            require(method, one, *sorted(method.needs_at(stage.site)))
         try:
             selections = method.select_batch(tokens, budgets)
             if tokens[0].device.type != "cpu":  # there the method does not look

@@ -156,12 +156,13 @@ class Hooks:
         else:
             self._undo.callback(object.__setattr__, owner, name, before)
 
-    def _end(self, cache: Any) -> int | None:
+    def _end(self, cache: Any, first: Any) -> int | None:
         """Places of this chunk that `generate` was given; None = all."""
         if self.local.generation is None:
             return None
-        filled = any(layer.is_initialized for layer in counting(cache)[:1])
-        return self.local.generation.end(int(cache.get_seq_length()) if filled else 0)
+        return self.local.generation.end(
+            int(cache.get_seq_length()) if first is not None and first.is_initialized else 0
+        )
 
     def _outer_pre(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         arguments = _bind(module, args, kwargs)
@@ -181,7 +182,7 @@ class Hooks:
                 self.busy.enter()
         arguments = _bind(module, args, kwargs)
         cache = given_cache(arguments, self.parts.base_cache)
-        state = self._state_of(cache)
+        state, first = self._state_of(cache), next(counting(cache), None)
         notes = {**encoded_before(arguments), **{k: v for k, v in (self.local.encoded or {}).items() if v is not None}}
         unused, self.local.unused = self.local.unused, None
         looked = bool(notes) or any(arguments.get(name) is not None for name in _PIXELS)
@@ -189,7 +190,7 @@ class Hooks:
         if looked or unused:
             if torch.compiler.is_compiling():
                 refuse_compiled()
-            prompt = read_prompt(self.parts.adapter, self.parts.base, arguments, self._end(cache))
+            prompt = read_prompt(self.parts.adapter, self.parts.base, arguments, self._end(cache, first))
         if not looked and (prompt is not None or (unused and arguments.get("input_ids") is None)):
             raise unseen(f"{unused}s were encoded, but this forward was not given what came of it")
         if prompt is not None:
@@ -200,10 +201,9 @@ class Hooks:
             self._check_call(arguments, prompt.visual)
         forward = Forward(arguments, cache, prompt, state, {m: note for m, note in notes.items() if note is not None})
         forward.generation, forward.looked = self.local.generation, looked
-        layers = counting(cache)
-        if prompt is not None and layers:
-            forward.past = layers[0].get_seq_length()
-        forward.first = state is None and (not layers or not layers[0].is_initialized)
+        if prompt is not None and first is not None:
+            forward.past = first.get_seq_length()
+        forward.first = state is None and (first is None or not first.is_initialized)
         if not torch.compiler.is_compiling():
             if state is not None:
                 self.recorder.check(forward)

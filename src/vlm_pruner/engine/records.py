@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 import weakref
 from dataclasses import dataclass, field, replace
@@ -12,12 +13,13 @@ from torch import Tensor
 from vlm_pruner.adapters.base import plane
 from vlm_pruner.budget import Keep, layer_average
 from vlm_pruner.engine.clock import Mark, elapsed_ms
+from vlm_pruner.engine.costs import costs_of
 from vlm_pruner.engine.forward import Forward
 from vlm_pruner.engine.prompt import ImageState, Prompt
 from vlm_pruner.engine.reuse import Prefix, begin, take, waiting
 from vlm_pruner.engine.support import Parts
 from vlm_pruner.errors import UnsupportedModelError
-from vlm_pruner.flops import DecoderShape, VisionShape, kv_bytes, prefill_flops, vision_flops
+from vlm_pruner.flops import VisionShape, kv_bytes, prefill_flops, vision_flops
 from vlm_pruner.plan import PrunePlan
 from vlm_pruner.report import ImageReport, PruneReport, SessionTotal
 from vlm_pruner.types import Selection
@@ -93,6 +95,7 @@ class Recorder:
         self._lock = threading.Lock()
         self._calls: list[_Call] = []  # the newest last
         self._past = SessionTotal()  # of those that were forgotten
+        self._costs = functools.cache(lambda: costs_of(parts))
 
     def begin(self, prefix: Prefix) -> None:
         """The last prefill was that of `prefix`."""
@@ -245,14 +248,14 @@ class Recorder:
 
     def _cost(self, prefill: _Prefill) -> dict[str, int]:
         try:
-            shape = DecoderShape.from_config(self._parts.text_config)
+            shape = self._costs()
         except UnsupportedModelError:
             return {}
         full = [self._per_layer(n, []) for n in prefill.rows]
         pruned = [self._per_layer(n, [stage[r] for stage in prefill.lengths]) for r, n in enumerate(prefill.rows)]
         return {
             "flops_full": sum(prefill_flops(shape, lengths) for lengths in full),
-            "flops_pruned": sum(prefill_flops(shape, lengths) for lengths in pruned),
+            "flops_pruned": sum(prefill_flops(shape, n, whole) for n, whole in zip(pruned, prefill.rows, strict=True)),
             "kv_bytes_full": sum(kv_bytes(shape, lengths, prefill.itemsize) for lengths in full),
             "kv_bytes_pruned": sum(kv_bytes(shape, lengths, prefill.itemsize) for lengths in pruned),
         }

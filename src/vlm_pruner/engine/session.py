@@ -23,7 +23,7 @@ from vlm_pruner.methods.base import PruningMethod
 from vlm_pruner.plan import TOWER, Bias, Layer, Per, Positions, PrunePlan
 from vlm_pruner.report import PruneReport, SessionTotal
 
-__all__ = ["Session", "attach", "detach", "prune"]
+__all__ = ["Session", "attach", "detach", "plan_for", "prune"]
 
 _active: weakref.WeakKeyDictionary[nn.Module, weakref.ref[Session]] = weakref.WeakKeyDictionary()
 _active_lock = threading.Lock()
@@ -199,11 +199,7 @@ def prune(
         UnsupportedModelError: a model whose visual tokens cannot be pruned.
     """
     parts = take_apart(model)
-    plan = PrunePlan.of(
-        method, keep, layer, num_layers=len(parts.layers), positions=positions, per=per, bias=bias, **params
-    )
-    if layer is None and not isinstance(method, PrunePlan):
-        plan = settle(plan, parts)
+    plan = _planned(parts, method, keep, layer, positions=positions, per=per, bias=bias, **params)
     check_stages(plan, parts)
     check_backend(parts)
     if plan.stages[0].layer == TOWER:
@@ -238,6 +234,33 @@ def attach(
     )
     session.start()
     return session
+
+
+def plan_for(
+    model: nn.Module,
+    method: PrunePlan | PruningMethod | str,
+    keep: Keep | None = None,
+    layer: Layer = None,
+    *,
+    positions: Positions = "kept",
+    per: Per = "image",
+    bias: Bias | None = None,
+    **params: Any,
+) -> PrunePlan:
+    """The plan that `prune` carries out on `model` when it is given the same, to be read, written or compared.
+
+    Raises:
+        PlanError: an unknown method or parameter, no budget, or a layer that the model does not have.
+        UnsupportedModelError: a model whose visual tokens cannot be pruned.
+    """
+    return _planned(take_apart(model), method, keep, layer, positions=positions, per=per, bias=bias, **params)
+
+
+def _planned(
+    parts: Parts, method: PrunePlan | PruningMethod | str, keep: Keep | None, layer: Layer, **rest: Any
+) -> PrunePlan:
+    plan = PrunePlan.of(method, keep, layer, num_layers=len(parts.layers), **rest)
+    return settle(plan, parts) if layer is None and not isinstance(method, PrunePlan) else plan
 
 
 def detach(model: nn.Module) -> None:

@@ -177,7 +177,7 @@ def settle(plan: PrunePlan, parts: Parts) -> PrunePlan:
     ):
         return plan
     place = next((i for i in range(stage.site, len(parts.layers)) if _serves(parts, i)), None)
-    if place is None and stage.method.needs & FROM_LAYER_BEFORE:
+    if place is None and stage.method.needs_at(0) & FROM_LAYER_BEFORE:
         return plan
     return replace(plan, stages=(replace(stage, layer=place),))
 
@@ -188,8 +188,8 @@ def _check_place(stage: Stage) -> None:
     Raises:
         PlanError: names what it needs.
     """
-    name, needs = stage.method.name, stage.method.needs
-    if stage.layer != TOWER and Signal.PIXELS in needs:
+    name, needs = stage.method.name, stage.method.needs_at(0)
+    if stage.layer != TOWER and Signal.PIXELS in stage.method.needs:
         raise PlanError(
             f"{name} reads pixels, which it is shown before the vision tower alone: give it layer={TOWER!r}"
         )
@@ -216,7 +216,7 @@ def check_stages(plan: PrunePlan, parts: Parts) -> None:
     total = parts.adapter.fixed_tokens(parts.config)
     for stage in plan.stages:
         _check_place(stage)
-        missing = stage.method.needs & FROM_LAYER_BEFORE
+        missing = stage.method.needs_at(stage.site) & FROM_LAYER_BEFORE
         if missing and not stage.site:
             names = ", ".join(sorted(missing))
             raise PlanError(

@@ -12,12 +12,23 @@ gated MLP has.
 
 from __future__ import annotations
 
-from vlm_pruner.flops.decoder import DecoderShape, Experts, decode_flops, kv_bytes, prefill_flops, stage_lengths
+from vlm_pruner.flops.decoder import (
+    DecoderCosts,
+    DecoderShape,
+    Experts,
+    LayerCosts,
+    decode_flops,
+    kv_bytes,
+    prefill_flops,
+    stage_lengths,
+)
 from vlm_pruner.flops.vision import ProjectorShape, VisionShape, projector_flops, vision_flops
 
 __all__ = [
+    "DecoderCosts",
     "DecoderShape",
     "Experts",
+    "LayerCosts",
     "ProjectorShape",
     "VisionShape",
     "decode_flops",

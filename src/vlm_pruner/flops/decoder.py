@@ -11,8 +11,10 @@ from vlm_pruner.config_fields import required as _required
 from vlm_pruner.errors import PlanError, UnsupportedModelError
 
 __all__ = [
+    "DecoderCosts",
     "DecoderShape",
     "Experts",
+    "LayerCosts",
     "decode_flops",
     "kv_bytes",
     "prefill_flops",
@@ -94,9 +96,41 @@ def _experts(config: Any) -> Experts | None:
     )
 
 
-def _check_lengths(shape: DecoderShape, lengths: Sequence[int]) -> None:
-    if len(lengths) != shape.layers or min(lengths) < 0:
-        raise PlanError(f"{shape.layers} decoder layers need as many lengths >= 0, got {list(lengths)}")
+@dataclass(frozen=True)
+class LayerCosts:
+    """What one decoder layer costs: FLOPs of one token, of one query and key, and numbers that a token caches."""
+
+    token: int  # projections, MLP, experts that a token runs, convolutions; the inside of a recurrence is left out
+    pair: int = 0  # attention scores and values; 0 where the layer attends to nothing
+    entry: int = 0  # keys and values of its own; 0 where it reads those of another layer
+    window: int | None = None  # most entries that it caches
+    last: bool = False  # only the row whose logits are asked for runs it: it makes no keys
+
+
+@dataclass(frozen=True)
+class DecoderCosts:
+    """The costs of every layer of a decoder, alike or not."""
+
+    layers: tuple[LayerCosts, ...]
+    head: int  # FLOPs of one row of the output head
+    whole_head: bool = False  # the head is run on every row, not on the last alone
+    entered: int = 0  # FLOPs of a token in front of layer 0, where nothing is pruned yet
+
+    @classmethod
+    def of(cls, shape: DecoderShape | DecoderCosts) -> DecoderCosts:
+        if isinstance(shape, DecoderCosts):
+            return shape
+        width = shape.heads * shape.head_dim
+        entry = 2 * shape.kv_heads * shape.head_dim
+        layers = (LayerCosts(_token_flops(shape, i), 4 * width, entry) for i in range(shape.layers))
+        return cls(tuple(layers), 2 * shape.hidden * shape.vocab)
+
+
+def _checked(shape: DecoderShape | DecoderCosts, lengths: Sequence[int]) -> DecoderCosts:
+    costs = DecoderCosts.of(shape)
+    if len(lengths) != len(costs.layers) or min(lengths) < 0:
+        raise PlanError(f"{len(costs.layers)} decoder layers need as many lengths >= 0, got {list(lengths)}")
+    return costs
 
 
 def _token_flops(shape: DecoderShape, layer: int) -> int:
@@ -112,38 +146,47 @@ def _token_flops(shape: DecoderShape, layer: int) -> int:
     return projections + 2 * shape.hidden * (matrices * width + gates)
 
 
-def prefill_flops(shape: DecoderShape, lengths: Sequence[int]) -> int:
+def prefill_flops(shape: DecoderShape | DecoderCosts, lengths: Sequence[int], entered: int | None = None) -> int:
     """FLOPs of one row's prefill and its first token: `lengths[i]` tokens enter layer i; the head sees one token.
+
+    Args:
+        entered: tokens in front of layer 0, None = as many as enter it.
 
     Raises:
         PlanError: not one length per layer, or a negative one.
     """
-    _check_lengths(shape, lengths)
-    square = 4 * shape.heads * shape.head_dim  # scores and values, per pair of tokens
-    head = 2 * shape.hidden * shape.vocab
-    return head + sum(n * _token_flops(shape, i) + square * n * n for i, n in enumerate(lengths))
+    costs = _checked(shape, lengths)
+    total = costs.head * (lengths[-1] if costs.whole_head else 1)
+    total += costs.entered * (lengths[0] if entered is None else entered)
+    for n, each in zip(lengths, costs.layers, strict=True):
+        rows = min(n, 1) if each.last else n
+        total += rows * (each.token + each.pair * n)
+    return total
 
 
-def decode_flops(shape: DecoderShape, lengths: Sequence[int]) -> int:
+def decode_flops(shape: DecoderShape | DecoderCosts, lengths: Sequence[int]) -> int:
     """FLOPs of one decoded token that attends to `lengths[i]` entries in layer i, its own included.
 
     Raises:
         PlanError: not one length per layer, or a negative one.
     """
-    _check_lengths(shape, lengths)
-    square = 4 * shape.heads * shape.head_dim
-    head = 2 * shape.hidden * shape.vocab
-    return head + sum(_token_flops(shape, i) + square * n for i, n in enumerate(lengths))
+    costs = _checked(shape, lengths)
+    return (
+        costs.head
+        + costs.entered
+        + sum(each.token + each.pair * n for n, each in zip(lengths, costs.layers, strict=True))
+    )
 
 
-def kv_bytes(shape: DecoderShape, lengths: Sequence[int], itemsize: int) -> int:
+def kv_bytes(shape: DecoderShape | DecoderCosts, lengths: Sequence[int], itemsize: int) -> int:
     """Bytes of keys and values when layer i holds `lengths[i]` entries of `itemsize` bytes each.
 
     Raises:
         PlanError: not one length per layer, or a negative one.
     """
-    _check_lengths(shape, lengths)
-    return 2 * shape.kv_heads * shape.head_dim * itemsize * sum(lengths)
+    costs = _checked(shape, lengths)
+    held = (n if each.window is None else min(n, each.window) for n, each in zip(lengths, costs.layers, strict=True))
+    return itemsize * sum(each.entry * n for n, each in zip(held, costs.layers, strict=True))
 
 
 def stage_lengths(layers: int, text: int, visual: int, stages: Sequence[tuple[int | None, int]]) -> list[int]:

@@ -59,6 +59,10 @@ class PruningMethod(ABC):
             if verb in vars(cls):
                 setattr(cls, verb, _alone(vars(cls)[verb]))
 
+    def needs_at(self, site: int) -> frozenset[Signal]:
+        """What it cannot do without in front of decoder layer `site`; 0 is before the language model."""
+        return self.needs
+
     @property
     def budget(self) -> Budget:
         """What `keep` is to this method: an exact number, a ceiling below which it decides itself, or a mean."""

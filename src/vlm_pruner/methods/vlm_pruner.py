@@ -80,6 +80,9 @@ class VLMPruner(PruningMethod):
             raise PlanError(f"temporal_scale={self.temporal_scale} must be >= 0")
         self._rule()
 
+    def needs_at(self, site: int) -> frozenset[Signal]:
+        return self.wants if site else self.needs
+
     @property
     def budget(self) -> Budget:
         return "fixed" if self.fill else "ceiling"

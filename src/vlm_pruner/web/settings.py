@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from urllib.parse import urlencode
@@ -41,16 +41,17 @@ class Choice:
     percent: float  # of the image's tokens that stay
     layer: Layer = None  # None: as the method prefers; 0: before the language model
 
-    def plan(self, num_layers: int, own: Own = MappingProxyType({})) -> PrunePlan:
-        """The plan of this choice for a model of `num_layers` decoder layers; a finished one says itself how much.
+    def plan(self, make: Callable[..., PrunePlan], own: Own = MappingProxyType({})) -> PrunePlan:
+        """The plan of this choice; a finished one says itself how much.
+
+        Args:
+            make: what makes plans for a model: `Loaded.plan`.
 
         Raises:
             PlanError: an unknown method, or a budget or layer that the model cannot meet.
         """
         method = own.get(self.method, self.method)
-        if isinstance(method, PrunePlan):
-            return method.check(num_layers)
-        return PrunePlan.of(method, self.percent / 100, self.layer, num_layers=num_layers)
+        return make(method) if isinstance(method, PrunePlan) else make(method, self.percent / 100, self.layer)
 
     def title(self, own: Own = MappingProxyType({})) -> tuple[str, str]:
         """Name and budget for the head of a column."""
