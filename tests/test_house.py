@@ -176,6 +176,11 @@ def test_matplotlib_is_never_imported_with_a_module(path: Path) -> None:
     )
 
 
+def test_the_command_line_says_what_it_can_without_torch() -> None:
+    code = "import sys, vlm_pruner.cli; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_public_names_are_pinned_and_there() -> None:
     assert list(vlm_pruner.__all__) == sorted(vlm_pruner.__all__)
     exported = {export: getattr(vlm_pruner, export) for export in vlm_pruner.__all__}
