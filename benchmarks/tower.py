@@ -7,6 +7,7 @@ round of interleaved runs, and their median is reported.
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -119,7 +120,7 @@ def main(options: argparse.Namespace) -> None:
     device = prepare(options)
     report = Report("tower", options, device)
     for name, build in MODELS.items():
-        if options.only and options.only not in name:
+        if not re.search(options.only, name):
             continue
         torch.manual_seed(0)
         model, inputs = build(options.quick)
@@ -130,7 +131,7 @@ def main(options: argparse.Namespace) -> None:
             torch.equal(measure(model, inputs, 1.0).logits, found["unpruned"][0].logits), f"{name}: keep=1.0 differs"
         )
         _rows(report, name, found)
-    if not options.quick and not options.only:
+    if not options.quick:
         _aims(report)
     report.finish()
 
@@ -155,5 +156,5 @@ def _aims(report: Report) -> None:
 
 if __name__ == "__main__":
     parser = arguments((__doc__ or "").splitlines()[0], repeats=3)
-    parser.add_argument("--only", default="", help="models whose name has this in it")
+    parser.add_argument("--only", default="", help="models whose name matches this expression")
     main(parser.parse_args())
