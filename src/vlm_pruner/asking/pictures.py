@@ -18,7 +18,7 @@ from vlm_pruner.engine import ImageRecord
 from vlm_pruner.errors import InputError
 from vlm_pruner.types import Selection
 from vlm_pruner.viz import Layout, Window, overlay, picture_layout, seen_windows
-from vlm_pruner.viz.seen import pixels_of
+from vlm_pruner.viz.patches import pixels_of
 from vlm_pruner.viz.text import shorten
 
 __all__ = ["answer_layout", "answer_overlay", "answer_selection"]
@@ -65,24 +65,25 @@ def _joined(records: Sequence[ImageRecord]) -> Selection:
 
 def answer_layout(loaded: Loaded, image: Image.Image, answer: Run) -> Layout:
     """Where the tokens of the image lie on it."""
-    return picture_layout(_windows(loaded, image.size), image.size, answer.images)
+    windows = _windows(loaded, image.size, answer.images[0].grid)
+    return picture_layout(windows, image.size, answer.images)
 
 
 _KNOWN: WeakKeyDictionary[Any, dict[tuple[int, int], list[Window] | None]] = WeakKeyDictionary()
 """What each processor shows of an image of each size: it is asked three times to find out."""
 
 
-def _windows(loaded: Loaded, size: tuple[int, int]) -> list[Window] | None:
+def _windows(loaded: Loaded, size: tuple[int, int], grid: tuple[int, int, int]) -> list[Window] | None:
     known = _KNOWN.setdefault(loaded.processor, {})
     if size not in known:
-        known[size] = seen_windows(lambda image: _pixels(loaded, image), size)
+        known[size] = seen_windows(lambda image: _pixels(loaded, image, grid), size)
     return known[size]
 
 
-def _pixels(loaded: Loaded, image: Image.Image) -> list[Any]:
+def _pixels(loaded: Loaded, image: Image.Image, grid: tuple[int, int, int]) -> list[Any]:
     """The pixels of an image, prepared just as for a question: processors cut it up as their prompts say."""
     made = prompt_inputs(loaded.processor, "x", image, form=adapter_for(loaded.model.config.model_type).prompt)
-    return pixels_of(made)
+    return pixels_of(made, grid)
 
 
 def answer_overlay(loaded: Loaded, image: Image.Image, question: str, answer: Run, width: int = 960) -> Image.Image:

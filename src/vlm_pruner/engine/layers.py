@@ -97,7 +97,7 @@ class LayerHooks:
         if fwd.log_mass:
             self.mass.entered(fwd, index, level, kwargs.get(self.parts.layer_cache))
         cache, own = kwargs.get(self.parts.layer_cache), self.parts.sources[index]
-        if fwd.kept is None and cache is not None:
+        if fwd.kept is None and cache is not None and not self.parts.by_stored(index):
             kind = getattr(cache.layers[own], "pruned_kind", None)
             if kind is not None:
                 assert fwd.state is not None

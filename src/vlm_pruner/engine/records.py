@@ -235,7 +235,7 @@ class Recorder:
         return [left[min(level, len(counts))] for level in levels]
 
     def _tower_cost(self, prefill: _Prefill) -> dict[str, int]:
-        if not prefill.tower:
+        if not prefill.tower:  # of a family without one, too
             return {}
         try:
             shape = VisionShape.from_config(self._parts.config.vision_config)
