@@ -26,6 +26,7 @@ LEVELS = (
     ("budget", "flops"),
     ("ops",),
     ("methods",),
+    ("stage",),
     ("plan",),
     ("adapters",),
     ("engine", "report"),

@@ -93,6 +93,13 @@ class PruneReport:
         return sum(image.kept for image in self.images)
 
     @property
+    def spread(self) -> tuple[int, int] | None:
+        """Fewest and most tokens that are left of an image, where the budget adapts to several; else None."""
+        counts = [image.kept for image in self.images if not image.note]
+        adapts = any(stage.method.budget != "fixed" for stage in self.plan.stages)
+        return (min(counts), max(counts)) if adapts and len(counts) > 1 else None
+
+    @property
     def layer_average(self) -> float:
         """Visual tokens of all images that enter a decoder layer, mean over the layers."""
         return sum(image.layer_average for image in self.images)
@@ -112,6 +119,8 @@ class PruneReport:
             return "; ".join(self.notes) or "nothing was run yet"
         asked = "" if self.asked == self.kept else f", {self.asked} asked for"
         parts = [f"{self.kept}/{self.total} tokens kept{asked}", f"{self.layer_average:.1f} a layer"]
+        if self.spread is not None:
+            parts.insert(1, f"{self.spread[0]} to {self.spread[1]} an image")
         if self.selection_ms is not None:
             parts.append(f"select {self.selection_ms:.1f} ms")
         if self.prefill_ms is not None:
@@ -154,6 +163,7 @@ class PruneReport:
             "asked": self.asked,
             "kept": self.kept,
             "layer_average": self.layer_average,
+            **({} if self.spread is None else {"spread": list(self.spread)}),
             **{name: getattr(self, name) for name in plain + cost + tower},
             "notes": list(self.notes),
         }

@@ -17,7 +17,7 @@ from vlm_pruner.errors import UnsupportedModelError
 from vlm_pruner.plan import TOWER, PrunePlan, Stage
 from vlm_pruner.types import Selection
 
-__all__ = ["ImageState", "Prompt", "left_alone", "read_prompt"]
+__all__ = ["ImageState", "Prompt", "left_alone", "read_prompt", "to_cut"]
 
 
 @dataclass
@@ -37,6 +37,7 @@ class ImageState:
 
     tower: Selection | None = None  # what was chosen before the vision tower
     most: int | None = None  # tokens that its age leaves it; None = all
+    mass: Tensor | None = None  # [m] tokens that each survivor is the mean of, where a stage counts them; None = 1
 
     def budget(self, stage: Stage) -> int:
         """Tokens that `stage` leaves of this image."""
@@ -89,8 +90,8 @@ class Prompt:
         return self.real[row, : self.end].nonzero()[-1]
 
     def to_cut(self, stage: Stage) -> list[ImageState]:
-        """The images that `stage` shortens."""
-        return [image for image in self.images if image.budget(stage) < image.count]
+        """The images that `stage` may shorten."""
+        return to_cut(self.images, stage)
 
     def row_lengths(self) -> list[int]:
         """Tokens of every row that are still there."""
@@ -139,13 +140,22 @@ class Prompt:
                 image.tower = chosen.of(image.span)
 
 
+def to_cut(images: list[ImageState], stage: Stage) -> list[ImageState]:
+    """Those of `images` that `stage` may shorten: all that are larger than their budget, under a ceiling all, and under
+    a mean all as soon as one is larger than it."""
+    larger = [image for image in images if image.budget(stage) < image.count]
+    if stage.method.budget == "ceiling" or (larger and stage.method.budget == "mean"):
+        return [image for image in images if not image.note]
+    return larger
+
+
 def left_alone(total: int, plan: PrunePlan, most: int | None = None) -> str:
     """Why an image of `total` tokens is not pruned; empty where it is, as where its age leaves it `most` of them."""
     if total < plan.min_visual_tokens:
         return f"left alone: {total} tokens are fewer than min_visual_tokens={plan.min_visual_tokens}"
-    least = min((s.keep if isinstance(s.keep, int) else 0 for s in plan.stages), default=0)
-    few = total < least and most is None
-    return f"left alone: {total} tokens are fewer than keep={least}" if few else ""
+    exact = [s.keep for s in plan.stages if isinstance(s.keep, int) and s.method.budget == "fixed"]
+    least = min(exact) if len(exact) == len(plan.stages) and most is None else 0
+    return f"left alone: {total} tokens are fewer than keep={least}" if total < least else ""
 
 
 def read_prompt(adapter: Adapter, base: Any, arguments: dict[str, Any], end: int | None = None) -> Prompt | None:

@@ -61,7 +61,7 @@ def plan_of(asked: object, *, rotary: bool) -> PrunePlan | None:
     if plan.per != "image":
         raise PlanError("per='frame': vLLM is told one count for a whole video")
     _check_signals(method)
-    if method.at_most:
+    if method.budget != "fixed":
         raise PlanError(f"{method.name} as configured may keep fewer tokens than announced, which ends the server")
     return None if method.name == "none" else plan
 
