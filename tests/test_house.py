@@ -29,7 +29,7 @@ LEVELS = (
     ("plan",),
     ("adapters",),
     ("engine", "report"),
-    ("models", "scenes", "profiling", "verify", "viz", "asking", "evaluation", "serving", "web"),
+    ("models", "scenes", "profiling", "verify", "viz", "video", "asking", "evaluation", "serving", "web"),
     ("cli", "__main__"),
 )
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}

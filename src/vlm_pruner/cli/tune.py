@@ -81,7 +81,8 @@ def _beside(output: Path) -> list[Path]:
 
 
 def _questions(images: Path, texts: Path | None, limit: int | None) -> list[OwnQuestion]:
-    from vlm_pruner.evaluation.own import pictures_in, questions_about, read_questions
+    from vlm_pruner.asking.videos import pictures_in
+    from vlm_pruner.evaluation.own import questions_about, read_questions
 
     if images.suffix == ".jsonl":
         if texts is not None:

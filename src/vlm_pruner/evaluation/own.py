@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -18,11 +17,12 @@ from vlm_pruner.adapters import adapter_for
 from vlm_pruner.asking.opening import open_image
 from vlm_pruner.asking.prompts import check_question, prompt_text
 from vlm_pruner.asking.shapes import check_shape
+from vlm_pruner.asking.videos import pictures_in
 from vlm_pruner.errors import InputError, VlmPrunerError, unknown_name
 from vlm_pruner.evaluation.matching import Match, match_named
 from vlm_pruner.evaluation.questions import Asked
 
-__all__ = ["OwnQuestion", "about_own", "ask_own", "pictures_in", "questions_about", "read_questions"]
+__all__ = ["OwnQuestion", "about_own", "ask_own", "questions_about", "read_questions"]
 
 KEYS = ("answer", "folder", "group", "id", "image", "images", "question")
 _PLACES = ("image", "images", "folder")
@@ -117,22 +117,6 @@ def _images(data: Mapping[str, Any], folder: Path) -> tuple[Path, ...]:
     if given == ["folder"]:
         return tuple(pictures_in(folder / names[0]))
     return tuple(folder / name for name in names)
-
-
-def pictures_in(folder: str | Path) -> list[Path]:
-    """The files of a folder that end like pictures, in the order of their names, numbers by value.
-
-    Raises:
-        InputError: no such folder, or no picture in it.
-    """
-    Image.init()
-    try:
-        found = [file for file in Path(folder).iterdir() if file.suffix.lower() in Image.EXTENSION and file.is_file()]
-    except OSError as error:
-        raise InputError(f"cannot read the folder {str(folder)!r}: {error.strerror or error}") from error
-    if not found:
-        raise InputError(f"no pictures in the folder {str(folder)!r}")
-    return sorted(found, key=lambda file: [(int(n or 0), text) for n, text in re.findall(r"(\d*)(\D*)", file.name)])
 
 
 def questions_about(pictures: Sequence[Path], texts: Sequence[str]) -> list[OwnQuestion]:
