@@ -11,7 +11,7 @@ from vlm_pruner.errors import InputError
 __all__ = ["MAX_FRAMES", "Sampling", "within"]
 
 MAX_FRAMES = 768
-"""Frames that are read of one video, as in the processors of the Qwen families."""
+"""Frames that are read of one video."""
 
 READ_PIXELS = 100_000_000
 """Pixels of all frames together that are read: 300 MB. Larger frames are made smaller."""
