@@ -15,13 +15,17 @@ from vlm_pruner.adapters import adapter_for
 from vlm_pruner.adapters.refused import REASONS
 from vlm_pruner.asking.loading import Loading, open_device
 from vlm_pruner.asking.prompts import prompt_inputs
+from vlm_pruner.asking.videos import Shown
 from vlm_pruner.engine.support import obstacle
 from vlm_pruner.errors import InputError, UnsupportedModelError, VlmPrunerError, first_line, missing_package
+from vlm_pruner.video import Clip
 
 __all__ = ["EMBEDDED", "Loaded", "moved", "open_model"]
 
 EMBEDDED = "embedded"
 """The name of the small model inside the package."""
+
+PICTURES = 8  # frames for a model that takes no videos
 
 
 @dataclass(frozen=True)
@@ -37,25 +41,53 @@ class Loaded:
         """Decoder layers of the language model."""
         return int(self.model.config.get_text_config().num_hidden_layers)
 
-    def inputs(
-        self, question: str, image: Image.Image | Sequence[Image.Image] | None, answer: int = 0
-    ) -> dict[str, Any]:
+    @property
+    def takes_videos(self) -> bool:
+        """False where the frames of a video are shown as pictures."""
+        adapter = adapter_for(self.model.config.model_type)
+        return adapter.takes_videos(self.model.config) and getattr(self.processor, "video_processor", None) is not None
+
+    def inputs(self, question: str, shown: Shown | Sequence[Shown] | None, answer: int = 0) -> dict[str, Any]:
         """`prompt_inputs` on the model's device, floating tensors in its dtype.
 
         Args:
+            shown: a picture, a video, several of them in the order of the prompt, or nothing. Where a model takes no
+                videos, their frames are pictures, one after the other.
             answer: tokens for which there must be room behind the prompt.
 
         Raises:
             InputError: as `prompt_inputs`, or more tokens than the model has places for.
         """
         form = adapter_for(self.model.config.model_type).prompt
-        ready = prompt_inputs(self.processor, question, image, form=form)
+        ready = prompt_inputs(self.processor, question, self.spread(shown), form=form)
         length = ready["input_ids"].shape[1]
         places = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
         if places is not None and length + answer > places:
             behind = f", and an answer of up to {answer} has no room behind it" if length <= places else ""
             raise InputError(f"the prompt has {length} tokens; this model has places for {places}{behind}")
         return moved(self.model, ready)
+
+    def fitted(self, shown: Shown, sampled: bool) -> tuple[Shown, list[str]]:
+        """What is asked about, and what a person should know of it.
+
+        Args:
+            sampled: somebody said how many frames. Otherwise 8 at most are shown to a model that takes no videos.
+        """
+        if not isinstance(shown, Clip):
+            return shown, []
+        if self.takes_videos:
+            together = int(getattr(self.processor.video_processor, "temporal_patch_size", None) or 1)
+            times = 1 + -len(shown) % together
+            said = f"this model takes {together} frames at a time: the last of {len(shown)} is shown {times} times"
+            return shown, [said] if times > 1 else []
+        clip = shown if sampled else shown.thinned(PICTURES)
+        return clip, [f"this model takes no videos: {len(clip)} frames are asked about, each as a picture of its own"]
+
+    def spread(self, shown: Shown | Sequence[Shown] | None) -> list[Shown]:
+        """What stands in a prompt, piece by piece: pictures, and videos where the model takes them."""
+        every = [shown] if isinstance(shown, Image.Image | Clip) else list(shown or ())
+        apart = ([one] if isinstance(one, Image.Image) or self.takes_videos else one.pictures() for one in every)
+        return [piece for pieces in apart for piece in pieces]
 
 
 def moved(model: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,19 +8,24 @@ from pathlib import Path
 
 from PIL import Image
 
-from vlm_pruner.asking.colours import as_shown
+from vlm_pruner.asking.colours import as_shown, notes_of
 from vlm_pruner.asking.opening import DEMO_IMAGE, check_size, existing, open_image
 from vlm_pruner.errors import InputError
 from vlm_pruner.video import FILES, Clip, Sampling, open_video
 from vlm_pruner.video.sampling import MAX_FRAMES, within
 
-__all__ = ["Shown", "is_video", "open_shown", "pictures_in"]
+__all__ = ["Shown", "is_video", "notes_about", "open_shown", "pictures_in"]
 
 Shown = Image.Image | Clip
 """What a question is about."""
 
 FOLDER_FPS = 2.0  # of frames in a folder, where nobody says at which rate they were taken
 QUICKEST = 10  # milliseconds of a GIF's frame; shorter ones are shown for 100, as in browsers
+
+
+def notes_about(shown: Shown) -> tuple[str, ...]:
+    """What was done to a picture or a video that a person may not expect, a sentence each."""
+    return shown.notes if isinstance(shown, Clip) else notes_of(shown)
 
 
 def is_video(path: str | Path) -> bool:

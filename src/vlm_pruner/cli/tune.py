@@ -65,7 +65,7 @@ def tune(
         plans, left_out = _plans(*names, loaded.layers)
         say("reading pictures", 0.0)
         asked = ask_own(loaded.model, loaded.processor, own)
-        densities = {one.scene: max(map(stroke_density, one.images)) for one in asked}
+        densities = {one.scene: max(map(stroke_density, one.stills)) for one in asked}
         meter = Meter(loaded.model, loaded.processor, max_new_tokens=max_new_tokens)
         tuned = find(
             asked, plans, meter.trials, max_loss=max_loss, confidence=confidence, cost=cost, densities=densities,

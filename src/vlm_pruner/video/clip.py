@@ -77,6 +77,13 @@ class Clip:
         last = self.frames[-1:].expand(more, -1, -1, -1)
         return replace(self, frames=torch.cat([self.frames, last]), times=(*self.times, *self.times[-1:] * more))
 
+    def thinned(self, frames: int) -> Clip:
+        """At most so many frames, at equal distances."""
+        if frames >= len(self):
+            return self
+        kept = [number * len(self) // frames for number in range(frames)]
+        return replace(self, frames=self.frames[kept], times=tuple(self.times[number] for number in kept))
+
     def metadata(self) -> dict[str, Any]:
         """The fields of transformers' `VideoMetadata`, made anew: processors write to them.
 
