@@ -22,7 +22,7 @@ SCRIPTS = sorted((ROOT / "benchmarks").rglob("*.py"))
 
 LEVELS = (
     ("errors", "types"),
-    ("config_fields",),
+    ("config_fields", "torchvision_fit"),
     ("budget", "flops"),
     ("ops",),
     ("methods",),
@@ -50,6 +50,7 @@ FAMILIES = re.compile(
 MAY_NAME_FAMILIES = {
     "adapters": "the one place where families differ",
     "models": "configurations of models that are built, not adapted to",
+    "video/stand_ins.py": "which processors of transformers are stood in for",
     "profiling/shapes.py": "widths of published models by name; nothing branches on them",
 }
 

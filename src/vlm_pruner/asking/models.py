@@ -19,6 +19,7 @@ from vlm_pruner.asking.videos import Shown
 from vlm_pruner.engine.support import obstacle
 from vlm_pruner.errors import InputError, UnsupportedModelError, VlmPrunerError, first_line, missing_package
 from vlm_pruner.video import Clip
+from vlm_pruner.video.stand_ins import stand_in
 
 __all__ = ["EMBEDDED", "Loaded", "moved", "open_model"]
 
@@ -146,7 +147,7 @@ def _from_pretrained(name: str, loading: Loading) -> tuple[Any, Any]:
 
     config = AutoConfig.from_pretrained(name, **loading.source)
     _check_family(config)
-    processor = _processor(name, loading)
+    processor = _processor(name, loading, config.model_type)
     return loading.load(name, config), processor
 
 
@@ -172,8 +173,8 @@ def _check_family(config: Any) -> None:
     adapter_for(config.model_type)
 
 
-def _processor(name: str, loading: Loading) -> Any:
-    """The processor of a checkpoint.
+def _processor(name: str, loading: Loading, model_type: str) -> Any:
+    """The processor of a checkpoint, or what stands in for it where torchvision is missing.
 
     Raises:
         BackendUnavailableError: it needs a package that is not installed.
@@ -182,7 +183,8 @@ def _processor(name: str, loading: Loading) -> Any:
     try:
         from transformers import AutoProcessor
 
-        processor = AutoProcessor.from_pretrained(name, **loading.source)
+        processor = stand_in(name, model_type, loading.source)
+        processor = processor or AutoProcessor.from_pretrained(name, **loading.source)
     except Exception as error:  # processors raise whatever they stumble over
         needed = missing_package(f"the processor of model {name!r}", error) or _untrusted(name, error)
         raise needed or InputError(f"the processor of {name!r} cannot be loaded: {first_line(error)}") from error

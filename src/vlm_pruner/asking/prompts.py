@@ -62,13 +62,14 @@ def read_prompt(processor: Any, text: str, shown: Sequence[Image.Image | Clip]) 
     start = getattr(processor.tokenizer, "bos_token", None)
     options: dict[str, Any] = {"add_special_tokens": False} if start and text.startswith(start) else {}
     options |= {"images": pictures} if pictures else {}
-    options |= _videos(processor, [one for one in shown if isinstance(one, Clip)])
+    clips = [one for one in shown if isinstance(one, Clip)]
+    options |= _videos(processor, clips)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # of the processor's own code, whoever calls it
             made = dict(processor(text=[text], return_tensors="pt", **options))
     except Exception as error:  # processors raise whatever they stumble over
-        raise refusal(processor, pictures, error) from error
+        raise refusal(processor, pictures, error, len(clips)) from error
     return {name: value for name, value in made.items() if name not in _UNREAD}
 
 
