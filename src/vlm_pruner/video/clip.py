@@ -84,6 +84,15 @@ class Clip:
         kept = [number * len(self) // frames for number in range(frames)]
         return replace(self, frames=self.frames[kept], times=tuple(self.times[number] for number in kept))
 
+    def shrunk(self, longest: int) -> Clip:
+        """Frames of which no side has more than so many pixels."""
+        share = longest / max(self.size)
+        if share >= 1:
+            return self
+        width, height = (max(1, round(side * share)) for side in self.size)
+        small = [one.resize((width, height), Image.Resampling.LANCZOS) for one in self.pictures()]
+        return replace(self, frames=Clip.of(small, self.fps).frames)
+
     def metadata(self) -> dict[str, Any]:
         """The fields of transformers' `VideoMetadata`, made anew: processors write to them.
 
