@@ -1,4 +1,4 @@
-"""Every command on checkpoints of fourteen families with the processors that they come with, in two dtypes.
+"""Every command on checkpoints of fifteen families with the processors that they come with, in two dtypes.
 
 Whatever a family cannot do is a reason beside the others, or one line; there is no traceback anywhere.
 """
@@ -23,7 +23,7 @@ from vlm_pruner.methods import registry
 PILLOW = ("llava", "llava_next", "gemma3", "paligemma", "deepseek_vl_hybrid")  # read pictures without torchvision
 FAMILIES: list[Any] = [n if n in PILLOW else pytest.param(n, marks=needs_torchvision) for n in CHECKPOINTS]
 ONE_SQUARE = ("llava", "gemma3", "paligemma", "smolvlm")  # or several of as many tokens
-NO_TOWER = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "mistral3")  # vision towers without the signals of CLIP
+NO_TOWER = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_5", "mistral3")  # vision towers without the signals of CLIP
 
 
 @cache

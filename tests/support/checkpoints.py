@@ -205,6 +205,7 @@ CHECKPOINTS: dict[str, Callable[[], Any]] = {
     "qwen2_vl": lambda: _qwen("Qwen2VL"),
     "qwen2_5_vl": lambda: _qwen("Qwen2_5_VL"),
     "qwen3_vl": lambda: _qwen("Qwen3VL"),
+    "qwen3_5": lambda: _qwen("Qwen3VL"),
     "internvl": _internvl,
     "smolvlm": _smolvlm,
     "mistral3": lambda: _pixtral(2),

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from vlm_pruner.adapters.towers import Tower
 from vlm_pruner.errors import UnsupportedModelError
 
 __all__ = ["Adapter", "Encoded", "Layout", "Modality", "VisualSpan", "deal_out", "plane", "raster", "split_frames"]
@@ -31,6 +32,7 @@ class Layout:
     position: Tensor | None = None  # [n, 3] float32 (t, y, x), -1 = no place
     patch: Tensor | None = None  # [n] patch row of the vision tower behind each token, -1 = none; None = same order
     tiles: int = 1  # pictures that the vision tower saw of this one
+    mixed: bool = False  # a token is interpolated between patches that lie around it
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class Encoded:
     pixel_shape: tuple[int, ...]
     lengths: list[int] | None  # tokens of each picture, where the model returns them one by one
     vision: Any = None  # signals of the vision tower, if a method asked for them
+    tower: Any = None  # what was chosen before it, if anything was
 
     def rows(self, name: str) -> list[list[int]]:
         """A table argument (`image_sizes`, `image_grid_thw`) as host integers.
@@ -146,6 +149,10 @@ class Adapter(ABC):
         Args:
             token: the placeholder of a picture.
         """
+        return None
+
+    def tower(self, base: Any) -> Tower | None:
+        """The vision tower of a model, where it can be run on some of its patches alone; else None."""
         return None
 
     def vision_tower(self, base: nn.Module) -> nn.Module | None:

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 from torch import nn
 
 from vlm_pruner.adapters.base import Adapter, Encoded, Layout, raster
+from vlm_pruner.adapters.towers import Packed, Tower
 from vlm_pruner.errors import UnsupportedModelError
 
 __all__ = ["Ernie", "Glm4v", "QwenOmni", "QwenVL", "VideoLlama3"]
@@ -47,6 +48,12 @@ class QwenVL(Adapter):
     def _layouts(self, config: Any, encoded: Encoded, name: str) -> list[Layout]:
         down, across = _merge(config.vision_config)
         return [raster(t, h // down, w // across) for t, h, w in encoded.rows(name)]
+
+    def tower(self, base: Any) -> Tower | None:
+        known = {"qwen2_vl": False, "qwen2_5_vl": False, "qwen3_vl": True, "qwen3_vl_moe": True, "qwen3_5": True,
+                 "qwen3_5_moe": True}  # are pixels normalised with 0.5?  # fmt: skip
+        kind = base.config.model_type
+        return Packed(base.visual, known[kind]) if kind in known else None
 
     def vision_tower(self, base: nn.Module) -> nn.Module | None:
         return None  # fused projections and windows: its attention rows are not offered

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from vlm_pruner.adapters.base import Adapter, Encoded, Layout, Modality, plane, raster, square_side
+from vlm_pruner.adapters.llava import clip_or_siglip
+from vlm_pruner.adapters.towers import Squares, Tower
 
 __all__ = [
     "Chameleon",
@@ -43,6 +45,15 @@ class OneSquare(Adapter):
     def image_layouts(self, config: Any, encoded: Encoded) -> list[Layout]:
         sides = [square_side(n, config.model_type) for n in encoded.lengths or []]
         return [raster(1, side, side) for side in sides]
+
+    def tower(self, base: Any) -> Tower | None:
+        config = base.config
+        if config.model_type == "paligemma":
+            return clip_or_siglip(base)
+        if config.model_type != "gemma3":
+            return None
+        patches = config.vision_config.image_size // config.vision_config.patch_size
+        return clip_or_siglip(base, patches // math.isqrt(config.mm_tokens_per_image))
 
     def fixed_tokens(self, config: Any) -> int | None:
         per_picture: int | None = getattr(config, "mm_tokens_per_image", None)
@@ -147,6 +158,11 @@ class TileRun(OneSquare):
     )
     joins = True
 
+    def tower(self, base: Any) -> Tower | None:
+        if base.config.model_type != "internvl":
+            return None
+        return Squares(base.vision_tower, round(1 / base.config.downsample_ratio))
+
 
 class Step3p7(Adapter):
     """Crops of a picture, each a square, then the whole picture in a larger square; one budget for all of them."""
@@ -178,6 +194,9 @@ class SampleSquares(Adapter):
         side = self._side(config, *encoded.pixel_shape[-2:])
         return [raster(1, side, side)] * (sum(encoded.lengths or []) // side**2)
 
+    def tower(self, base: Any) -> Tower | None:
+        return Squares(base.vision_model, self._scale(base.config), half=True)
+
     def fixed_tokens(self, config: Any) -> int | None:
         size = config.vision_config.image_size
         return self._side(config, size, size) ** 2
@@ -201,6 +220,9 @@ class GraniteDocling(SampleSquares):
         return [raster(1, side, side)] * (sum(encoded.lengths or []) // side**2)
 
     def fixed_tokens(self, config: Any) -> int | None:
+        return None
+
+    def tower(self, base: Any) -> Tower | None:
         return None
 
     def _scale(self, config: Any) -> int:

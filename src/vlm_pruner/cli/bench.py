@@ -82,8 +82,7 @@ def bench(
     budgets = None if keep is None else [parse_keep(text) for text in parse_list(keep)]
     plan = pruning.plan(methods=methods, keep=keep, equal=equal)
     measured = _methods(methods or "all", pruning) if plan is None else {"none": "none", pruning.named: plan}
-    for path in (output, *_beside(output).values()):
-        writable(path, RESULTS if path == output else ())
+    _check_outputs(output)
     limit, seeds, repeats = (1, 2, min(repeats, 1)) if tiny else (limit, seeds, repeats)
     quiet()
     load, asked = _source(model, opening, pruning, (split, limit), data, (limit, match, max_new_tokens))
@@ -93,8 +92,9 @@ def bench(
     budgets = budgets or ([] if plan else _budgets(about["tokens"], tiny))
     note(one_token(budgets, about["tokens"] or 0))
     grid = build_grid(
-        measured, budgets, seeds=seeds, layers=about["layers"], tokens=about["tokens"], equal=equal == "layer-average"
-    )
+        measured, budgets, seeds=seeds, layers=about["layers"], tokens=about["tokens"], equal=equal == "layer-average",
+        make=setup.plan,
+    )  # fmt: skip
     workers = jobs or (1 if setup.model.device.type == "cuda" else os.cpu_count() or 1)
     with progress("answers") as say, _told_where(output):
         results = run_bench(
@@ -127,20 +127,28 @@ def _methods(methods: str, pruning: Pruning) -> dict[str, str | PruningMethod]:
         PlanError: a parameter that is not known, or one that the benchmark sets itself.
     """
     from vlm_pruner.evaluation.cells import default_methods
-    from vlm_pruner.methods import create
 
     names = default_methods() if methods == "all" else parse_list(methods)
     names = names if "none" in names else ["none", *names]
-    known = pruning.set_on(names)
-    if drawn := [name for name, values in known.items() if "seed" in values]:
+    if drawn := [name for name, values in pruning.set_on(names).items() if "seed" in values]:
         raise InputError(f"--set {drawn[0]}.seed: the benchmark draws with seeds 0 to N-1 of --seeds N")
-    return {name: create(name, **known[name]) if name in known else name for name in names}
+    return pruning.labelled(names)
 
 
 def _beside(output: Path) -> dict[str, Path]:
     """What is written beside the results, by what it is."""
     endings = {"answers": ".answers.jsonl", "times": ".timing.json", "tables": ".md", "curves": ".png"}
     return {name: output.with_suffix(ending) for name, ending in endings.items()}
+
+
+def _check_outputs(output: Path) -> None:
+    """Raise where something that will be written cannot be.
+
+    Raises:
+        InputError: as of `writable`.
+    """
+    for path in (output, *_beside(output).values()):
+        writable(path, RESULTS if path == output else ())
 
 
 def _budgets(tokens: int | None, tiny: bool) -> list[Keep]:

@@ -12,16 +12,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vlm_pruner.budget import parse_keep
+from vlm_pruner.budget import Keep, parse_keep
 from vlm_pruner.cli.console import console, progress, quiet
-from vlm_pruner.cli.evaluate_recipe import Official, RecipeName, chosen
+from vlm_pruner.cli.evaluate_recipe import Official, RecipeName, Steps, chosen
 from vlm_pruner.cli.files import saving, writable
 from vlm_pruner.cli.opening import Opening
 from vlm_pruner.cli.options import parse_list
+from vlm_pruner.cli.pruning import Pruning
 from vlm_pruner.errors import BackendUnavailableError, InputError
 
 if TYPE_CHECKING:
     from vlm_pruner.evaluation.lmms.run import Evaluated
+    from vlm_pruner.methods import PruningMethod
+    from vlm_pruner.plan import PrunePlan
 
 __all__ = ["eval"]
 
@@ -38,10 +41,16 @@ def eval(
         str, typer.Option("--tasks", help="Tasks of lmms-eval, with commas between; 'scenes' is the offline benchmark.")
     ] = "",
     suite: Annotated[str, typer.Option("--suite", help="paper, ocr, grounding or hallucination.")] = "",
-    methods: Annotated[str, typer.Option("--methods", help="Names, with commas between.")] = "vlm-pruner",
+    methods: Annotated[
+        str | None, typer.Option("--methods", help="Names, with commas between.", show_default="vlm-pruner")
+    ] = None,
     keep: Annotated[
-        str, typer.Option("--keep", help="Tokens kept, or shares for pictures of any size, with commas between.")
-    ] = "64",
+        str | None,
+        typer.Option(
+            "--keep", help="Tokens kept, or shares for pictures of any size, with commas between.", show_default="64"
+        ),
+    ] = None,
+    pruning: Pruning,
     equal: Annotated[
         str,
         typer.Option("--equal", help="nominal: equal counts of kept tokens. layer-average: equal cost, vlm-pruner's."),
@@ -67,10 +76,10 @@ def eval(
     opening.check()
     if equal not in ("nominal", "layer-average"):
         raise InputError(f"--equal is nominal or layer-average, not {equal!r}")
-    names, budgets = parse_list(methods), [parse_keep(text) for text in parse_list(keep)]
+    pruning.register()
     steps = chosen(recipe, official)
-    if steps is not None:
-        names, budgets = [], list(steps.recipe.keep)
+    plan = pruning.plan(methods=methods, keep=keep, recipe=recipe)
+    names, budgets = _wanted(methods, keep, pruning, steps, plan)
     limits = (None, max_pixels) if steps is None else steps.pixels(model, max_pixels)
     given = opening.given()
     model, given["dtype"], suite = (
@@ -96,6 +105,26 @@ def eval(
     if not int(os.environ.get("RANK", "0")):
         about = run.about(loaded) | {"model": model, "tasks": wanted, "limit": limit, "equal": equal}
         _tell(about, found, [*left_out, *late], output, hard)
+
+
+def _wanted(
+    methods: str | None, keep: str | None, pruning: Pruning, steps: Steps | None, plan: PrunePlan | None
+) -> tuple[dict[str, str | PruningMethod | PrunePlan], list[Keep]]:
+    """Methods by their labels, and the budgets of theirs and of the yardsticks.
+
+    Raises:
+        InputError, PlanError: as of `Pruning.wanted`.
+    """
+    if steps is not None:
+        given = {"--methods": methods, "--keep": keep, "--set": pruning.parameters}
+        if beside := ", ".join(name for name, value in given.items() if value):
+            raise InputError(f"--recipe says which methods, how much and how: leave out {beside}")
+        return {}, list(steps.recipe.keep)
+    if plan is not None:
+        last = plan.stages[-1].keep if plan.asked is None else plan.asked
+        return {pruning.named: plan}, [last]
+    budgets = [parse_keep(text) for text in parse_list(keep or "64")]
+    return dict(pruning.labelled(parse_list(methods or "vlm-pruner"))), budgets
 
 
 def _tell(

@@ -36,7 +36,10 @@ Picture = Annotated[
 Question = Annotated[str, typer.Argument(help="The question about it.", show_default=False)]
 Model = Annotated[str, typer.Option("--model", help="'embedded', a checkpoint folder, or a hub id.")]
 Layer = Annotated[
-    int | None, typer.Option("--layer", help="Decoder layer to prune before; 0 is before the language model.")
+    str | None,
+    typer.Option(
+        "--layer", help="Decoder layer to prune before; 0 is before the language model, tower before the vision tower."
+    ),
 ]
 Method = Annotated[str | None, typer.Option("--method", help="See `vlm-pruner methods`.", show_default="vlm-pruner")]
 Fps = Annotated[

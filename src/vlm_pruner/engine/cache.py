@@ -10,6 +10,7 @@ lives here, in the cache: copies, interleaved conversations and a new session in
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -182,9 +183,9 @@ def signature(layer: Any, level: int) -> Signature:
     return kind, getattr(layer, "sliding_window", None), getattr(layer, "max_cache_len", None), level
 
 
-def counting(cache: Any) -> list[Any]:
+def counting(cache: Any) -> Iterator[Any]:
     """The layers of a cache that count the sequence: those of recurrences hold states, those of networks nothing."""
-    return [layer for layer in getattr(cache, "layers", None) or () if isinstance(layer, cache_utils.CacheLayerMixin)]
+    return (layer for layer in getattr(cache, "layers", None) or () if isinstance(layer, cache_utils.CacheLayerMixin))
 
 
 def first_pruned(cache: Any) -> Any:

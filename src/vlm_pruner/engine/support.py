@@ -13,7 +13,7 @@ from vlm_pruner.engine.release import cache_name, check_release, warn_if_newer
 from vlm_pruner.engine.tap import attention_of, can_be_tapped
 from vlm_pruner.engine.wants import FROM_LAYER_BEFORE, reads
 from vlm_pruner.errors import PlanError, UnsupportedModelError
-from vlm_pruner.plan import PrunePlan
+from vlm_pruner.plan import TOWER, PrunePlan, Stage
 from vlm_pruner.types import Signal
 
 __all__ = ["Parts", "check_backend", "check_checkpointing", "check_stages", "obstacle", "settle", "take_apart"]
@@ -172,14 +172,30 @@ def settle(plan: PrunePlan, parts: Parts) -> PrunePlan:
     stage = plan.stages[-1]
     if (
         len(plan.stages) != 1
-        or not stage.layer
+        or not stage.site
         or not reads(stage.method) & FROM_LAYER_BEFORE - {Signal.PREVIOUS_FEATURES}
     ):
         return plan
-    place = next((i for i in range(stage.layer, len(parts.layers)) if _serves(parts, i)), None)
-    if place is None and stage.method.needs & FROM_LAYER_BEFORE:
+    place = next((i for i in range(stage.site, len(parts.layers)) if _serves(parts, i)), None)
+    if place is None and stage.method.needs_at(0) & FROM_LAYER_BEFORE:
         return plan
     return replace(plan, stages=(replace(stage, layer=place),))
+
+
+def _check_place(stage: Stage) -> None:
+    """Raise where a method reads pixels that are gone, or what the vision tower is only to make.
+
+    Raises:
+        PlanError: names what it needs.
+    """
+    name, needs = stage.method.name, stage.method.needs
+    if stage.layer != TOWER and Signal.PIXELS in needs:
+        raise PlanError(
+            f"{name} reads pixels, which it is shown before the vision tower alone: give it layer={TOWER!r}"
+        )
+    if stage.layer == TOWER and needs - {Signal.PIXELS}:
+        names = ", ".join(sorted(needs - {Signal.PIXELS}))
+        raise PlanError(f"{name} cannot prune before the vision tower: it needs {names}, which come behind it")
 
 
 def _serves(parts: Parts, place: int) -> bool:
@@ -199,19 +215,20 @@ def check_stages(plan: PrunePlan, parts: Parts) -> None:
     """
     total = parts.adapter.fixed_tokens(parts.config)
     for stage in plan.stages:
-        missing = stage.method.needs & FROM_LAYER_BEFORE
-        if missing and stage.layer is None:
+        _check_place(stage)
+        missing = stage.method.needs_at(stage.site) & FROM_LAYER_BEFORE
+        if missing and not stage.site:
             names = ", ".join(sorted(missing))
             raise PlanError(
                 f"{stage.method.name} cannot prune before the language model: it needs {names} of the "
                 "decoder layer before; give it a layer of 1 or more"
             )
         keys = ", ".join(sorted(missing - {Signal.PREVIOUS_FEATURES}))
-        if stage.layer and keys and not parts.makes_keys(stage.layer - 1):
+        if stage.site and keys and not parts.makes_keys(stage.site - 1):
             good = [str(i + 1) for i in range(len(parts.layers) - 1) if parts.makes_keys(i)]
-            why = "attends to nothing" if parts.follows(stage.layer - 1) else "reads the keys of an earlier one"
+            why = "attends to nothing" if parts.follows(stage.site - 1) else "reads the keys of an earlier one"
             raise PlanError(
-                f"{stage.method.name} cannot prune at layer {stage.layer} of this {parts.name} model: it needs {keys} "
+                f"{stage.method.name} cannot prune at layer {stage.site} of this {parts.name} model: it needs {keys} "
                 f"of the decoder layer before, which {why}; layers with keys stand before {', '.join(good)}"
             )
         if not parts.adapter.allows(parts.text_config, stage.site):

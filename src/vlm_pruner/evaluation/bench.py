@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from vlm_pruner.engine import plan_for
 from vlm_pruner.errors import VlmPrunerError
 from vlm_pruner.evaluation.cells import Cell, Grid
 from vlm_pruner.evaluation.pool import in_processes
@@ -22,6 +23,7 @@ from vlm_pruner.evaluation.runner import Runner
 from vlm_pruner.evaluation.single import Single, encoded_apart
 from vlm_pruner.evaluation.sources import code_hash
 from vlm_pruner.evaluation.store import Answer, AnswerStore
+from vlm_pruner.plan import PrunePlan
 
 __all__ = ["Loaded", "Outcome", "Setup", "answer_batches", "batches_of", "describe", "run_bench"]
 
@@ -42,6 +44,11 @@ class Setup:
     def single(self) -> bool:
         """Is every question asked by itself? See `evaluation.single`."""
         return picture_tokens(self.model) is None or not encoded_apart(self.processor, self.questions[0])
+
+    @property
+    def plan(self) -> Callable[..., PrunePlan]:
+        """What makes plans for the model, as `plan_for`."""
+        return partial(plan_for, self.model)
 
     @property
     def batch(self) -> int:

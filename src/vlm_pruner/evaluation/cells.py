@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from vlm_pruner.budget import Keep, keep_count, layer_average
@@ -28,6 +29,9 @@ MEASURE = "vlm-pruner"
 are 192 tokens per layer, and 96 where there are 32 layers."""
 
 BLIND_LAYER = 2
+
+Make = Callable[..., PrunePlan]
+"""Makes the plan of a method, a budget and perhaps a layer."""
 
 _TEXT_SIGNALS = frozenset({
     Signal.TEXT, Signal.TEXT_KEYS, Signal.TEXT_QUERIES, Signal.TEXT_VALUES, Signal.WORDS,
@@ -89,6 +93,7 @@ def build_grid(
     layers: int,
     tokens: int | None,
     equal: bool = False,
+    make: Make | None = None,
 ) -> Grid:
     """All cells for pictures of `tokens` visual tokens and a decoder of `layers` layers.
 
@@ -98,11 +103,15 @@ def build_grid(
     with a `seed` are run with 0 .. seeds-1. With `equal`, a budget is the cost that `MEASURE` has at it: every method
     keeps as many tokens as come to the same mean over the layers, or just fewer.
 
+    Args:
+        make: what makes the plans for the model that is measured, `plan_for`; by default of its layers alone.
+
     Raises:
         PlanError: unknown method, or a budget that no picture has, or that is a number where pictures have none.
     """
+    make = make or partial(PrunePlan.of, num_layers=layers)
     if tokens is None:
-        return _shares(methods, budgets, seeds, layers, equal)
+        return _shares(methods, budgets, seeds, make, equal)
     counts = [keep_count(tokens, b) if isinstance(b, float) else b for b in budgets]
     named = methods if isinstance(methods, Mapping) else {name: name for name in methods}
     if bad := [b for b in counts if not 0 < b <= tokens]:
@@ -111,19 +120,20 @@ def build_grid(
     left_out: list[dict[str, Any]] = []
     for label, method in named.items():
         if method in ("none", BLIND):
-            everything = PrunePlan.of("none", num_layers=layers)
+            everything = make("none")
             blind = {"blind_from": BLIND_LAYER} if method == BLIND else {}
             cells.append(Cell(label, tokens, everything, **blind))
             continue
         if isinstance(method, PrunePlan):
-            cells.append(Cell(label, method.asked_of(tokens), method.check(layers)))
+            cells.append(Cell(label, method.asked_of(tokens), make(method)))
             continue
         small = method == DOWNSAMPLE
         for budget in counts:
             for seed, variant in enumerate(_seeded(create("pooling" if small else method), seeds)):
                 try:
-                    keep = equal_cost(variant, _price(budget, layers, tokens), layers, tokens) if equal else budget
-                    plan = _plan(variant, keep, layers, tokens)
+                    price = _cost(create(MEASURE), budget, layers, tokens, make) if equal else 0.0
+                    keep = equal_cost(variant, price, layers, tokens, make) if equal else budget
+                    plan = _plan(variant, keep, make, tokens)
                 except VlmPrunerError as error:
                     left_out.append({"label": label, "budget": budget, "reason": str(error)})
                     break
@@ -135,7 +145,7 @@ def _shares(
     methods: Iterable[str] | Mapping[str, str | PruningMethod | PrunePlan],
     budgets: Sequence[Keep],
     seeds: int,
-    layers: int,
+    make: Make,
     equal: bool,
 ) -> Grid:
     """The cells of a model whose pictures are of any size."""
@@ -144,18 +154,18 @@ def _shares(
     if bad := [b for b in budgets if not isinstance(b, float)]:
         raise PlanError(f"pictures of this model have no fixed number of tokens: give shares (0.111), not {bad}")
     named = methods if isinstance(methods, Mapping) else {name: name for name in methods}
-    cells, left_out = [Cell("none", 1.0, PrunePlan.of("none", num_layers=layers))] if "none" in named else [], []
+    cells, left_out = [Cell("none", 1.0, make("none"))] if "none" in named else [], []
     for label, method in named.items():
         if method in (BLIND, DOWNSAMPLE):
             reason = "it is measured where pictures have a fixed number of tokens"
             left_out += [{"label": label, "budget": budget, "reason": reason} for budget in budgets]
         elif isinstance(method, PrunePlan):
-            cells.append(Cell(label, _share(method), method.check(layers)))
+            cells.append(Cell(label, _share(method), make(method)))
         elif method != "none":
             for budget in budgets:
                 for seed, variant in enumerate(_seeded(create(method), seeds)):
                     try:
-                        plan = PrunePlan.of(variant, keep=budget, num_layers=layers)
+                        plan = make(variant, budget)
                     except VlmPrunerError as error:
                         left_out.append({"label": label, "budget": budget, "reason": str(error)})
                         break
@@ -171,14 +181,14 @@ def _share(plan: PrunePlan) -> float:
     return keep
 
 
-def _price(budget: int, layers: int, tokens: int) -> float:
-    """Visual tokens per layer, averaged over the layers, that `MEASURE` sees at a nominal budget."""
-    return layer_average(_plan(create(MEASURE), budget, layers, tokens).lengths(tokens, layers))
+def _cost(method: PruningMethod, keep: int, layers: int, tokens: int, make: Make) -> float:
+    """Visual tokens per layer, averaged over the layers, at a nominal budget."""
+    return layer_average(_plan(method, keep, make, tokens).lengths(tokens, layers))
 
 
-def _plan(method: PruningMethod, keep: int, layers: int, tokens: int) -> PrunePlan:
+def _plan(method: PruningMethod, keep: int, make: Make, tokens: int) -> PrunePlan:
     """The method's own stages; those of a schedule that would leave more tokens than there are leave all."""
-    plan = PrunePlan.of(method, keep=keep, num_layers=layers)
+    plan = make(method, keep)
     stages = [dataclasses.replace(s, keep=min(s.keep, tokens)) if isinstance(s.keep, int) else s for s in plan.stages]
     return dataclasses.replace(plan, stages=tuple(stages))
 
@@ -189,7 +199,7 @@ def _seeded(method: PruningMethod, seeds: int) -> list[PruningMethod]:
     return [dataclasses.replace(method, seed=seed) for seed in range(seeds)]  # type: ignore[type-var]
 
 
-def equal_cost(method: PruningMethod, target: float, layers: int, tokens: int) -> int:
+def equal_cost(method: PruningMethod, target: float, layers: int, tokens: int, make: Make | None = None) -> int:
     """The largest nominal budget at which `method` has at most `target` visual tokens per layer on average.
 
     The method's own stages are scaled together, because they follow from the nominal budget.
@@ -197,16 +207,13 @@ def equal_cost(method: PruningMethod, target: float, layers: int, tokens: int) -
     Raises:
         PlanError: even a budget of one token costs more: the layers before the first stage see every token.
     """
-
-    def cost(keep: int) -> float:
-        return layer_average(_plan(method, keep, layers, tokens).lengths(tokens, layers))
-
-    if (least := cost(1)) > target:
+    make = make or partial(PrunePlan.of, num_layers=layers)
+    if (least := _cost(method, 1, layers, tokens, make)) > target:
         raise PlanError(
             f"{method.name} cannot come down to {target:g} visual tokens per layer: with one kept it has {least:.1f}"
         )
     low, high = 1, tokens
     while low < high:
         middle = (low + high + 1) // 2
-        low, high = (middle, high) if cost(middle) <= target else (low, middle - 1)
+        low, high = (middle, high) if _cost(method, middle, layers, tokens, make) <= target else (low, middle - 1)
     return low
