@@ -20,7 +20,9 @@ from vlm_pruner.plan import PrunePlan, Stage
 
 TOKENS = 24  # more than the windows of these models
 INDEXED = {"dots3_note", "hy_v4_vl", "mistral_large4"}  # what the indexer does besides its products is left out
+CHOOSING = {"qwen4_exp"}  # its indexer scores query by query, in products that are no batched ones
 NOT_COUNTED = {"ernie4_5_vl_moe"}
+STORED = ("keys", "values", "prefill_keys", "prefill_values")  # a prompt in front of a window stands apart
 STREAMS = {"gemma3n"}  # products between its residual streams are left out
 
 
@@ -48,13 +50,14 @@ def test_prefills_and_caches_cost_what_the_modules_say(name: str) -> None:
     if recurrent(model):  # what it does inside are batched products, which attention makes, too
         flat = replace(costs, layers=tuple(replace(layer, pair=0) for layer in costs.layers))
         linear = sum(n for name, n in operations.items() if str(name) in ("aten.mm", "aten.addmm", "aten.convolution"))
-        assert prefill_flops(flat, lengths) == pytest.approx(linear, rel=5e-3), "convolutions pad their ends"
+        rest = 0.03 if name in CHOOSING else 5e-3  # convolutions pad their ends
+        assert prefill_flops(flat, lengths) == pytest.approx(linear, rel=rest)
     else:
         rest = 0.015 if name in INDEXED else 0.05 if name in STREAMS else 0.0
         assert prefill_flops(costs, lengths) == pytest.approx(sum(operations.values()), rel=rest, abs=0)
     if cache is not None:
-        layers = [layer for layer in cache.layers if getattr(layer, "keys", None) is not None]
-        assert kv_bytes(costs, lengths, 1) == sum(t.numel() for layer in layers for t in (layer.keys, layer.values))
+        parts = [getattr(layer, name, None) for layer in cache.layers for name in STORED]
+        assert kv_bytes(costs, lengths, 1) == sum(part.numel() for part in parts if part is not None)
 
 
 def test_what_has_no_count_is_said() -> None:

@@ -28,6 +28,7 @@ __all__ = [
     "SharedKeys",
     "Step3p7",
     "TileRun",
+    "UnlimitedOcr",
 ]
 
 
@@ -184,6 +185,36 @@ class Step3p7(Adapter):
         return Layout(tokens, (crops + 1, max(side, whole), max(side, whole)), place)
 
 
+class UnlimitedOcr(Adapter):
+    """The tiles of a picture as one plane, then the whole of it in a square; a token closes every row, and one the
+    picture. What is generated sees the whole prompt and a window."""
+
+    model_types = ("unlimited_ocr",)
+    attends = frozenset({"reference_sliding_attention"})
+    behind = True
+
+    def image_layouts(self, config: Any, encoded: Encoded) -> list[Layout]:
+        whole = encoded.pixel_shape[-1] // (config.vision_config.sam_config.patch_size * 4)  # two steps of stride 2
+        grids, crops = encoded.rows("patches_grid"), encoded.arguments["num_local_patches"]
+        parts = zip(encoded.lengths or [], grids, crops, strict=True)
+        return [
+            self._planes(n - whole * (whole + 1) - 1, grid if int(count) else [0, 0], whole) for n, grid, count in parts
+        ]
+
+    def _planes(self, tokens: int, tiles: list[int], whole: int) -> Layout:
+        """`tokens` of the plane of `tiles` (columns, rows), then the whole picture and a token in its last corner."""
+        columns, rows = tiles
+        side = next((n for n in range(1, tokens) if rows * n * (columns * n + 1) == tokens), 0)
+        sizes = [(h, w) for h, w in ((rows * side, columns * side), (whole, whole)) if h]
+        squares = [closed_rows(number, *size) for number, size in enumerate(sizes)]
+        place = torch.cat([*squares, torch.tensor([[len(sizes) - 1.0, whole - 0.5, whole - 0.5]])])
+        rows, columns = (max(sides) for sides in zip(*sizes, strict=True))
+        return Layout(len(place), (len(sizes), rows, columns), place)
+
+    def vision_tower(self, base: nn.Module) -> nn.Module | None:
+        return None  # two towers behind each other
+
+
 class SampleSquares(Adapter):
     """Features come grouped by sample, without the pictures that only pad the batch. Text stands between the squares of
     a picture (Idefics3, SmolVLM): each has a budget of its own. The tower takes squares of any size."""
@@ -227,6 +258,14 @@ class GraniteDocling(SampleSquares):
 
     def _scale(self, config: Any) -> int:
         return int(config.vision_config.scale_factor)
+
+
+def closed_rows(square: int, h: int, w: int) -> Tensor:
+    """[h (w + 1), 3] places of h rows of w tokens, each closed by one on the right edge."""
+    place = plane(1, h, w + 1)
+    place[:, 0] = square
+    place[:, 2] = torch.where(place[:, 2] == w, w - 0.5, place[:, 2])
+    return place
 
 
 def _alike(tokens: int, pixels: tuple[int, ...]) -> tuple[int, int]:

@@ -16,7 +16,7 @@ from vlm_pruner.cli.bench_data import Data, Longest, Matching, about_data, load_
 from vlm_pruner.cli.console import complain, console, note, progress, quiet
 from vlm_pruner.cli.files import RESULTS, saving, writable
 from vlm_pruner.cli.opening import Opening
-from vlm_pruner.cli.options import Model, parse_list
+from vlm_pruner.cli.options import COSTS, Model, check_equal, parse_list
 from vlm_pruner.cli.pruning import Pruning
 from vlm_pruner.errors import BackendUnavailableError, InputError
 
@@ -55,7 +55,7 @@ def bench(
         str | None,
         typer.Option(
             "--equal",
-            help="nominal: equal counts of kept tokens. layer-average: equal cost, vlm-pruner's.",
+            help=COSTS,
             show_default="nominal",
         ),
     ] = None,
@@ -77,8 +77,7 @@ def bench(
 
     opening.check()
     pruning.register()
-    if equal not in (None, "nominal", "layer-average"):
-        raise InputError(f"--equal is nominal or layer-average, not {equal!r}")
+    check_equal(equal)
     budgets = None if keep is None else [parse_keep(text) for text in parse_list(keep)]
     plan = pruning.plan(methods=methods, keep=keep, equal=equal)
     measured = _methods(methods or "all", pruning) if plan is None else {"none": "none", pruning.named: plan}
@@ -92,7 +91,7 @@ def bench(
     budgets = budgets or ([] if plan else _budgets(about["tokens"], tiny))
     note(one_token(budgets, about["tokens"] or 0))
     grid = build_grid(
-        measured, budgets, seeds=seeds, layers=about["layers"], tokens=about["tokens"], equal=equal == "layer-average",
+        measured, budgets, seeds=seeds, layers=about["layers"], tokens=about["tokens"], equal=setup.price(equal),
         make=setup.plan,
     )  # fmt: skip
     workers = jobs or (1 if setup.model.device.type == "cuda" else os.cpu_count() or 1)

@@ -17,7 +17,7 @@ from vlm_pruner.cli.console import console, progress, quiet
 from vlm_pruner.cli.evaluate_recipe import Official, RecipeName, Steps, chosen
 from vlm_pruner.cli.files import saving, writable
 from vlm_pruner.cli.opening import Opening
-from vlm_pruner.cli.options import parse_list
+from vlm_pruner.cli.options import COSTS, check_equal, parse_list
 from vlm_pruner.cli.pruning import Pruning
 from vlm_pruner.errors import BackendUnavailableError, InputError
 
@@ -53,7 +53,7 @@ def eval(
     pruning: Pruning,
     equal: Annotated[
         str,
-        typer.Option("--equal", help="nominal: equal counts of kept tokens. layer-average: equal cost, vlm-pruner's."),
+        typer.Option("--equal", help=COSTS),
     ] = "nominal",
     yardsticks: Annotated[
         bool, typer.Option("--yardsticks/--no-yardsticks", help="Also random, grid and down-sampled pictures.")
@@ -74,8 +74,7 @@ def eval(
 ) -> None:
     """Run benchmarks of lmms-eval with and without pruning, beside the yardsticks and the published numbers."""
     opening.check()
-    if equal not in ("nominal", "layer-average"):
-        raise InputError(f"--equal is nominal or layer-average, not {equal!r}")
+    check_equal(equal)
     pruning.register()
     steps = chosen(recipe, official)
     plan = pruning.plan(methods=methods, keep=keep, recipe=recipe)
@@ -88,6 +87,7 @@ def eval(
     writable(output / "eval.json")
     quiet()
     _needs_lmms_eval()
+    from vlm_pruner.evaluation.cells import price_named
     from vlm_pruner.evaluation.lmms import run
     from vlm_pruner.evaluation.lmms.arguments import open_with
 
@@ -96,7 +96,7 @@ def eval(
         manager = run.find_tasks(wanted, folder)
         loaded = open_with(model, *limits, **given)
         cells, left_out = run.cells_of(
-            loaded, names, budgets, yardsticks=yardsticks or hard, equal=equal == "layer-average"
+            loaded, names, budgets, yardsticks=yardsticks or hard, equal=price_named(equal, loaded.model)
         )
         cells += [] if steps is None else steps.cells(loaded)
         found, late = run.evaluate(

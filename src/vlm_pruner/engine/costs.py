@@ -53,10 +53,18 @@ def _layer(parts: Parts, index: int) -> LayerCosts:
     key_dim = getattr(attention, "qk_head_dim", None) or value_dim
     pair = 2 * output.in_features // value_dim * (key_dim + value_dim)
     if getattr(attention, "indexer", None) is not None:
-        pair += 2 * attention.indexer.wq_b.out_features
+        pair += _chosen(attention.indexer)
     own = parts.sources[index] == index
     entry = _entry(attention, output.in_features // value_dim * (key_dim + value_dim)) if own else 0
     return LayerCosts(token, pair, entry, _window(parts.text_config, index), parts.adapter.ends and not own)
+
+
+def _chosen(indexer: Any) -> int:
+    """Of a query that looks at one key before it chooses, or at its part of a pool of keys."""
+    query = next((getattr(indexer, name) for name in ("wq_b", "q_proj") if hasattr(indexer, name)), None)
+    width = indexer.index_n_heads * indexer.index_head_dim if query is None else query.out_features
+    pool = next((getattr(indexer, name) for name in ("index_kpool", "compress_ratio") if hasattr(indexer, name)), 1)
+    return int(2 * width // pool)
 
 
 def _entry(attention: Any, all_heads: int) -> int:

@@ -36,6 +36,7 @@ from vlm_pruner.engine.prompt import read_prompt
 from vlm_pruner.engine.records import Recorder
 from vlm_pruner.engine.release import cache_in, given_cache, unseen
 from vlm_pruner.engine.signals import projections
+from vlm_pruner.engine.stored import count_stored
 from vlm_pruner.engine.support import Parts, check_backend, check_checkpointing
 from vlm_pruner.engine.tap import attention_of, tap
 from vlm_pruner.engine.tower import before_tower
@@ -95,12 +96,11 @@ class Hooks:
             self._hook(parts.model.register_forward_hook(self._outer_post))
         if self.read & ENTERED:
             self._hook(parts.layers[0].register_forward_pre_hook(inner.entered_pre, with_kwargs=True))
-        for index, layer in enumerate(parts.layers):
-            level = sum(site <= index for site in inner.sites)
-            if not level:
-                continue
-            pre = functools.partial(inner.layer_pre, index, level)
+        for index, layer in list(enumerate(parts.layers))[min(inner.sites) :]:
+            pre = functools.partial(inner.layer_pre, index, sum(site <= index for site in inner.sites))
             self._hook(layer.register_forward_pre_hook(pre, with_kwargs=True))
+            for handle in count_stored(parts, index):
+                self._hook(handle)
             if index in inner.counted:
                 post = functools.partial(inner.queries_post, index)
                 self._hook(attention_of(layer).q_proj.register_forward_hook(post))

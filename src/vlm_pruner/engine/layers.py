@@ -93,7 +93,7 @@ class LayerHooks:
         kwargs = follow(fwd, self.parts, index, level, hidden, kwargs)
         self._count(fwd, index, module, hidden, kwargs)
         cache, own = kwargs.get(self.parts.layer_cache), self.parts.sources[index]
-        if fwd.kept is None and cache is not None:
+        if fwd.kept is None and cache is not None and not self.parts.by_stored(index):
             kind = getattr(cache.layers[own], "pruned_kind", None)
             if kind is not None:
                 assert fwd.state is not None

@@ -235,11 +235,11 @@ class Recorder:
         return [left[min(level, len(counts))] for level in levels]
 
     def _tower_cost(self, prefill: _Prefill) -> dict[str, int]:
+        if not prefill.tower:  # of a family without one, too
+            return {}
         try:
             shape = VisionShape.from_config(self._parts.config.vision_config)
         except UnsupportedModelError:
-            return {}
-        if not prefill.tower:
             return {}
         return {
             "vision_flops_full": sum(vision_flops(shape, grid) for grid, _, _ in prefill.tower),

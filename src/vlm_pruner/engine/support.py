@@ -52,6 +52,15 @@ class Parts:
         types = getattr(self.text_config, "layer_types", None) or ()
         return index < len(types) and types[index] in _STATES
 
+    def counts_blocks(self, index: int) -> bool:
+        """Does decoder layer `index` attend to blocks of keys that it counts by position ids?"""
+        types = getattr(self.text_config, "layer_types", None) or ()
+        return index < len(types) and types[index] in self.adapter.blocks
+
+    def by_stored(self, index: int) -> bool:
+        """Is more than its mask fitted to what is stored, in every decode step?"""
+        return self.adapter.whole_tables or self.counts_blocks(index)
+
     def makes_keys(self, index: int) -> bool:
         """Does decoder layer `index` attend to keys of its own?"""
         return not self.follows(index) and self.sources[index] == index
@@ -84,7 +93,8 @@ def take_apart(model: nn.Module) -> Parts:
         raise UnsupportedModelError(f"expected a transformers model, got {type(model).__name__}{hint}")
     inner: Any = model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]  # PEFT
     config, base = inner.config, inner.base_model
-    found = obstacle(config, shares=getattr(families().get(config.model_type), "shares", False))
+    family = families().get(config.model_type, Adapter)
+    found = obstacle(config, family.shares, family.attends | family.blocks)
     if found is not None:
         raise UnsupportedModelError(found)
     kind = config.model_type
@@ -103,11 +113,12 @@ def take_apart(model: nn.Module) -> Parts:
     )  # fmt: skip
 
 
-def obstacle(config: Any, shares: bool = False) -> str | None:
+def obstacle(config: Any, shares: bool = False, known: frozenset[str] = frozenset()) -> str | None:
     """What in a model's configuration makes pruning impossible, None if nothing does.
 
     Args:
         shares: it is known which layers read the keys of which.
+        known: kinds of layers of this family alone that can be pruned.
     """
     kind, text = config.model_type, config.get_text_config()
     if getattr(text, "cross_attention_layers", None):
@@ -118,7 +129,7 @@ def obstacle(config: Any, shares: bool = False) -> str | None:
     shared = getattr(text, "num_kv_shared_layers", 0)
     if not shares and (shared or any(mode not in (None, "store") for mode in modes)):
         return f"{kind}: decoder layers that share keys and values cannot be pruned"
-    types = set(getattr(text, "layer_types", None) or ["full_attention"]) - _ATTENTION - _STATES
+    types = set(getattr(text, "layer_types", None) or ["full_attention"]) - _ATTENTION - _STATES - known
     if types:
         return (
             f"{kind}: layers of type {', '.join(sorted(types))} cannot be pruned: no rule is known for them, as it is "

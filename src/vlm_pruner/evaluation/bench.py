@@ -15,7 +15,7 @@ import torch
 
 from vlm_pruner.engine import plan_for
 from vlm_pruner.errors import VlmPrunerError
-from vlm_pruner.evaluation.cells import Cell, Grid
+from vlm_pruner.evaluation.cells import Cell, Grid, Price, price_named
 from vlm_pruner.evaluation.pool import in_processes
 from vlm_pruner.evaluation.questions import Asked, picture_tokens
 from vlm_pruner.evaluation.results import BenchResults, CellResult
@@ -49,6 +49,10 @@ class Setup:
     def plan(self) -> Callable[..., PrunePlan]:
         """What makes plans for the model, as `plan_for`."""
         return partial(plan_for, self.model)
+
+    def price(self, name: str | None) -> Price | None:
+        """What methods have in common at equal cost, by name; see `price_named`."""
+        return price_named(name, self.model)
 
     @property
     def batch(self) -> int:

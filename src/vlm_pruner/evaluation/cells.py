@@ -11,12 +11,17 @@ from functools import partial
 from typing import Any
 
 from vlm_pruner.budget import Keep, keep_count, layer_average
-from vlm_pruner.errors import PlanError, VlmPrunerError
+from vlm_pruner.engine import decoder_costs
+from vlm_pruner.errors import PlanError, VlmPrunerError, unknown_name
+from vlm_pruner.flops import prefill_flops
 from vlm_pruner.methods.base import PruningMethod, create, registry
 from vlm_pruner.plan import PrunePlan
 from vlm_pruner.types import Signal
 
-__all__ = ["BLIND", "DOWNSAMPLE", "MEASURE", "Cell", "Grid", "build_grid", "default_methods", "equal_cost"]
+__all__ = [
+    "BLIND", "DOWNSAMPLE", "LAYER_AVERAGE", "MEASURE", "Cell", "Grid", "Price", "build_grid", "default_methods",
+    "equal_cost", "price_named",
+]  # fmt: skip
 
 BLIND = "blind"
 """No pruning, but from layer 2 on no token may look at an image token: what the text alone can answer."""
@@ -28,6 +33,9 @@ MEASURE = "vlm-pruner"
 """The method whose cost at a nominal budget is the price at which `equal` compares: 64 tokens from layer 2 of 8 on
 are 192 tokens per layer, and 96 where there are 32 layers."""
 
+WORDS = 64
+"""Tokens of a prompt beside its picture, where a price is in FLOPs."""
+
 BLIND_LAYER = 2
 
 Make = Callable[..., PrunePlan]
@@ -37,6 +45,34 @@ _TEXT_SIGNALS = frozenset({
     Signal.TEXT, Signal.TEXT_KEYS, Signal.TEXT_QUERIES, Signal.TEXT_VALUES, Signal.WORDS,
     Signal.LAST_QUERY_ATTENTION, Signal.TEXT_ATTENTION, Signal.SHARED_SPACE,
 })  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Price:
+    """What two methods have in common at equal cost."""
+
+    name: str
+    unit: str
+    of: Callable[[Sequence[int]], float]  # visual tokens that enter each layer -> what they cost
+
+
+LAYER_AVERAGE = Price("layer-average", "visual tokens per layer", layer_average)
+
+
+def price_named(name: str | None, model: Any) -> Price | None:
+    """ "layer-average", or "flops": of the language model's prefill, at `WORDS` tokens beside the picture. None and
+    "nominal" are no price: equal counts of kept tokens.
+
+    Raises:
+        PlanError: another name.
+        UnsupportedModelError: the FLOPs of `model` are not known.
+    """
+    if name in (None, "nominal", LAYER_AVERAGE.name):
+        return LAYER_AVERAGE if name == LAYER_AVERAGE.name else None
+    if name != "flops":
+        raise PlanError(unknown_name("cost", str(name), ("nominal", LAYER_AVERAGE.name, "flops")))
+    costs = decoder_costs(model)
+    return Price(name, "prefill FLOPs", lambda lengths: prefill_flops(costs, [WORDS + n for n in lengths]))
 
 
 @dataclass(frozen=True)
@@ -76,7 +112,7 @@ class Grid:
 
     cells: tuple[Cell, ...]
     left_out: tuple[dict[str, Any], ...] = ()
-    equal: str | None = None  # "layer-average", or None: equal nominal budgets
+    equal: str | None = None  # name of a price, or None: equal nominal budgets
 
 
 def default_methods() -> list[str]:
@@ -92,7 +128,7 @@ def build_grid(
     seeds: int = 5,
     layers: int,
     tokens: int | None,
-    equal: bool = False,
+    equal: Price | None = None,
     make: Make | None = None,
 ) -> Grid:
     """All cells for pictures of `tokens` visual tokens and a decoder of `layers` layers.
@@ -131,14 +167,16 @@ def build_grid(
         for budget in counts:
             for seed, variant in enumerate(_seeded(create("pooling" if small else method), seeds)):
                 try:
-                    price = _cost(create(MEASURE), budget, layers, tokens, make) if equal else 0.0
-                    keep = equal_cost(variant, price, layers, tokens, make) if equal else budget
+                    keep = budget
+                    if equal is not None:
+                        lengths = _plan(create(MEASURE), budget, make, tokens).lengths(tokens, layers)
+                        keep = equal_cost(variant, equal.of(lengths), layers, tokens, make, equal)
                     plan = _plan(variant, keep, make, tokens)
                 except VlmPrunerError as error:
                     left_out.append({"label": label, "budget": budget, "reason": str(error)})
                     break
                 cells.append(Cell(label, budget, plan, seed, keep if small else None))
-    return Grid(tuple(cells), tuple(left_out), "layer-average" if equal else None)
+    return Grid(tuple(cells), tuple(left_out), equal.name if equal else None)
 
 
 def _shares(
@@ -146,7 +184,7 @@ def _shares(
     budgets: Sequence[Keep],
     seeds: int,
     make: Make,
-    equal: bool,
+    equal: Price | None,
 ) -> Grid:
     """The cells of a model whose pictures are of any size."""
     if equal:
@@ -181,11 +219,6 @@ def _share(plan: PrunePlan) -> float:
     return keep
 
 
-def _cost(method: PruningMethod, keep: int, layers: int, tokens: int, make: Make) -> float:
-    """Visual tokens per layer, averaged over the layers, at a nominal budget."""
-    return layer_average(_plan(method, keep, make, tokens).lengths(tokens, layers))
-
-
 def _plan(method: PruningMethod, keep: int, make: Make, tokens: int) -> PrunePlan:
     """The method's own stages; those of a schedule that would leave more tokens than there are leave all."""
     plan = make(method, keep)
@@ -199,8 +232,15 @@ def _seeded(method: PruningMethod, seeds: int) -> list[PruningMethod]:
     return [dataclasses.replace(method, seed=seed) for seed in range(seeds)]  # type: ignore[type-var]
 
 
-def equal_cost(method: PruningMethod, target: float, layers: int, tokens: int, make: Make | None = None) -> int:
-    """The largest nominal budget at which `method` has at most `target` visual tokens per layer on average.
+def equal_cost(
+    method: PruningMethod,
+    target: float,
+    layers: int,
+    tokens: int,
+    make: Make | None = None,
+    price: Price = LAYER_AVERAGE,
+) -> int:
+    """The largest nominal budget at which `method` costs at most `target`.
 
     The method's own stages are scaled together, because they follow from the nominal budget.
 
@@ -208,12 +248,16 @@ def equal_cost(method: PruningMethod, target: float, layers: int, tokens: int, m
         PlanError: even a budget of one token costs more: the layers before the first stage see every token.
     """
     make = make or partial(PrunePlan.of, num_layers=layers)
-    if (least := _cost(method, 1, layers, tokens, make)) > target:
+
+    def cost(keep: int) -> float:
+        return price.of(_plan(method, keep, make, tokens).lengths(tokens, layers))
+
+    if (least := cost(1)) > target:
         raise PlanError(
-            f"{method.name} cannot come down to {target:g} visual tokens per layer: with one kept it has {least:.1f}"
+            f"{method.name} cannot come down to {target:.4g} {price.unit}: with one token kept it has {least:.4g}"
         )
     low, high = 1, tokens
     while low < high:
         middle = (low + high + 1) // 2
-        low, high = (middle, high) if _cost(method, middle, layers, tokens, make) <= target else (low, middle - 1)
+        low, high = (middle, high) if cost(middle) <= target else (low, middle - 1)
     return low

@@ -16,7 +16,7 @@ from vlm_pruner import __version__
 from vlm_pruner.asking import Loaded
 from vlm_pruner.budget import Keep
 from vlm_pruner.errors import InputError, VlmPrunerError, first_line, unknown_name
-from vlm_pruner.evaluation.cells import DOWNSAMPLE, build_grid
+from vlm_pruner.evaluation.cells import DOWNSAMPLE, Price, build_grid
 from vlm_pruner.evaluation.lmms.answers import key_of
 from vlm_pruner.evaluation.lmms.arguments import Treatment, treatment
 from vlm_pruner.evaluation.lmms.suites import numbers_of, score_of
@@ -63,7 +63,7 @@ def cells_of(
     budgets: Sequence[Keep],
     *,
     yardsticks: bool = True,
-    equal: bool = False,
+    equal: Price | None = None,
 ) -> tuple[list[Task], list[dict[str, Any]]]:
     """The cells, the unpruned model first, and those that cannot be with the reason.
 
