@@ -22,7 +22,7 @@ SCRIPTS = sorted((ROOT / "benchmarks").rglob("*.py"))
 
 LEVELS = (
     ("errors", "types"),
-    ("config_fields",),
+    ("config_fields", "torchvision_fit"),
     ("budget", "flops"),
     ("ops",),
     ("methods",),
@@ -30,7 +30,7 @@ LEVELS = (
     ("plan",),
     ("adapters",),
     ("engine", "report"),
-    ("models", "scenes", "profiling", "verify", "viz", "asking", "evaluation", "serving", "web"),
+    ("models", "scenes", "profiling", "verify", "viz", "video", "asking", "evaluation", "serving", "web"),
     ("cli", "__main__"),
 )
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
@@ -52,6 +52,7 @@ MAY_NAME_FAMILIES = {
     "adapters": "the one place where families differ",
     "models": "configurations of models that are built, not adapted to",
     "serving/vllm/families.py": "architectures that vLLM knows by name; nothing branches on them",
+    "video/stand_ins.py": "which processors of transformers are stood in for",
     "profiling/shapes.py": "widths of published models by name; nothing branches on them",
 }
 

@@ -125,8 +125,8 @@ def test_damaged_images(picture, tmp_path, content):
     assert "broken.png' is not a readable image" in complaint(ask(path))
 
 
-def test_a_folder_is_not_an_image(tmp_path):
-    assert "is a folder, not an image" in complaint(ask(tmp_path))
+def test_a_folder_without_frames_is_neither_image_nor_video(tmp_path):
+    assert "no pictures in the folder" in complaint(ask(tmp_path))
 
 
 def test_an_image_too_large_to_decode_is_refused_before_it_is_decoded(tmp_path):

@@ -23,7 +23,8 @@ LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 .,?!:;
 MARKS = ("<row>", "<fake>", "<global>", "<turn>", "<spare>")
 TEMPLATE = (
     "{{% for message in messages %}}{{{{ message['role'] }}}}: {{% for part in message['content'] %}}"
-    "{{% if part['type'] == 'image' %}}{image}{{% else %}}{{{{ part['text'] }}}}{{% endif %}}{{% endfor %}}\n"
+    "{{% if part['type'] == 'image' %}}{image}{{% elif part['type'] == 'video' %}}{video}"
+    "{{% else %}}{{{{ part['text'] }}}}{{% endif %}}{{% endfor %}}\n"
     "{{% endfor %}}"
     "{{% if add_generation_prompt %}}assistant: {{% endif %}}"
 )
@@ -70,11 +71,16 @@ def _clip() -> Any:
     return transformers.CLIPImageProcessor(size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28})
 
 
-def _processor(name: str, image: str, *arguments: Any, template: str | None = None, **options: Any) -> Any:
-    """The processor class `name` of transformers; `template` writes a picture into a prompt, None = there is none."""
+def _processor(
+    name: str, image: str, *arguments: Any, template: str | None = None, video: str = "", **options: Any
+) -> Any:
+    """The processor class `name` of transformers; `template` writes a picture into a prompt, None = there is none.
+
+    `video` writes a video.
+    """
     import transformers
 
-    chat = None if template is None else TEMPLATE.format(image=template)
+    chat = None if template is None else TEMPLATE.format(image=template, video=video)
     return getattr(transformers, name)(*arguments, chat_template=chat, **options)
 
 
@@ -104,7 +110,21 @@ def _onevision() -> Any:
     pictures = _square("LlavaOnevisionImageProcessor", image_grid_pinpoints=PINPOINTS)
     videos = transformers.LlavaOnevisionVideoProcessor(size={"height": 28, "width": 28})
     layout = {"num_image_tokens": 16, "vision_feature_select_strategy": "full"}
-    return _processor("LlavaOnevisionProcessor", "<image>", pictures, words, videos, template="<image>\n", **layout)
+    marks = {"template": "<image>\n", "video": "<video>\n"}
+    return _processor("LlavaOnevisionProcessor", "<image>", pictures, words, videos, **marks, **layout)
+
+
+def _next_video() -> Any:
+    import transformers
+    from tests.support.configs import PINPOINTS
+
+    words = tokenizer("<image>", "<video>", "<start>", "<end>")
+    sizes = {"size": {"shortest_edge": 28}, "crop_size": {"height": 28, "width": 28}}
+    pictures = transformers.LlavaNextImageProcessor(image_grid_pinpoints=PINPOINTS, **sizes)
+    layout = {"patch_size": 7, "vision_feature_select_strategy": "default", "num_additional_image_tokens": 1}
+    marks = {"template": "<image>\n", "video": "<video>\n"}
+    videos = transformers.LlavaNextVideoVideoProcessor(**sizes)
+    return _processor("LlavaNextVideoProcessor", "<image>", videos, pictures, words, **marks, **layout)
 
 
 def _qwen(version: str) -> Any:
@@ -115,7 +135,8 @@ def _qwen(version: str) -> Any:
     reader = "Qwen3VLVideoProcessor" if version == "Qwen3VL" else "Qwen2VLVideoProcessor"
     videos = getattr(transformers, reader)(patch_size=4, **NATIVE)
     picture = "<|vision_start|><|image_pad|><|vision_end|>"
-    return _processor(f"{version}Processor", "<|image_pad|>", pictures, words, videos, template=picture)
+    marks = {"template": picture, "video": picture.replace("image", "video")}
+    return _processor(f"{version}Processor", "<|image_pad|>", pictures, words, videos, **marks)
 
 
 def _internvl() -> Any:
@@ -198,6 +219,7 @@ CHECKPOINTS: dict[str, Callable[[], Any]] = {
     "llava": _llava,
     "llava-pixtral": lambda: _pixtral(1),
     "llava_next": _llava_next,
+    "llava_next_video": _next_video,
     "llava_onevision": _onevision,
     "qwen2_vl": lambda: _qwen("Qwen2VL"),
     "qwen2_5_vl": lambda: _qwen("Qwen2_5_VL"),

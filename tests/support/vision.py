@@ -11,31 +11,17 @@ CUDA build beside a CPU build of torch). So `make test` puts it into a folder of
 from __future__ import annotations
 
 from importlib.util import find_spec
-from pathlib import Path
 
 import pytest
-import torch
+
+from vlm_pruner.torchvision_fit import declare_operators
 
 __all__ = ["needs_torchvision", "prepare"]
 
 
-def prepare() -> bool:
-    """Make `import torchvision` work, if it is installed at all; to be called before anything imports transformers.
-
-    Without its compiled operators the import fails at the first one that it describes. No processor calls these, so
-    that their names are enough.
-    """
-    found = find_spec("torchvision")
-    if found is None or found.origin is None:
-        return False
-    if not hasattr(torch.ops.torchvision, "nms"):
-        try:
-            (library,) = Path(found.origin).parent.glob("_C.*")
-            torch.ops.load_library(str(library))
-        except (ValueError, OSError):
-            for name in ("nms", "qnms"):
-                torch.library.define(f"torchvision::{name}", "(Tensor dets, Tensor scores, float threshold) -> Tensor")
-    return True
+def prepare() -> None:
+    """Make `import torchvision` work, if it is installed at all; to be called before anything imports transformers."""
+    declare_operators()
 
 
 needs_torchvision = [

@@ -11,6 +11,7 @@ from vlm_pruner.errors import InputError
 from vlm_pruner.web.controls import row_of
 from vlm_pruner.web.desk import message_of
 from vlm_pruner.web.gallery import Picture
+from vlm_pruner.web.parts import preview_html
 from vlm_pruner.web.settings import UPLOADED, Choice, Settings
 
 ROWS = row_of([Choice("grid", 11)])
@@ -97,6 +98,29 @@ def test_sharing_tells_link_and_python(desk):
     shared = desk.share("http://127.0.0.1:7860/?old", Settings("demo", "Why?"))
     assert shared.link.startswith("http://127.0.0.1:7860/?picture=demo&question=Why%3F")
     assert "with vp.prune(" in shared.code
+
+
+def test_an_uploaded_video_is_shown_frame_by_frame(desk, tmp_path):
+    frames = [Image.new("RGB", (900, 600), (20 * n, 90, 90)) for n in range(3)]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:], duration=100)
+    uploaded, problem = desk.upload(str(tmp_path / "a.gif"))
+    assert problem == ""
+    assert uploaded.image.size == (640, 427), "videos of many visitors have to fit in memory"
+    told = preview_html(uploaded)
+    assert "Your video, 3 frames of 0.3 seconds" in told
+    assert "this model takes no videos: 3 frames are asked about" in told
+    last = ask(desk, key=UPLOADED, uploaded=uploaded)
+    cards = {number: card for frame in last for number, card in frame.cards.items() if card}
+    assert 'class="vp-film" data-frames="3"' in cards[1]
+    assert "Done." in last[-1].status
+
+
+def test_a_video_that_cannot_be_read_is_told_without_the_folders_of_the_server(desk, tmp_path):
+    (tmp_path / "a.mp4").write_bytes(b"")
+    uploaded, problem = desk.upload(str(tmp_path / "a.mp4"))
+    assert uploaded is None
+    assert str(tmp_path) not in problem
+    assert "'a.mp4'" in problem
 
 
 def test_our_errors_are_told_and_others_are_not(caplog):

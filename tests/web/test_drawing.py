@@ -8,8 +8,9 @@ import torch
 from PIL import Image
 
 from vlm_pruner.types import Selection
-from vlm_pruner.viz import Layout
-from vlm_pruner.web.drawing import plain_picture, selection_svg
+from vlm_pruner.video import Clip
+from vlm_pruner.viz import Layout, film_layout
+from vlm_pruner.web.drawing import film_html, plain_picture, selection_svg
 
 IMAGE = Image.radial_gradient("L").resize((480, 240)).convert("RGB")
 LAYOUT = Layout.of(IMAGE.size, (1, 4, 8))  # cells of 60 x 60 pixels
@@ -48,3 +49,16 @@ def test_names_are_escaped():
     for html in (plain_picture(IMAGE, '"<b>'), selection_svg(IMAGE, LAYOUT, CHOSEN, name='"<b>', key="a")):
         assert "<b>" not in html
         assert "&quot;&lt;b&gt;" in html
+
+
+def test_a_film_has_a_figure_and_a_bar_for_every_frame() -> None:
+    clip = Clip.of([Image.new("RGB", (40, 30), (20 * n, 90, 90)) for n in range(3)], 2.0)
+    layout = film_layout([Layout.of(clip.size, (3, 2, 2))], 3, clip.times)
+    html = film_html(clip, layout, Selection(torch.tensor([0, 1, 5])), name="Tokens that EVS keeps")
+    assert html.count("<figure ") == 3
+    assert html.count("<figure data-frame") - html.count(" hidden>") == 1, "one of them is shown"
+    for caption in ("0.0 s: 2 tokens kept", "0.5 s: 1 tokens kept", "1.0 s: 0 tokens kept"):
+        assert caption in html
+    assert [html.count(f'height:{share}%"') for share in (100, 50, 0)] == [1, 1, 1]
+    assert 'data-frames="3"' in html
+    assert "Tokens that EVS keeps: 3 of 12, by frame 2, 1, 0" in html

@@ -74,7 +74,7 @@ def test_whatever_a_model_raises_is_one_line(tiny, monkeypatch, caplog):
 @pytest.mark.parametrize(
     ("image", "question", "choices", "message"),
     [
-        (None, QUESTION, 1, "choose or upload an image first"),
+        (None, QUESTION, 1, "choose or upload an image or a video first"),
         (IMAGE, "  ", 1, "the question is empty"),
         (IMAGE, "<image> ?", 1, "contains the image placeholder"),
         (IMAGE, QUESTION, 4, "at most 3 methods can be compared, not 4"),

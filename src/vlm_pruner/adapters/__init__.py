@@ -10,8 +10,11 @@ from importlib.metadata import entry_points
 from vlm_pruner.adapters.base import Adapter, Encoded, Layout, VisualSpan
 from vlm_pruner.adapters.refused import REASONS
 from vlm_pruner.errors import UnsupportedModelError, unknown_name
+from vlm_pruner.torchvision_fit import declare_operators
 
 __all__ = ["Adapter", "Encoded", "Layout", "VisualSpan", "adapter_for", "families"]
+
+declare_operators()  # adapters import transformers
 
 
 @functools.cache

@@ -104,6 +104,10 @@ class Adapter(ABC):
                 found[modality] = token
         return found
 
+    def takes_videos(self, config: Any) -> bool:
+        """Do videos have a placeholder and a layout of their own?"""
+        return "video" in self.placeholders(config) and type(self).video_layouts is not Adapter.video_layouts
+
     @abstractmethod
     def image_layouts(self, config: Any, encoded: Encoded) -> list[Layout]:
         """The layout of every image, in the order in which they were encoded."""

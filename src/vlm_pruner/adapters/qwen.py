@@ -79,6 +79,9 @@ class Glm4v(QwenVL):
 
     model_types = ("glm4v", "glm46v", "glm4v_moe", "glm_ocr", "glmga")
 
+    def takes_videos(self, config: Any) -> bool:
+        return False
+
     def video_layouts(self, config: Any, encoded: Encoded) -> list[Layout]:
         raise UnsupportedModelError(f"{config.model_type}: videos stand under the placeholder of pictures; pass frames")
 

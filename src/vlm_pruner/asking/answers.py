@@ -1,4 +1,4 @@
-"""One question about one image, with and without pruning: answers, probabilities and times of real forward passes."""
+"""One question about an image or a video, with and without pruning: answers, probabilities, times of real passes."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList
 from transformers.generation.streamers import BaseStreamer
 
 from vlm_pruner.asking.models import Loaded
+from vlm_pruner.asking.videos import Shown
 from vlm_pruner.engine import ImageRecord, prune
 from vlm_pruner.errors import VlmPrunerError, first_line
 from vlm_pruner.plan import PrunePlan
@@ -89,7 +89,7 @@ def name_of(plan: PrunePlan) -> str:
 
 def ask(
     loaded: Loaded,
-    image: Image.Image | None,
+    shown: Shown | None,
     question: str,
     plans: Sequence[PrunePlan],
     *,
@@ -113,14 +113,14 @@ def ask(
         UnsupportedModelError: a model that cannot be pruned.
     """
     every = [PrunePlan.of("none", num_layers=loaded.layers), *plans]
-    inputs = loaded.inputs(question, image, max_new_tokens)
+    inputs = loaded.inputs(question, shown, max_new_tokens)
     found = _answers(loaded, inputs, every, max_new_tokens, runs, progress, patient=False)
     return [answer for answer in found if isinstance(answer, Answer)]
 
 
 def compare(
     loaded: Loaded,
-    image: Image.Image | None,
+    shown: Shown | None,
     question: str,
     tries: Sequence[PrunePlan | Refused],
     *,
@@ -138,7 +138,7 @@ def compare(
         UnsupportedModelError: a model that cannot be pruned.
     """
     every = [PrunePlan.of("none", num_layers=loaded.layers), *tries]
-    inputs = loaded.inputs(question, image, max_new_tokens)
+    inputs = loaded.inputs(question, shown, max_new_tokens)
     return _answers(loaded, inputs, every, max_new_tokens, runs, progress, patient=True)
 
 

@@ -18,7 +18,7 @@ def facts(answer: Run) -> dict[str, str]:
     report, times = answer.report, answer.times
     return {
         "visual tokens asked for": str(report.asked) if report.images else "-",
-        "left at the end": " + ".join(f"{i.kept}/{i.total}" for i in report.images) or "-",
+        "left at the end": _each([f"{image.kept}/{image.total}" for image in report.images]),
         "per layer, mean": f"{report.layer_average:.1f}" if report.images else "-",
         "first token, ms": _number(times.first_token_ms, 1),
         "prefill, ms": _number(times.prefill_ms, 1),
@@ -27,6 +27,13 @@ def facts(answer: Run) -> dict[str, str]:
         "prefill, GFLOPs": _number(report.flops_pruned, 2, 1e9),
         "KV cache, MB": _number(report.kv_bytes_pruned, 2, 1e6),
     }
+
+
+def _each(parts: Sequence[str]) -> str:
+    """ "64/576 + 32/288"; more than three that are alike, as frames are, in one: "8 x 144/576"."""
+    if len(parts) > 3 and len(set(parts)) == 1:
+        return f"{len(parts)} x {parts[0]}"
+    return " + ".join(parts) or "-"
 
 
 def _number(value: float | None, digits: int, unit: float = 1.0) -> str:

@@ -16,16 +16,21 @@ from vlm_pruner.adapters import adapter_for
 from vlm_pruner.adapters.refused import REASONS
 from vlm_pruner.asking.loading import Loading, open_device
 from vlm_pruner.asking.prompts import check_question, conversation_text, prompt_inputs, read_prompt
+from vlm_pruner.asking.videos import Shown
 from vlm_pruner.engine import plan_for
 from vlm_pruner.engine.support import obstacle
 from vlm_pruner.errors import InputError, UnsupportedModelError, VlmPrunerError, first_line, missing_package
 from vlm_pruner.methods.base import PruningMethod
 from vlm_pruner.plan import PrunePlan
+from vlm_pruner.video import Clip
+from vlm_pruner.video.stand_ins import stand_in
 
 __all__ = ["EMBEDDED", "Loaded", "Reader", "moved", "open_model", "open_reader"]
 
 EMBEDDED = "embedded"
 """The name of the small model inside the package."""
+
+PICTURES = 8  # frames for a model that takes no videos
 
 
 @dataclass(frozen=True)
@@ -35,19 +40,18 @@ class Reader:
     processor: Any
     config: Any
 
-    def inputs(
-        self, question: str, image: Image.Image | Sequence[Image.Image] | None, answer: int = 0
-    ) -> dict[str, Any]:
+    def inputs(self, question: str, shown: Shown | Sequence[Shown] | None, answer: int = 0) -> dict[str, Any]:
         """`prompt_inputs`.
 
         Args:
+            shown: a picture, a video, several of them in the order of the prompt, or nothing.
             answer: tokens for which there must be room behind the prompt.
 
         Raises:
             InputError: as `prompt_inputs`, or more tokens than the model has places for.
         """
         form = adapter_for(self.config.model_type).prompt
-        return self.fitting(prompt_inputs(self.processor, question, image, form=form), answer)
+        return self.fitting(prompt_inputs(self.processor, question, shown, form=form), answer)
 
     def conversation(
         self, messages: Sequence[Mapping[str, Any]], images: Sequence[Image.Image], answer: int = 0
@@ -103,15 +107,46 @@ class Loaded:
         """The plan that pruning this model with these arguments carries out: `vlm_pruner.plan_for`, errors too."""
         return plan_for(self.model, method, *given, **named)
 
-    def inputs(
-        self, question: str, image: Image.Image | Sequence[Image.Image] | None, answer: int = 0
-    ) -> dict[str, Any]:
+    @property
+    def takes_videos(self) -> bool:
+        """False where the frames of a video are shown as pictures."""
+        adapter = adapter_for(self.model.config.model_type)
+        return adapter.takes_videos(self.model.config) and getattr(self.processor, "video_processor", None) is not None
+
+    def inputs(self, question: str, shown: Shown | Sequence[Shown] | None, answer: int = 0) -> dict[str, Any]:
         """`Reader.inputs` on the model's device, floating tensors in its dtype.
+
+        Args:
+            shown: a picture, a video, several of them in the order of the prompt, or nothing. Where a model takes no
+                videos, their frames are pictures, one after the other.
+            answer: tokens for which there must be room behind the prompt.
 
         Raises:
             InputError: as `Reader.inputs`.
         """
-        return moved(self.model, self.reader.inputs(question, image, answer))
+        return moved(self.model, self.reader.inputs(question, self.spread(shown), answer))
+
+    def fitted(self, shown: Shown, sampled: bool) -> tuple[Shown, list[str]]:
+        """What is asked about, and what a person should know of it.
+
+        Args:
+            sampled: somebody said how many frames. Otherwise 8 at most are shown to a model that takes no videos.
+        """
+        if not isinstance(shown, Clip):
+            return shown, []
+        if self.takes_videos:
+            together = int(getattr(self.processor.video_processor, "temporal_patch_size", None) or 1)
+            times = 1 + -len(shown) % together
+            said = f"this model takes {together} frames at a time: the last of {len(shown)} is shown {times} times"
+            return shown, [said] if times > 1 else []
+        clip = shown if sampled else shown.thinned(PICTURES)
+        return clip, [f"this model takes no videos: {len(clip)} frames are asked about, each as a picture of its own"]
+
+    def spread(self, shown: Shown | Sequence[Shown] | None) -> list[Shown]:
+        """What stands in a prompt, piece by piece: pictures, and videos where the model takes them."""
+        every = [shown] if isinstance(shown, Image.Image | Clip) else list(shown or ())
+        apart = ([one] if isinstance(one, Image.Image) or self.takes_videos else one.pictures() for one in every)
+        return [piece for pieces in apart for piece in pieces]
 
 
 def moved(model: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -202,7 +237,7 @@ def _open_reader(folder: str, loading: Loading) -> Reader:
 
     config = AutoConfig.from_pretrained(folder, **loading.source)
     _check_family(config)
-    return Reader(_processor(folder, loading), config)
+    return Reader(_processor(folder, loading, config.model_type), config)
 
 
 def _untrusted(name: str, error: BaseException) -> InputError | None:
@@ -227,8 +262,8 @@ def _check_family(config: Any) -> None:
     adapter_for(config.model_type)
 
 
-def _processor(name: str, loading: Loading) -> Any:
-    """The processor of a checkpoint.
+def _processor(name: str, loading: Loading, model_type: str) -> Any:
+    """The processor of a checkpoint, or what stands in for it where torchvision is missing.
 
     Raises:
         BackendUnavailableError: it needs a package that is not installed.
@@ -237,7 +272,8 @@ def _processor(name: str, loading: Loading) -> Any:
     try:
         from transformers import AutoProcessor
 
-        processor = AutoProcessor.from_pretrained(name, **loading.source)
+        processor = stand_in(name, model_type, loading.source)
+        processor = processor or AutoProcessor.from_pretrained(name, **loading.source)
     except Exception as error:  # processors raise whatever they stumble over
         needed = missing_package(f"the processor of model {name!r}", error) or _untrusted(name, error)
         raise needed or InputError(f"the processor of {name!r} cannot be loaded: {first_line(error)}") from error

@@ -20,7 +20,7 @@ from PIL.ImageFile import ImageFile
 from vlm_pruner.asking.colours import as_shown, with_notes
 from vlm_pruner.errors import InputError
 
-__all__ = ["DEMO_IMAGE", "MAX_PIXELS", "check_size", "open_image", "read_image"]
+__all__ = ["DEMO_IMAGE", "MAX_PIXELS", "check_size", "existing", "open_image", "read_image"]
 
 DEMO_IMAGE = "demo"
 """The name of the image inside the package, where no file is called that (a folder may be)."""
@@ -43,7 +43,7 @@ def open_image(path: str | Path) -> Image.Image:
     Raises:
         InputError: no such file, not an image, a damaged one, or one that `check_size` refuses.
     """
-    file = _existing(path)
+    file = existing(path)
     return _read(file, file.name, repr(str(path)))
 
 
@@ -127,7 +127,7 @@ def _pixels(error: Image.DecompressionBombError) -> str:
     return f"the image has {int(found[1]) / 1e6:.0f} megapixels" if found else "it has too many megapixels"
 
 
-def _existing(path: str | Path) -> Path:
+def existing(path: str | Path, what: str = "image") -> Path:
     """The file that is meant.
 
     Raises:
@@ -141,7 +141,7 @@ def _existing(path: str | Path) -> Path:
     if not file.exists():
         near = get_close_matches(file.name, [p.name for p in file.parent.glob("*")], n=1, cutoff=0.75)
         hint = f"; did you mean {str(file.parent / near[0])!r}?" if near else ""
-        raise InputError(f"no image at {str(path)!r}{hint}")
+        raise InputError(f"no {what} at {str(path)!r}{hint}")
     if file.is_dir():
         raise InputError(f"{str(path)!r} is a folder, not an image")
     return file

@@ -4,26 +4,35 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from PIL import Image
 
 from vlm_pruner.asking.colours import as_shown
 from vlm_pruner.asking.shapes import check_shape, refusal
 from vlm_pruner.errors import InputError, first_line
+from vlm_pruner.video import Clip
 
-__all__ = ["Form", "check_question", "conversation_text", "prompt_inputs", "prompt_text", "read_prompt"]
+__all__ = [
+    "Form", "Kind", "check_question", "conversation_text", "kinds_of", "prompt_inputs", "prompt_text", "read_prompt"
+]  # fmt: skip
 
 Form = Callable[[str, int, str], str | None]
 """`Adapter.prompt`: (placeholder, number of images, question) -> prompt."""
+
+Kind = Literal["image", "video"]
 
 _UNREAD = ("labels",)  # made for training alone
 
 
 def prompt_inputs(
-    processor: Any, question: str, image: Image.Image | Sequence[Image.Image] | None, *, form: Form | None = None
+    processor: Any,
+    question: str,
+    shown: Image.Image | Clip | Sequence[Image.Image | Clip] | None,
+    *,
+    form: Form | None = None,
 ) -> dict[str, Any]:
-    """What `generate` takes for one question about one image, about several, or about none.
+    """What `generate` takes for one question about a picture or a video, about several of them, or about none.
 
     Args:
         form: writes the prompt where the processor has no chat template.
@@ -31,32 +40,56 @@ def prompt_inputs(
     Raises:
         InputError: an empty question, one that holds a placeholder or a control token of the model, or one that is no
             text; a model without a prompt form; a picture, or the lack of one, that the processor refuses; a picture
-            that is too large or too thin.
+            that is too large or too thin; a video for a processor that takes none.
     """
     check_question(processor, question)
-    shown = [image] if isinstance(image, Image.Image) else list(image or ())
-    return read_prompt(processor, prompt_text(processor, question, len(shown), form), shown)
+    every = [shown] if isinstance(shown, Image.Image | Clip) else list(shown or ())
+    return read_prompt(processor, prompt_text(processor, question, kinds_of(every), form), every)
 
 
-def read_prompt(processor: Any, text: str, shown: Sequence[Image.Image]) -> dict[str, Any]:
-    """What `generate` takes for a whole prompt, placeholders of the images included.
+def kinds_of(shown: Sequence[Image.Image | Clip]) -> list[Kind]:
+    """What stands in a prompt for each of them."""
+    return ["video" if isinstance(one, Clip) else "image" for one in shown]
+
+
+def read_prompt(processor: Any, text: str, shown: Sequence[Image.Image | Clip]) -> dict[str, Any]:
+    """What `generate` takes for a whole prompt, placeholders of pictures and videos included.
 
     Raises:
-        InputError: a picture, or the lack of one, that the processor refuses.
+        InputError: a picture or a video, or the lack of one, that the processor refuses.
     """
-    shown = [as_shown(one) for one in shown]
-    for one in shown:
+    pictures = [as_shown(one) for one in shown if isinstance(one, Image.Image)]
+    for one in pictures:
         check_shape(processor, one)
     start = getattr(processor.tokenizer, "bos_token", None)
-    options = {"add_special_tokens": False} if start and text.startswith(start) else {}
-    pictures = {"images": shown} if shown else {}
+    options: dict[str, Any] = {"add_special_tokens": False} if start and text.startswith(start) else {}
+    options |= {"images": pictures} if pictures else {}
+    clips = [one for one in shown if isinstance(one, Clip)]
+    options |= _videos(processor, clips)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # of the processor's own code, whoever calls it
-            made = dict(processor(text=[text], return_tensors="pt", **pictures, **options))
+            made = dict(processor(text=[text], return_tensors="pt", **options))
     except Exception as error:  # processors raise whatever they stumble over
-        raise refusal(processor, shown, error) from error
+        raise refusal(processor, pictures, error, len(clips)) from error
     return {name: value for name, value in made.items() if name not in _UNREAD}
+
+
+def _videos(processor: Any, clips: Sequence[Clip]) -> dict[str, Any]:
+    """What a processor is told of videos: frames that were chosen before, and when they are seen.
+
+    Raises:
+        InputError: it takes no videos.
+    """
+    if not clips:
+        return {}
+    reader = getattr(processor, "video_processor", None)
+    if reader is None:
+        raise InputError("the processor of this model takes no videos: give it the frames as pictures")
+    least = int(getattr(reader, "temporal_patch_size", None) or 1)
+    ready = [clip.lasting(least) for clip in clips]
+    times = [clip.metadata() for clip in ready]
+    return {"videos": [clip.frames for clip in ready], "do_sample_frames": False, "video_metadata": times}
 
 
 def check_question(processor: Any, question: str) -> None:
@@ -92,13 +125,13 @@ def _check_tokens(processor: Any, question: str) -> None:
             )
 
 
-def prompt_text(processor: Any, question: str, images: int, form: Form | None) -> str:
-    """The whole prompt of a question about so many images.
+def prompt_text(processor: Any, question: str, kinds: Sequence[Kind], form: Form | None) -> str:
+    """The whole prompt of a question about pictures and videos, in their order.
 
     Raises:
-        InputError: a model without a prompt form.
+        InputError: a model without a prompt form, or without one of several kinds.
     """
-    content = [*[{"type": "image"}] * images, {"type": "text", "text": question}]
+    content = [*({"type": kind} for kind in kinds), {"type": "text", "text": question}]
     return conversation_text(processor, [{"role": "user", "content": content}], form)
 
 
@@ -125,8 +158,13 @@ def conversation_text(processor: Any, messages: Sequence[Mapping[str, Any]], for
         raise InputError("this checkpoint has no chat template: it can be asked one question, without a system message")
     parts = messages[0]["content"]
     question = "\n".join(part["text"] for part in parts if part["type"] == "text")
-    images = sum(part["type"] == "image" for part in parts)
-    text = None if form is None else form(getattr(processor, "image_token", "<image>"), images, question)
+    kinds = [part["type"] for part in parts if part["type"] != "text"]
+    if len(set(kinds)) > 1:
+        raise InputError(
+            "this checkpoint has no chat template, and its family's prompt takes no pictures beside videos"
+        )
+    kind = kinds[0] if kinds else "image"
+    text = None if form is None else form(getattr(processor, f"{kind}_token", f"<{kind}>"), len(kinds), question)
     if text is None:
         raise InputError(
             "this checkpoint has no chat template, and how its family writes a prompt is not known: add a "

@@ -49,8 +49,8 @@ def _grown(facts: Any, width: int, height: int) -> tuple[int, int]:
     return size["shortest_edge"] * width // short, size["shortest_edge"] * height // short
 
 
-def refusal(processor: Any, images: Sequence[Image.Image], error: Exception) -> InputError:
-    """What to say where a processor has raised `error` for a question about these pictures.
+def refusal(processor: Any, images: Sequence[Image.Image], error: Exception, videos: int = 0) -> InputError:
+    """What to say where a processor has raised `error` for a question about these pictures and so many videos.
 
     Where a picture alone makes it fail, that one is named, with the limit on its shape if that is the reason.
     """
@@ -63,7 +63,8 @@ def refusal(processor: Any, images: Sequence[Image.Image], error: Exception) -> 
             thin = longest is not None and max(image.size) > longest * min(image.size)
             why = f"one side may be at most {longest} times as long as the other" if thin else first_line(own)
             return InputError(f"the processor of this model refuses {called(image)}: {why}")
-    what = "a question with a picture" if images else "a question without a picture"
+    shown = "a video" if videos else "a picture"
+    what = f"a question with {shown}" if images or videos else "a question without a picture"
     return InputError(f"the processor of this model refuses {what}: {first_line(error)}")
 
 

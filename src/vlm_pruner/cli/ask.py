@@ -12,13 +12,11 @@ from rich.markup import escape
 from vlm_pruner.cli.console import console, note, print_json, progress
 from vlm_pruner.cli.files import PICTURES, saving, writable
 from vlm_pruner.cli.opening import Opening
-from vlm_pruner.cli.options import Image, Json, Layer, Method, Model, Question, Tokens
+from vlm_pruner.cli.options import Fps, Frames, Image, Json, Layer, Method, Model, PerFrame, Question, Tokens
 from vlm_pruner.cli.pruning import Pruning
 
 if TYPE_CHECKING:
-    import PIL.Image
-
-    from vlm_pruner.asking import Answer, Loaded
+    from vlm_pruner.asking import Answer, Loaded, Shown
 
 __all__ = ["ask"]
 
@@ -33,28 +31,37 @@ def ask(
         str | None, typer.Option("--keep", help="Tokens per image (64) or a share (0.111).", show_default="64")
     ] = None,
     layer: Layer = None,
+    per: PerFrame = "image",
+    fps: Fps = None,
+    frames: Frames = None,
     pruning: Pruning,
     overlay: Annotated[
-        Path | None, typer.Option("--overlay", help="Write the picture of the kept tokens here.")
+        Path | None,
+        typer.Option("--overlay", help="Write the picture of the kept tokens here; of a video, .gif and .webp move."),
     ] = None,
     json: Json = False,
     max_new_tokens: Tokens = 32,
     opening: Opening,
 ) -> None:
-    """Ask a model about an image, with all visual tokens and with few of them."""
+    """Ask a model about an image or a video, with all visual tokens and with few of them."""
     from vlm_pruner import asking
     from vlm_pruner.cli.show import as_json
+    from vlm_pruner.video import Sampling
 
     opening.check()
     pruning.register()
-    wanted = pruning.single(method, keep, layer, 64)
-    picture = None if image == "none" else asking.open_image(image)
+    wanted = pruning.single(method, keep, layer, 64, per)
+    sampling = Sampling(fps, frames)
+    picture = None if image == "none" else asking.open_shown(image, sampling)
     if picture is not None:
-        note("; ".join(f"{image}: {said}" for said in asking.notes_of(picture)))
+        note("; ".join(f"{image}: {said}" for said in asking.notes_about(picture)))
     if overlay is not None:
         writable(overlay, PICTURES, read=image)
     with progress(f"loading {model}") as say:
         loaded = opening.open(model)
+        if picture is not None:
+            picture, fitted = loaded.fitted(picture, sampling != Sampling())
+            note("; ".join(f"{image}: {said}" for said in fitted))
         plan = wanted.make(loaded)
         answers = asking.ask(loaded, picture, question, [plan], max_new_tokens=max_new_tokens, progress=say)
         say("drawing", 1.0)
@@ -85,7 +92,7 @@ def _print(question: str, answers: Sequence[Answer]) -> None:
 
 
 def _try_to_draw(
-    loaded: Loaded, picture: PIL.Image.Image | None, question: str, answer: Answer, path: Path | None
+    loaded: Loaded, picture: Shown | None, question: str, answer: Answer, path: Path | None
 ) -> tuple[Path | None, Exception | None]:
     """The path of the overlay if one was written, and what went wrong."""
     try:
@@ -94,15 +101,12 @@ def _try_to_draw(
         return None, error
 
 
-def _draw(
-    loaded: Loaded, picture: PIL.Image.Image | None, question: str, answer: Answer, path: Path | None
-) -> Path | None:
+def _draw(loaded: Loaded, picture: Shown | None, question: str, answer: Answer, path: Path | None) -> Path | None:
     """Write the overlay where there is something to see; the path if it was written."""
-    from vlm_pruner.asking.pictures import answer_overlay
+    from vlm_pruner.asking.pictures import save_overlay
 
     if path is None or picture is None or answer.images[0].selection is None:
         return None
-    drawn = answer_overlay(loaded, picture, question, answer)
     with saving(path):
-        drawn.save(path, optimize=True)
+        save_overlay(path, loaded, picture, question, answer)
     return path

@@ -18,7 +18,7 @@ __all__ = ["Data", "Longest", "Matching", "about_data", "load_data"]
 Data = Annotated[
     Path | None,
     typer.Option(
-        "--data", help="Your own questions instead of a split: a .jsonl with image, question, answer and perhaps group."
+        "--data", help="Your own questions instead of a split: a .jsonl with image or video, question, answer."
     ),
 ]
 Matching = Annotated[str, typer.Option("--match", help="Of answers to --data: exact, normalised (as VQA) or anls.")]

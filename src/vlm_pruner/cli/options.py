@@ -10,11 +10,14 @@ from vlm_pruner.errors import InputError
 
 __all__ = [
     "COSTS",
+    "Fps",
+    "Frames",
     "Image",
     "Json",
     "Layer",
     "Method",
     "Model",
+    "PerFrame",
     "Question",
     "Tokens",
     "check_equal",
@@ -22,9 +25,16 @@ __all__ = [
 ]
 
 Image = Annotated[
-    str, typer.Argument(help="Image file; 'demo' is a shipped one, 'none' asks without.", show_default=False)
+    str,
+    typer.Argument(
+        help="Image or video file, or a folder of frames; 'demo' is a shipped image, 'none' asks without.",
+        show_default=False,
+    ),
 ]
-Picture = Annotated[str, typer.Argument(help="Image file; 'demo' is a shipped one.", show_default=False)]
+Picture = Annotated[
+    str,
+    typer.Argument(help="Image or video file, or a folder of frames; 'demo' is a shipped image.", show_default=False),
+]
 Question = Annotated[str, typer.Argument(help="The question about it.", show_default=False)]
 Model = Annotated[str, typer.Option("--model", help="'embedded', a checkpoint folder, or a hub id.")]
 Layer = Annotated[
@@ -34,6 +44,19 @@ Layer = Annotated[
     ),
 ]
 Method = Annotated[str | None, typer.Option("--method", help="See `vlm-pruner methods`.", show_default="vlm-pruner")]
+Fps = Annotated[
+    float | None,
+    typer.Option(
+        "--fps", help="Frames of a video that are read a second; of a folder, the rate at which they were taken."
+    ),
+]
+Frames = Annotated[
+    int | None,
+    typer.Option(
+        "--frames", help="Frames that are read, at equal distances.", show_default="2 a second, 4 at least, 32 at most"
+    ),
+]
+PerFrame = Annotated[str, typer.Option("--per", help="What has the budget: image (a whole video, too) or frame.")]
 Tokens = Annotated[int, typer.Option("--max-new-tokens", min=1, help="Longest answer.")]
 Json = Annotated[bool, typer.Option("--json", help="Print machine-readable JSON and nothing else.")]
 

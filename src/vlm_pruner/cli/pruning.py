@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -16,7 +16,7 @@ from vlm_pruner.errors import InputError
 if TYPE_CHECKING:
     from vlm_pruner.asking import Loaded
     from vlm_pruner.methods import PruningMethod
-    from vlm_pruner.plan import PrunePlan
+    from vlm_pruner.plan import Per, PrunePlan
 
 __all__ = ["Pruning", "Wanted"]
 
@@ -65,6 +65,7 @@ class Pruning:
         *,
         default: tuple[Sequence[str], Sequence[Keep]],
         option: str = "method",
+        per: str = "image",
     ) -> list[Wanted]:
         """Every method at every budget, or the plan alone. What can be told before the model is there is told now.
 
@@ -72,6 +73,7 @@ class Pruning:
             methods, keeps, layer: as given; None where they were not.
             default: methods and budgets where none were given.
             option: that names the methods.
+            per: what has a budget of its own, an image (a whole video, too) or every frame of a video.
 
         Raises:
             InputError: a plan beside something that it says itself, or one that cannot be read.
@@ -79,7 +81,10 @@ class Pruning:
         """
         from vlm_pruner.plan import parse_layer
 
-        plan = self.plan(**{option: methods, "keep": keeps, "layer": layer})
+        if per not in ("image", "frame"):
+            raise InputError(f"--per is image or frame, not {per!r}")
+        whole = cast("Per", per)
+        plan = self.plan(**{option: methods, "keep": keeps, "layer": layer, "per": None if per == "image" else per})
         if plan is not None:
             last = plan.stages[-1].keep if plan.asked is None else plan.asked
             return [Wanted(self.named, last, lambda loaded: loaded.plan(plan))]
@@ -87,20 +92,22 @@ class Pruning:
         place = None if layer is None else parse_layer(layer)
 
         def make(method: PruningMethod, keep: Keep) -> Callable[[Loaded], PrunePlan]:
-            return lambda loaded: loaded.plan(method, keep, place)
+            return lambda loaded: loaded.plan(method, keep, place, per=whole)
 
         chosen = self.methods(methods or default[0])
         budgets = keeps or default[1]
         return [Wanted(f"{name} {k}", k, make(method, k)) for name, method in chosen.items() for k in budgets]
 
-    def single(self, method: str | None, keep: str | None, layer: str | None, usual: Keep) -> Wanted:
+    def single(
+        self, method: str | None, keep: str | None, layer: str | None, usual: Keep, per: str = "image"
+    ) -> Wanted:
         """The one pruning of a command that takes a method and a budget; by default VLM-Pruner's, at `usual`.
 
         Raises:
             InputError, PlanError: as of `wanted`.
         """
         methods, keeps = None if method is None else [method], None if keep is None else [parse_keep(keep)]
-        (only,) = self.wanted(methods, keeps, layer, default=(["vlm-pruner"], [usual]))
+        (only,) = self.wanted(methods, keeps, layer, default=(["vlm-pruner"], [usual]), per=per)
         return only
 
     def plan(self, **given: Any) -> PrunePlan | None:

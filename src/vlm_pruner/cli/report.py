@@ -11,7 +11,7 @@ from vlm_pruner.budget import parse_keep
 from vlm_pruner.cli.console import console, note, progress
 from vlm_pruner.cli.files import PAGES, saving, writable
 from vlm_pruner.cli.opening import Opening
-from vlm_pruner.cli.options import Layer, Model, Picture, Question, Tokens, parse_list
+from vlm_pruner.cli.options import Fps, Frames, Layer, Model, PerFrame, Picture, Question, Tokens, parse_list
 from vlm_pruner.cli.pruning import Pruning, Wanted
 from vlm_pruner.errors import PlanError
 
@@ -35,6 +35,9 @@ def report(
     output: Annotated[Path, typer.Option("-o", "--output", help="The HTML file to write.")] = Path("report.html"),
     model: Model = "embedded",
     layer: Layer = None,
+    per: PerFrame = "image",
+    fps: Fps = None,
+    frames: Frames = None,
     pruning: Pruning,
     max_new_tokens: Tokens = 32,
     opening: Opening,
@@ -42,19 +45,23 @@ def report(
     """Compare methods and budgets on one question: pictures, answers, probabilities and times in one HTML file."""
     from vlm_pruner import asking
     from vlm_pruner.asking.pages import answers_page
+    from vlm_pruner.video import Sampling
 
     opening.check()
     pruning.register()
     wanted = pruning.wanted(
         None if methods is None else parse_list(methods),
         None if keep is None else [parse_keep(text) for text in parse_list(keep)],
-        layer, default=(["vlm-pruner", "divprune"], [192, 64]), option="methods",
+        layer, default=(["vlm-pruner", "divprune"], [192, 64]), option="methods", per=per,
     )  # fmt: skip
-    picture = asking.open_image(image)
-    note("; ".join(f"{image}: {said}" for said in asking.notes_of(picture)))
+    sampling = Sampling(fps, frames)
+    picture = asking.open_shown(image, sampling)
+    note("; ".join(f"{image}: {said}" for said in asking.notes_about(picture)))
     writable(output, PAGES)
     with progress(f"loading {model}") as say:
         loaded = opening.open(model)
+        picture, fitted = loaded.fitted(picture, sampling != Sampling())
+        note("; ".join(f"{image}: {said}" for said in fitted))
         tries = [_plan(each, loaded) for each in wanted]
         answers = asking.compare(loaded, picture, question, tries, max_new_tokens=max_new_tokens, progress=say)
     out = console()
@@ -65,7 +72,9 @@ def report(
     assert isinstance(full, asking.Answer)
     hint = asking.one_token([each.keep for each in wanted], full.report.total)
     note(hint)
-    page = answers_page(loaded, picture, question, answers, name=Path(image).name, notes=[hint] if hint else [])
+    page = answers_page(
+        loaded, picture, question, answers, name=Path(image).name, notes=[*fitted, *filter(None, [hint])]
+    )
     with saving(output):
         output.write_text(page, encoding="utf-8")
     out.print(f"report: {output}", markup=False, soft_wrap=True)

@@ -79,7 +79,7 @@ def tune(
         plans, left_out = _plans(*names, loaded) if plan is None else ([loaded.plan(plan)], [])
         say("reading pictures", 0.0)
         asked = ask_own(loaded.model, loaded.processor, own)
-        densities = {one.scene: max(map(stroke_density, one.images)) for one in asked}
+        densities = {one.scene: max(map(stroke_density, one.stills)) for one in asked}
         meter = Meter(loaded.model, loaded.processor, max_new_tokens=max_new_tokens)
         tuned = find(
             asked, plans, meter.trials, max_loss=max_loss, confidence=confidence, cost=cost, densities=densities,
@@ -95,7 +95,8 @@ def _beside(output: Path) -> list[Path]:
 
 
 def _questions(images: Path, texts: Path | None, limit: int | None) -> list[OwnQuestion]:
-    from vlm_pruner.evaluation.own import pictures_in, questions_about, read_questions
+    from vlm_pruner.asking.videos import pictures_in
+    from vlm_pruner.evaluation.own import questions_about, read_questions
 
     if images.suffix == ".jsonl":
         if texts is not None:

@@ -1,11 +1,10 @@
-"""Questions of your own: a file with a JSON object per line, about pictures that lie where it says."""
+"""Questions of your own: a file with a JSON object per line, about pictures and videos that lie where it says."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,17 +14,20 @@ from typing import Any
 from PIL import Image
 
 from vlm_pruner.adapters import adapter_for
+from vlm_pruner.asking.models import Loaded
 from vlm_pruner.asking.opening import open_image
-from vlm_pruner.asking.prompts import check_question, prompt_text
+from vlm_pruner.asking.prompts import Kind, check_question, kinds_of, prompt_text
 from vlm_pruner.asking.shapes import check_shape
+from vlm_pruner.asking.videos import Shown, open_shown, pictures_in
 from vlm_pruner.errors import InputError, VlmPrunerError, unknown_name
 from vlm_pruner.evaluation.matching import Match, match_named
 from vlm_pruner.evaluation.questions import Asked
+from vlm_pruner.video import Sampling
 
-__all__ = ["OwnQuestion", "about_own", "ask_own", "images_of", "pictures_in", "questions_about", "read_questions"]
+__all__ = ["OwnQuestion", "about_own", "ask_own", "images_of", "questions_about", "read_questions"]
 
-KEYS = ("answer", "folder", "group", "id", "image", "images", "question")
-_PLACES = ("image", "images", "folder")
+KEYS = ("answer", "folder", "fps", "frames", "group", "id", "image", "images", "question", "video")
+_PLACES = ("image", "images", "folder", "video")
 
 
 @dataclass(frozen=True)
@@ -37,14 +39,16 @@ class OwnQuestion:
     question: str
     answers: tuple[str, ...]  # all that are accepted
     group: str  # tables have a column for each
+    sampling: Sampling | None = None  # of a video, which is the only one of `images`; None = they are pictures
 
 
 def read_questions(path: str | Path, limit: int | None = None, *, labelled: bool = True) -> list[OwnQuestion]:
     """The questions of a file, its paths taken from the folder in which it lies.
 
     A line is `{"image": "a.png", "question": "...", "answer": "..."}`; `images` is a list of files and `folder` one
-    whose pictures are shown in the order of their names; `answer` may be a list of all that are right. `group` (a name,
-    "all" by default) and `id` may be left out. Empty lines do not count.
+    whose pictures are shown in the order of their names; `video` is a video file or a folder of its frames, of which
+    `fps` or `frames` are read. `answer` may be a list of all that are right. `group` (a name, "all" by default) and
+    `id` may be left out. Empty lines do not count.
 
     Args:
         limit: the first so many of every group.
@@ -84,8 +88,6 @@ def _question(line: str, number: int, folder: Path, labelled: bool) -> OwnQuesti
         raise InputError(f"not JSON: {error}") from error
     if not isinstance(data, dict):
         raise InputError(f"not an object, but a {type(data).__name__}")
-    if "video" in data:
-        raise InputError("videos are not read: give a 'folder' of their frames, which are shown as pictures")
     if unknown := [key for key in data if key not in KEYS]:
         raise InputError(unknown_name("key", unknown[0], KEYS))
     if missing := [key for key in ("question", *["answer"] * labelled) if key not in data]:
@@ -95,7 +97,20 @@ def _question(line: str, number: int, folder: Path, labelled: bool) -> OwnQuesti
     for key, value in (named | {"question": data["question"]}).items():
         if not isinstance(value, str) or not value.strip():
             raise InputError(f"{key!r} is a text, not {value!r}")
-    return OwnQuestion(named["id"], images_of(data, folder), data["question"], texts, named["group"])
+    return OwnQuestion(named["id"], images_of(data, folder), data["question"], texts, named["group"], _sampling(data))
+
+
+def _sampling(data: Mapping[str, Any]) -> Sampling | None:
+    """Which frames of a video are read; None where a line is about pictures."""
+    given = {key: data[key] for key in ("fps", "frames") if key in data}
+    if "video" not in data:
+        if given:
+            raise InputError(f"{next(iter(given))!r} is for a 'video'")
+        return None
+    for key, kinds in (("fps", int | float), ("frames", int)):
+        if key in given and (isinstance(given[key], bool) or not isinstance(given[key], kinds)):
+            raise InputError(f"{key!r} is a number, not {given[key]!r}")
+    return Sampling(**given)
 
 
 def _texts(given: Any) -> tuple[str, ...]:
@@ -114,7 +129,9 @@ def images_of(data: Mapping[str, Any], folder: Path) -> tuple[Path, ...]:
     """
     given = [key for key in _PLACES if key in data]
     if len(given) != 1:
-        raise InputError("one of 'image', 'images' and 'folder' says what is shown" + (", not two" if given else ""))
+        raise InputError(
+            "one of 'image', 'images', 'folder' and 'video' says what is shown" + (", not two" if given else "")
+        )
     value = data[given[0]]
     names = value if given == ["images"] else [value]
     if not isinstance(names, list) or not names or not all(isinstance(name, str) and name for name in names):
@@ -122,22 +139,6 @@ def images_of(data: Mapping[str, Any], folder: Path) -> tuple[Path, ...]:
     if given == ["folder"]:
         return tuple(pictures_in(folder / names[0]))
     return tuple(folder / name for name in names)
-
-
-def pictures_in(folder: str | Path) -> list[Path]:
-    """The files of a folder that end like pictures, in the order of their names, numbers by value.
-
-    Raises:
-        InputError: no such folder, or no picture in it.
-    """
-    Image.init()
-    try:
-        found = [file for file in Path(folder).iterdir() if file.suffix.lower() in Image.EXTENSION and file.is_file()]
-    except OSError as error:
-        raise InputError(f"cannot read the folder {str(folder)!r}: {error.strerror or error}") from error
-    if not found:
-        raise InputError(f"no pictures in the folder {str(folder)!r}")
-    return sorted(found, key=lambda file: [(int(n or 0), text) for n, text in re.findall(r"(\d*)(\D*)", file.name)])
 
 
 def questions_about(pictures: Sequence[Path], texts: Sequence[str]) -> list[OwnQuestion]:
@@ -159,26 +160,32 @@ def ask_own(model: Any, processor: Any, questions: Sequence[OwnQuestion], match:
         InputError: a picture or a question that the model cannot be asked; the message names the question.
     """
     form = adapter_for(model.base_model.config.model_type).prompt
-    scenes: dict[tuple[Path, ...], int] = {}
+    loaded = Loaded("", model, processor)
+    scenes: dict[tuple[Any, ...], int] = {}
+    kinds: dict[tuple[Any, ...], list[Kind]] = {}
     score = match_named(match)
     asked = []
     for one in questions:
+        scene = (one.images, one.sampling)
         try:
-            if one.images not in scenes:
-                for file in one.images:
-                    check_shape(processor, open_image(file))
+            if scene not in kinds:
+                opened = _open(loaded, *scene)
+                for shown in opened:
+                    if isinstance(shown, Image.Image):
+                        check_shape(processor, shown)
+                kinds[scene] = kinds_of(opened)
             check_question(processor, one.question)
-            prompt = prompt_text(processor, one.question, len(one.images), form)
+            prompt = prompt_text(processor, one.question, kinds[scene], form)
         except VlmPrunerError as error:
             raise InputError(f"question {one.id!r}: {error}") from error
         asked.append(
             Asked(
                 key=one.id,
-                scene=scenes.setdefault(one.images, len(scenes)),
+                scene=scenes.setdefault(scene, len(scenes)),
                 type=one.group,
                 chance=None,
-                pictures=len(one.images),
-                draw=partial(_open, one.images),
+                pictures=len(kinds[scene]),
+                draw=partial(_open, loaded, *scene),
                 prompt=prompt,
                 score=partial(_score, score, one.answers),
                 evidence=None,
@@ -188,12 +195,21 @@ def ask_own(model: Any, processor: Any, questions: Sequence[OwnQuestion], match:
     return asked
 
 
-def _open(files: Sequence[Path]) -> list[Image.Image]:
-    return [open_image(file) for file in files]
+def _open(loaded: Loaded, files: Sequence[Path], sampling: Sampling | None) -> list[Shown]:
+    """What stands in the prompt: pictures, or a video, whose frames are pictures where a model takes no videos."""
+    if sampling is None:
+        return [open_image(file) for file in files]
+    clip, _ = loaded.fitted(open_shown(files[0], sampling), sampling != Sampling())
+    return loaded.spread(clip)
 
 
 def _score(match: Match, accepted: Sequence[str], answer: str) -> float:
     return round(match(answer, accepted), 4)
+
+
+def _bytes(path: Path) -> bytes:
+    """Of a file, or of all frames in a folder."""
+    return b"".join(file.read_bytes() for file in pictures_in(path)) if path.is_dir() else path.read_bytes()
 
 
 def about_own(path: str | Path, questions: Sequence[OwnQuestion], match: str) -> dict[str, Any]:
@@ -203,7 +219,8 @@ def about_own(path: str | Path, questions: Sequence[OwnQuestion], match: str) ->
     for one in questions:
         for file in one.images:
             if file not in known:
-                known[file] = hashlib.sha256(file.read_bytes()).hexdigest()
-        row = [one.id, one.question, one.answers, one.group, [known[file] for file in one.images]]
+                known[file] = hashlib.sha256(_bytes(file)).hexdigest()
+        row: list[Any] = [one.id, one.question, one.answers, one.group, [known[file] for file in one.images]]
+        row += [] if one.sampling is None else [[one.sampling.fps, one.sampling.frames]]
         digest.update(json.dumps(row).encode())
     return {"name": os.path.basename(path), "version": 1, "match": match, "fingerprint": digest.hexdigest()[:16]}

@@ -17,6 +17,7 @@ from vlm_pruner.adapters import adapter_for
 from vlm_pruner.asking.prompts import Form, prompt_text
 from vlm_pruner.errors import InputError
 from vlm_pruner.scenes.questions import item_boxes
+from vlm_pruner.video import Clip
 
 __all__ = ["Asked", "ask_all", "ask_split", "picture_tokens"]
 
@@ -30,7 +31,7 @@ class Asked:
     type: str
     chance: float | None  # of a blind guess; None = not known
     pictures: int
-    draw: Callable[[], Sequence[Image.Image]]
+    draw: Callable[[], Sequence[Image.Image | Clip]]
     prompt: str  # placeholders of the pictures included
     score: Callable[[str], bool | float]  # right or wrong, or how far right, 0 to 1
     evidence: Tensor | None  # [n] bool over the tokens of all pictures, in order: those that show what is asked about
@@ -38,9 +39,15 @@ class Asked:
     regions: Callable[[tuple[int, int]], tuple[Tensor, Tensor]] | None = None  # both over a grid (h, w) of each picture
 
     @property
-    def images(self) -> Sequence[Image.Image]:
-        """The pictures, drawn when they are needed."""
+    def images(self) -> Sequence[Image.Image | Clip]:
+        """The pictures and videos, drawn when they are needed."""
         return self.draw()
+
+    @property
+    def stills(self) -> list[Image.Image]:
+        """The same, every frame of a video by itself."""
+        apart = ([one] if isinstance(one, Image.Image) else one.pictures() for one in self.images)
+        return [picture for pictures in apart for picture in pictures]
 
 
 def ask_split(model: Any, processor: Any, split: str, limit: int | None = None) -> list[Asked]:
@@ -86,7 +93,7 @@ def ask_all(
                 chance=question.chance,
                 pictures=len(question.scenes),
                 draw=partial(getattr, question, "images"),
-                prompt=prompt_text(processor, question.text, len(question.scenes), form),
+                prompt=prompt_text(processor, question.text, ["image"] * len(question.scenes), form),
                 score=partial(scenes.score, question),
                 evidence=evidence,
                 objects=objects,

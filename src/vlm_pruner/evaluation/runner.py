@@ -63,7 +63,7 @@ class Runner:
 
     def task(self, scenes: Sequence[Sequence[Asked]]) -> Task:
         """Tokenise the questions of some scenes. Their pictures are encoded when a cell first needs them."""
-        return Task(scenes, self._prompts(scenes, [asked[0].images for asked in scenes]))
+        return Task(scenes, self._prompts(scenes, [asked[0].stills for asked in scenes]))
 
     def run(self, cell: Cell, task: Task) -> list[Answer]:
         """All questions of a batch under one cell.
@@ -95,7 +95,7 @@ class Runner:
             prompts = task.prompts
             if detail is not None:
                 tokens = self._tokens(task)
-                images = [[shrink(i, detail, tokens) for i in asked[0].images] for asked in task.scenes]
+                images = [[shrink(i, detail, tokens) for i in asked[0].stills] for asked in task.scenes]
                 prompts = self._prompts(task.scenes, images)
             with prune(self.model, _Everything(), keep=1.0):
                 task.encoded[detail] = prompts, encode_pictures(self.model, prompts.pixels)

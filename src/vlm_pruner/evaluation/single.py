@@ -6,7 +6,6 @@ only where a picture is one block of pixels and where nothing but its place tell
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -31,10 +30,7 @@ _APART = {"input_ids", "attention_mask", "pixel_values"}
 
 def encoded_apart(processor: Any, asked: Asked) -> bool:
     """Does a prompt consist of words and one block of pixels alone?"""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of the processor's own code, whoever calls it
-        made = processor(images=list(asked.images), text=asked.prompt, return_tensors="pt")
-    return set(made) <= _APART
+    return set(read_prompt(processor, asked.prompt, list(asked.images))) <= _APART
 
 
 @dataclass(frozen=True)

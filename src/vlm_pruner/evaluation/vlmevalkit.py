@@ -89,7 +89,9 @@ class PrunedHF:
         question = "\n".join(item["value"] for item in items if item["type"] == "text")
         model, processor = self.loaded.model, self.loaded.processor
         form = adapter_for(model.config.model_type).prompt
-        inputs = moved(model, read_prompt(processor, prompt_text(processor, question, len(images), form), images))
+        inputs = moved(
+            model, read_prompt(processor, prompt_text(processor, question, ["image"] * len(images), form), images)
+        )
         with torch.inference_mode(), prune(model, self.how.plan) as session:
             ids = model.generate(**inputs, do_sample=False, max_new_tokens=self.max_new_tokens)
         self.report = session.report

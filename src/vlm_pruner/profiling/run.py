@@ -164,9 +164,9 @@ def vision_prediction(config: Any, inputs: Mapping[str, torch.Tensor]) -> int | 
     grids = inputs.get("image_grid_thw", inputs.get("video_grid_thw"))
     if grids is not None:
         grid = [(int(t), int(h), int(w)) for t, h, w in grids.tolist()]
-    elif "pixel_values" in inputs:
-        height, width = inputs["pixel_values"].shape[-2:]
-        tiles = inputs["pixel_values"].shape[:-3].numel()
+    elif (pixels := inputs.get("pixel_values", inputs.get("pixel_values_videos"))) is not None:
+        height, width = pixels.shape[-2:]
+        tiles = pixels.shape[:-3].numel()  # or frames
         grid = [(1, height // tower.patch_size, width // tower.patch_size)] * tiles
     else:
         return None

@@ -4,6 +4,7 @@ Pillow is enough, but for the two plots, which need matplotlib (extra `viz`).
 """
 
 from vlm_pruner.viz.compare import Choice, side_by_side, strip
+from vlm_pruner.viz.film import film, film_layout, film_pages, kept_per_frame, save_film
 from vlm_pruner.viz.geometry import Layout, Panel
 from vlm_pruner.viz.growth import growth_frames, save_growth
 from vlm_pruner.viz.merges import merge_map, merge_panels
@@ -23,14 +24,19 @@ __all__ = [
     "Window",
     "budget_plot",
     "data_uri",
+    "film",
+    "film_layout",
+    "film_pages",
     "growth_frames",
     "image_window",
+    "kept_per_frame",
     "merge_map",
     "merge_panels",
     "overlay",
     "overlay_panels",
     "picture_layout",
     "report_page",
+    "save_film",
     "save_growth",
     "seen_windows",
     "selection_html",

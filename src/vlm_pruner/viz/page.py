@@ -11,6 +11,7 @@ from importlib.resources import files
 
 from PIL import Image
 
+from vlm_pruner.viz.film import film_uri
 from vlm_pruner.viz.palette import order_colour
 from vlm_pruner.viz.text import shorten
 
@@ -33,6 +34,7 @@ class Entry:
     picture: Image.Image | None = None
     more: Sequence[tuple[str, Image.Image]] = field(default=())  # further pictures, folded away
     plan: str = ""  # JSON
+    film: Sequence[Image.Image] = field(default=())  # of a video, the pages of its animation
     reason: str = ""  # why it was not run; then it has no answer
 
 
@@ -120,6 +122,9 @@ def _card(entry: Entry, full: Entry) -> str:
         f'<details><summary>{escape(name)}</summary><img src="{data_uri(drawn)}" alt="{escape(name)}"></details>'
         for name, drawn in entry.more
     )
+    if entry.film:
+        name = f"Tokens kept by {escape(entry.title)}, frame by frame"
+        more += f'<details><summary>Frame by frame</summary><img src="{film_uri(entry.film)}" alt="{name}"></details>'
     plan = f"<details><summary>Plan (JSON)</summary><pre>{escape(entry.plan)}</pre></details>" if entry.plan else ""
     verdict = ("same", "same answer as with all tokens") if entry.same else ("other", "differs from all tokens")
     bars = _bar("with all tokens", full.probability) + _bar("with these", entry.full_probability)

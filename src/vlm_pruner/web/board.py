@@ -10,8 +10,10 @@ from types import MappingProxyType
 
 from vlm_pruner.asking import Loaded, Run, describe, title_of
 from vlm_pruner.asking.pictures import answer_layout, answer_selection
+from vlm_pruner.video import Clip
 from vlm_pruner.viz import data_uri, merge_map
-from vlm_pruner.web.drawing import plain_picture, selection_svg
+from vlm_pruner.viz.film import contact
+from vlm_pruner.web.drawing import film_html, plain_picture, selection_svg
 from vlm_pruner.web.gallery import Picture
 from vlm_pruner.web.service import Done, Event, Failed, Said, Started, Stopped, Waiting
 from vlm_pruner.web.settings import Choice, Own
@@ -137,8 +139,14 @@ class Board:
         image = self.picture.image
         if all(record.selection is None for record in run.images):
             notes = dict.fromkeys(record.note for record in run.images if record.note)
-            return plain_picture(image, "The whole picture: nothing was pruned") + "".join(map(_muted, notes))
+            if isinstance(image, Clip):
+                drawn = plain_picture(contact(image.pictures(), image.times), "All frames: nothing was pruned")
+            else:
+                drawn = plain_picture(image, "The whole picture: nothing was pruned")
+            return drawn + "".join(map(_muted, notes))
         layout, selection = answer_layout(self.loaded, image, run), answer_selection(run)
+        if isinstance(image, Clip):
+            return film_html(image, layout, selection, name=f"Tokens that {column.title} keeps")
         name = f"Tokens that {column.title} keeps: {len(selection)} of {len(layout)}"
         key = f"vp{number}" + re.sub(r"\W", "", column.title)
         drawn = selection_svg(image, layout, selection, name=name, key=key)
@@ -150,7 +158,8 @@ class Board:
         if all(record.selection is None or record.selection.source is None for record in run.images):
             return ""
         image, layout = self.picture.image, answer_layout(self.loaded, self.picture.image, run)
-        drawn = data_uri(merge_map(image, layout, answer_selection(run), title="", width=WIDE), width=WIDE)
+        frames = image.pictures() if isinstance(image, Clip) else image
+        drawn = data_uri(merge_map(frames, layout, answer_selection(run), title="", width=WIDE), width=WIDE)
         return _fold("Where the dropped tokens went", f'<img src="{drawn}" alt="Which token took which others in">')
 
     def _facts(self, run: Run) -> str:

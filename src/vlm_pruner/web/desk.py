@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 from vlm_pruner.errors import InputError, VlmPrunerError
+from vlm_pruner.video import Clip
 from vlm_pruner.web.board import Board
 from vlm_pruner.web.controls import choices_of
 from vlm_pruner.web.gallery import Picture, gallery, read_upload
@@ -56,8 +58,15 @@ class Desk:
         self.service, self.jobs, self._columns = service, Jobs(), columns
 
     def upload(self, path: str) -> tuple[Picture | None, str]:
-        """The picture in an uploaded file, or None and why it cannot be used."""
-        return self._guarded(lambda: read_upload(path))
+        """The picture or the video in an uploaded file, or None and why it cannot be used."""
+        return self._guarded(lambda: self._fitted(read_upload(path)))
+
+    def _fitted(self, picture: Picture) -> Picture:
+        """As many frames of a video as the model is asked about, with what is to be said of them."""
+        shown, said = self.service.loaded.fitted(picture.image, sampled=False)
+        if isinstance(shown, Clip):
+            shown = dataclasses.replace(shown, notes=(*shown.notes, *said))
+        return dataclasses.replace(picture, image=shown)
 
     def picture(self, key: str, uploaded: Picture | None) -> Picture:
         """The picture that a key names.

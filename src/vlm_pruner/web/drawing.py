@@ -8,13 +8,15 @@ import torch
 from PIL import Image
 
 from vlm_pruner.types import Selection
-from vlm_pruner.viz import Layout, data_uri
+from vlm_pruner.video import Clip
+from vlm_pruner.viz import Layout, data_uri, kept_per_frame
 from vlm_pruner.viz.overlay import dimmed, ground, mark_window, pixel_box, scaled
 from vlm_pruner.viz.palette import RGB, order_colour
 
-__all__ = ["plain_picture", "selection_svg"]
+__all__ = ["film_html", "plain_picture", "selection_svg"]
 
 WIDTH = 480  # pixels of a panel
+FRAME = 320  # of a frame, of which there may be many
 
 
 def plain_picture(image: Image.Image, name: str) -> str:
@@ -40,6 +42,45 @@ def selection_svg(image: Image.Image, layout: Layout, selection: Selection, *, n
     ]
     ordered = f' data-kept="{len(selection)}"' if selection.order is not None else ""
     return f'<div class="vp-panels" role="img" aria-label="{escape(name)}"{ordered}>{"".join(panels)}</div>'
+
+
+def film_html(clip: Clip, layout: Layout, selection: Selection, *, name: str) -> str:
+    """Every frame with its kept tokens bright, one of them shown, over a bar for each: `data-frame` numbers both."""
+    frames, counts = clip.pictures(), kept_per_frame(layout, selection)
+    kept = set(selection.index.tolist())
+    figures = [
+        f'<figure data-frame="{n}"{" hidden" * (n > 0)}>{_still(frames[panel.frame], layout, n, kept)}'
+        f"<figcaption>{escape(panel.name)}: {counts[n]} tokens kept</figcaption></figure>"
+        for n, panel in enumerate(layout.panels)
+    ]
+    most = max(1, *counts)
+    bars = "".join(
+        f'<i data-frame="{n}" style="height:{100 * count / most:.0f}%"></i>' for n, count in enumerate(counts)
+    )
+    said = f"{name}: {len(selection)} of {len(layout)}, by frame {', '.join(map(str, counts))}"
+    return (
+        f'<div class="vp-film" data-frames="{len(counts)}" role="img" aria-label="{escape(said)}">{"".join(figures)}'
+        f'<div class="vp-bars" aria-hidden="true">{bars}</div></div>'
+    )
+
+
+def _still(image: Image.Image, layout: Layout, number: int, kept: set[int]) -> str:
+    """One picture under a dark sheet with a hole for every kept token."""
+    panel = layout.panels[number]
+    picture, scale = scaled(image, FRAME)
+    mark_window(picture, panel.window, scale)
+    wide, high = picture.size
+    holes = []
+    for token in torch.nonzero(layout.panel == number).flatten().tolist():
+        if token in kept:
+            left, top, right, bottom = pixel_box(layout, token, scale, picture.size)
+            holes.append(f"M{left:g} {top:g}H{right + 1:g}V{bottom + 1:g}H{left:g}Z")
+    sheet = f"M0 0H{wide}V{high}H0Z{''.join(holes)}"
+    return (
+        f'<svg viewBox="0 0 {wide} {high}" aria-hidden="true">'
+        f'<image href="{data_uri(picture, width=FRAME, quality=72)}" width="{wide}" height="{high}"/>'
+        f'<path d="{sheet}" fill="#0c0e11" fill-opacity=".78" fill-rule="evenodd"/></svg>'
+    )
 
 
 def _panel(image: Image.Image, layout: Layout, number: int, rank: dict[int, int], ordered: bool, key: str) -> str:

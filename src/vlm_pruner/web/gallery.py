@@ -1,4 +1,4 @@
-"""The pictures that come with the page, the questions they suggest, and pictures that visitors bring."""
+"""The pictures that come with the page, the questions they suggest, and pictures and videos that visitors bring."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from vlm_pruner.asking import open_image
-from vlm_pruner.errors import InputError
+from vlm_pruner.asking import Shown, open_image, open_shown
+from vlm_pruner.errors import InputError, VlmPrunerError
 from vlm_pruner.scenes import DEMO, DEMO_QUESTIONS, load_split, score
 from vlm_pruner.scenes.questions import ONE_IMAGE
 from vlm_pruner.scenes.render import ASSETS
@@ -21,6 +21,7 @@ from vlm_pruner.web.settings import UPLOADED
 __all__ = ["LONGEST_SIDE", "Picture", "gallery", "read_upload"]
 
 LONGEST_SIDE = 2048  # pixels that stay of an uploaded picture: those of many visitors have to fit in memory
+LONGEST_FRAME = 640  # of every frame of an uploaded video
 SUGGESTED = 6  # questions about a scene
 
 _SCENES = ("counting", "word", "relation", "comparison", "small")
@@ -34,11 +35,11 @@ _PHOTOS = {
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture of the page; `truths` maps the questions whose answers are known to these answers."""
+    """A picture or a video of the page; `truths` maps the questions whose answers are known to these answers."""
 
     key: str
     title: str
-    image: Image.Image = field(repr=False, compare=False)
+    image: Shown = field(repr=False, compare=False)
     questions: tuple[str, ...] = ()
     truths: Mapping[str, Question] = field(default_factory=dict, repr=False, compare=False)
 
@@ -84,16 +85,20 @@ def _known(text: str, answer: str) -> Question:
 
 
 def read_upload(path: str | Path) -> Picture:
-    """A visitor's file as a picture of at most `LONGEST_SIDE` pixels a side.
+    """A visitor's file as a picture of at most `LONGEST_SIDE` pixels a side, or a video of at most `LONGEST_FRAME`.
 
     Raises:
-        InputError: not an image, a damaged one, or one of more than 64 megapixels; the text names the file without
-            the server's folders.
+        InputError: neither image nor video, a damaged one, or one that is too large or too long; the text names the
+            file without the server's folders.
     """
     file = Path(path)
     try:
-        image = open_image(file)
-    except InputError as error:
+        shown = open_shown(file)
+    except VlmPrunerError as error:
         raise InputError(str(error).replace(str(file), file.name)) from error
+    if not isinstance(shown, Image.Image):
+        clip = shown.shrunk(LONGEST_FRAME)
+        return Picture(UPLOADED, "Your video", clip, ("What happens here?", "Describe the video."))
+    image = shown
     image.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.LANCZOS)
     return Picture(UPLOADED, "Your picture", image, ("What is shown here?", "Describe the picture."))

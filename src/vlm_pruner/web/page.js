@@ -1,4 +1,4 @@
-// The order slider, the play and copy buttons, and files that need not be sent. Everything else is Gradio's.
+// The order and frame sliders, the play and copy buttons, and files that need not be sent. Everything else is Gradio's.
 (() => {
   const SECONDS = 4;
   let timer = null;
@@ -20,6 +20,26 @@
     const text = share === 1 ? "all that was kept" : `the first ${input.value} %`;
     const shown = document.getElementById("vp-shown");
     if (shown.textContent === text) return; // writing it again would wake the observer below again
+    input.setAttribute("aria-valuetext", text);
+    shown.textContent = text;
+  }
+
+  // All columns show the frame that the slider says; a column of fewer frames shows its last one.
+  function scrub() {
+    const [input, films] = [document.getElementById("vp-frame"), document.querySelectorAll(".vp-film")];
+    if (!input || !films.length) return;
+    const most = String(Math.max(...[...films].map((film) => Number(film.dataset.frames))));
+    if (input.max !== most) input.max = most;
+    for (const film of films) {
+      const frame = String(Math.min(Number(input.value), Number(film.dataset.frames)) - 1);
+      if (film.dataset.shown === frame) continue;
+      film.dataset.shown = frame;
+      for (const part of film.querySelectorAll("figure")) part.hidden = part.dataset.frame !== frame;
+      for (const bar of film.querySelectorAll(".vp-bars i")) bar.classList.toggle("vp-now", bar.dataset.frame === frame);
+    }
+    const text = `${input.value} of ${most}`;
+    const shown = document.getElementById("vp-moment");
+    if (shown.textContent === text) return;
     input.setAttribute("aria-valuetext", text);
     shown.textContent = text;
   }
@@ -64,7 +84,8 @@
     if (!file || !note) return;
     const most = Number(note.dataset.megabytes);
     let why = "";
-    if (!file.type.startsWith("image/")) why = `'${file.name}' is not an image`;
+    if (!/^(image|video)\//.test(file.type) && !/\.(mkv|m4v|avi)$/i.test(file.name))
+      why = `'${file.name}' is neither an image nor a video`;
     else if (file.size > most * 1e6) why = `'${file.name}' has ${Math.round(file.size / 1e6)} MB; at most ${most} are read`;
     note.textContent = why;
     note.hidden = !why;
@@ -78,6 +99,7 @@
   document.addEventListener("change", (event) => inUpload(event) && refuse(event, event.target.files), true);
   document.addEventListener("drop", (event) => inUpload(event) && refuse(event, event.dataTransfer?.files), true);
   document.addEventListener("input", (event) => {
+    if (event.target.id === "vp-frame") scrub();
     if (event.target.id !== "vp-order") return;
     stop();
     show();
@@ -95,5 +117,5 @@
   }
 
   // A picture that arrives while the slider is not at its end is shown as far as the others.
-  new MutationObserver(() => (show(), nameGroups())).observe(document.documentElement, { childList: true, subtree: true });
+  new MutationObserver(() => (show(), scrub(), nameGroups())).observe(document.documentElement, { childList: true, subtree: true });
 })();

@@ -7,9 +7,12 @@ from html import escape
 from typing import Any
 
 import gradio as gr
+from PIL import Image
 
-from vlm_pruner.asking import notes_of
+from vlm_pruner.asking import notes_about
+from vlm_pruner.video import FILES, Clip
 from vlm_pruner.viz import data_uri
+from vlm_pruner.viz.film import contact
 from vlm_pruner.viz.palette import order_colour
 from vlm_pruner.web.board import COPY
 from vlm_pruner.web.controls import NOBODY, layer_options, method_options, row_of
@@ -51,10 +54,15 @@ class Parts:
 
 def preview_html(picture: Picture) -> str:
     """The chosen picture, large."""
-    size = f"{picture.image.width} x {picture.image.height} pixels"
+    shown = picture.image
+    if isinstance(shown, Clip):
+        size = f"{len(shown)} frames of {shown.duration:.1f} seconds, {shown.size[0]} x {shown.size[1]} pixels"
+        face = contact(shown.pictures(), shown.times, width=800)
+    else:
+        size, face = f"{shown.width} x {shown.height} pixels", shown
     return (
-        f'<figure class="vp-preview"><img src="{data_uri(picture.image, width=800)}" alt="{escape(picture.title)}">'
-        f"<figcaption>{escape('; '.join((f'{picture.title}, {size}', *notes_of(picture.image))))}</figcaption></figure>"
+        f'<figure class="vp-preview"><img src="{data_uri(face, width=800)}" alt="{escape(picture.title)}">'
+        f"<figcaption>{escape('; '.join((f'{picture.title}, {size}', *notes_about(shown))))}</figcaption></figure>"
     )
 
 
@@ -71,7 +79,8 @@ def share_html(shared: Shared) -> str:
 
 def thumbs_css() -> str:
     """The shipped pictures as the faces of their radio buttons, in the order of the gallery."""
-    faces = (picture.image.convert("RGB").resize((160, 160)) for picture in gallery().values())
+    shown = [picture.image for picture in gallery().values() if isinstance(picture.image, Image.Image)]
+    faces = (image.convert("RGB").resize((160, 160)) for image in shown)
     rule = "#vp-thumbs label:nth-of-type({}) {{ background-image: url({}); }}"
     return "\n".join(rule.format(i + 1, data_uri(face, width=160, quality=70)) for i, face in enumerate(faces))
 
@@ -100,7 +109,8 @@ def _picture_column(first: Picture) -> dict[str, Any]:
         [(picture.title, picture.key) for picture in gallery().values()],
         value=first.key, label="Pictures", elem_id="vp-thumbs",
     )  # fmt: skip
-    upload = gr.File(label="Or your own picture", file_types=["image"], height=100, elem_id="vp-upload")
+    kinds = ["image", "video", *FILES]
+    upload = gr.File(label="Or your own picture or video", file_types=kinds, height=100, elem_id="vp-upload")
     gr.HTML(f'<p class="vp-alert" role="alert" id="vp-unsent" data-megabytes="{MAX_MEGABYTES}" hidden></p>')
     refused = gr.HTML("", elem_id="vp-refused")
     return {"preview": preview, "thumbs": thumbs, "upload": upload, "refused": refused}
@@ -176,4 +186,8 @@ def _player() -> str:
         '<input type="range" id="vp-order" min="0" max="100" value="100" step="1" aria-describedby="vp-shown">'
         '<output id="vp-shown" for="vp-order">all that was kept</output>'
         f'<span class="vp-scale">first<i style="background:linear-gradient(90deg, {stops})"></i>last</span></div>'
+        '<div class="vp-player vp-scrub" role="group" aria-label="Frames">'
+        '<label for="vp-frame">Frame</label>'
+        '<input type="range" id="vp-frame" min="1" max="1" value="1" step="1" aria-describedby="vp-moment">'
+        '<output id="vp-moment" for="vp-frame"></output></div>'
     )

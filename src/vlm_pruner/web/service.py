@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from PIL import Image
 from torch import Tensor
 
-from vlm_pruner.asking import Loaded, Run
+from vlm_pruner.asking import Loaded, Run, Shown
 from vlm_pruner.errors import InputError, VlmPrunerError
 from vlm_pruner.plan import PrunePlan
 from vlm_pruner.web.settings import MAX_CHOICES, Choice, Own
@@ -84,7 +83,7 @@ class Service:
 
     def compare(
         self,
-        image: Image.Image | None,
+        image: Shown | None,
         question: str,
         choices: Sequence[Choice],
         *,
@@ -100,7 +99,7 @@ class Service:
             InputError: no image, an empty question, or more choices than columns.
         """
         if image is None:
-            raise InputError("choose or upload an image first")
+            raise InputError("choose or upload an image or a video first")
         if len(choices) > MAX_CHOICES:
             raise InputError(f"at most {MAX_CHOICES} methods can be compared, not {len(choices)}")
         inputs = self.loaded.inputs(question, image, max_new_tokens)
@@ -147,7 +146,7 @@ class Service:
         while len(self._warm) > REMEMBERED:
             self._warm.popitem(last=False)
 
-    def warm_up(self, image: Image.Image) -> None:
+    def warm_up(self, image: Shown) -> None:
         """Answer once, so that the first visitor's times are like the second's."""
         for _ in self.compare(image, "What is this?", [], max_new_tokens=2):
             pass

@@ -129,18 +129,21 @@ def address(page: str, settings: Settings) -> str:
 def python_lines(model: str, settings: Settings, own: Own = MappingProxyType({})) -> str:
     """A script that asks the same: the model and the question, then three lines for each choice.
 
-    A visitor's picture stands in it as picture.png.
+    A visitor's picture or video stands in it as uploaded.file.
     """
     name = "" if model == EMBEDDED else repr(model)
     file = DEMO_IMAGE if settings.picture in ("", DEMO_IMAGE) else "picture.png"
+    opening = "open_image"
+    if settings.picture == UPLOADED:
+        file, opening = "uploaded.file", "open_shown"
     head = [
         "import vlm_pruner as vp",
-        "from vlm_pruner.asking import open_image, open_model",
+        f"from vlm_pruner.asking import {', '.join(sorted(('open_model', opening)))}",
         "",
         *_own_files(settings, own),
         f"loaded = open_model({name})",
         "model, processor = loaded.model, loaded.processor",
-        f'inputs = loaded.inputs({settings.question!r}, open_image("{file}"))',
+        f'inputs = loaded.inputs({settings.question!r}, {opening}("{file}"))',
     ]
     for choice in settings.choices:
         head += [

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from vlm_pruner.asking.videos import pictures_in
 from vlm_pruner.errors import InputError, missing_package
-from vlm_pruner.evaluation.own import images_of, pictures_in
+from vlm_pruner.evaluation.own import images_of
 
 __all__ = ["ENDINGS", "Row", "Source", "arrow", "open_source"]
 
