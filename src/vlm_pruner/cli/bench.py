@@ -72,6 +72,7 @@ def bench(
     from vlm_pruner.asking import one_token
     from vlm_pruner.evaluation.bench import describe, run_bench
     from vlm_pruner.evaluation.cells import build_grid
+    from vlm_pruner.evaluation.table import unasked_lines
     from vlm_pruner.evaluation.timing import measure_cells
     from vlm_pruner.report import provenance
 
@@ -88,6 +89,8 @@ def bench(
     with progress(f"loading {model}"):
         setup = load()
         about = describe(setup, model)
+    for line in unasked_lines([vars(one) for one in setup.unasked]):
+        note(line)
     budgets = budgets or ([] if plan else _budgets(about["tokens"], tiny))
     note(one_token(budgets, about["tokens"] or 0))
     grid = build_grid(
@@ -177,7 +180,7 @@ def load_setup(name: str, opening: Opening, split: str, limit: int | None, pruni
     if pruning is not None:
         pruning.register()
     loaded = opening.open(name)
-    return Setup(loaded.model, loaded.processor, ask_split(loaded.model, loaded.processor, split, limit))
+    return Setup.of(loaded.model, loaded.processor, ask_split(loaded.model, loaded.processor, split, limit))
 
 
 def about_split(split: str, limit: int | None) -> dict[str, Any]:
