@@ -127,6 +127,19 @@ class LayerHooks:
             return None
         return (output * fwd.scales[index][..., None]).to(output.dtype)
 
+    def measured(self, index: int, original: Any) -> Any:
+        """The part of a layer that measures distances: between the places that rows had, once some are gone."""
+        part = self.parts.adapter.distances(attention_of(self.parts.layers[index]))
+
+        def wrapper(states: Tensor, query: Tensor, key: Tensor) -> Any:
+            fwd = self.local.forward
+            places = None if fwd is None else fwd.apart.get(index)
+            if places is None:
+                return original(states, query, key)
+            return self.parts.adapter.distance_bias(part, states, places.query, places.key)
+
+        return wrapper
+
     def _prune(self, fwd: Forward, prompt: Prompt, stage: Stage, hidden: Tensor) -> Tensor:
         start = mark(hidden.device)
         self._locate(fwd, prompt)
