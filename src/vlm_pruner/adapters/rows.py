@@ -68,9 +68,9 @@ def _rows(slots: Tensor) -> Layout:
 
 
 class Inkling(Adapter):
-    """Rows of patches, the last of each padded on the right, which alone tells how wide a picture is: where its side is a
-    multiple of the patch, by a patch of nothing but padding. A learned bias goes by how far a query stands behind a key,
-    and short convolutions see what is left. Pictures only; words stand between two of them."""
+    """Rows of patches, the last of each padded on the right, which alone tells how wide a picture is. Where a side is a
+    multiple of the patch, that one is nothing but padding. A learned bias goes by how far a query stands behind a key;
+    short convolutions see what is left. Pictures only, with words between two of them."""
 
     model_types = ("inkling_mm_model",)
     attends = frozenset({"hybrid", "hybrid_sliding"})
@@ -89,7 +89,8 @@ class Inkling(Adapter):
         *ends, padded = encoded.rows("row_ends")[0]
         if not padded:
             raise UnsupportedModelError(
-                "inkling: its patches are not padded as by its own processor, so that nothing tells how wide a picture is"
+                "inkling: its patches are not padded as by its own processor, so that nothing tells how wide a picture "
+                "is"
             )
         last = [i for i, end in enumerate(ends) if end]
         widths = [end - start for start, end in zip([-1, *last], last, strict=False)]
