@@ -83,6 +83,7 @@ class Adapter(ABC):
     whole_tables: ClassVar[bool] = False  # rotary tables reach over everything that is stored
     attends: ClassVar[frozenset[str]] = frozenset()  # kinds of attention layers of its own
     blocks: ClassVar[frozenset[str]] = frozenset()  # kinds that attend to blocks of keys, counted by position ids
+    scaled: ClassVar[str] = "q_proj"  # part of an attention module behind which `query_scale` can be set right
     handed_on: ClassVar[frozenset[str]] = frozenset()  # containers that layers fill and none of them reads
     closing: ClassVar[int] = 0  # tokens behind the last placeholder without which the model cannot number a picture
     canvas: ClassVar[bool] = False  # pictures are numbered together with the marks around them

@@ -75,6 +75,7 @@ class Inkling(Adapter):
     model_types = ("inkling_mm_model",)
     attends = frozenset({"hybrid", "hybrid_sliding"})
     padding = frozenset({"conv_mask"})
+    scaled = "q_norm"
     joins = True
 
     def told(self, pixels: Tensor) -> dict[str, Any]:
@@ -96,6 +97,13 @@ class Inkling(Adapter):
         widths = [end - start for start, end in zip([-1, *last], last, strict=False)]
         return [replace(raster(1, 1, w), row=True) for w in widths]
 
+    def query_scale(self, attention: Any, places: Tensor) -> Tensor | None:
+        floor, share = attention.config.log_scaling_n_floor, attention.config.log_scaling_alpha
+        if attention.is_sliding or floor is None:
+            return None
+        scale: Tensor = 1.0 + share * torch.log(((places + 1).float() / floor).clamp(min=1.0))
+        return scale
+
     def distances(self, attention: Any) -> nn.Module | None:
         part: nn.Module = attention.rel_logits_proj
         return part
@@ -104,7 +112,8 @@ class Inkling(Adapter):
         profile = (states @ part.proj).transpose(1, 2)  # [b, heads, q, extent]
         distance = (query[:, :, None] - key[:, None])[:, None]  # [b, 1, q, k]
         at = distance.clamp(0, part.rel_extent - 1).expand(*profile.shape[:2], -1, -1)
-        return profile.gather(-1, at).masked_fill((distance < 0) | (distance >= part.rel_extent), 0.0)
+        bias: Tensor = profile.gather(-1, at).masked_fill((distance < 0) | (distance >= part.rel_extent), 0.0)
+        return bias
 
     def vision_tower(self, base: nn.Module) -> nn.Module | None:
         return None  # patches are folded, without attention

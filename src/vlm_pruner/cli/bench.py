@@ -72,7 +72,6 @@ def bench(
     from vlm_pruner.asking import one_token
     from vlm_pruner.evaluation.bench import describe, run_bench
     from vlm_pruner.evaluation.cells import build_grid
-    from vlm_pruner.evaluation.table import unasked_lines
     from vlm_pruner.evaluation.timing import measure_cells
     from vlm_pruner.report import provenance
 
@@ -89,8 +88,7 @@ def bench(
     with progress(f"loading {model}"):
         setup = load()
         about = describe(setup, model)
-    for line in unasked_lines([vars(one) for one in setup.unasked]):
-        note(line)
+    _tell_unasked(setup)
     budgets = budgets or ([] if plan else _budgets(about["tokens"], tiny))
     note(one_token(budgets, about["tokens"] or 0))
     grid = build_grid(
@@ -135,6 +133,14 @@ def _methods(methods: str, pruning: Pruning) -> dict[str, str | PruningMethod]:
     if drawn := [name for name, values in pruning.set_on(names).items() if "seed" in values]:
         raise InputError(f"--set {drawn[0]}.seed: the benchmark draws with seeds 0 to N-1 of --seeds N")
     return pruning.labelled(names)
+
+
+def _tell_unasked(setup: Setup) -> None:
+    """What is left out of the questions, a line each."""
+    from vlm_pruner.evaluation.table import unasked_lines
+
+    for line in unasked_lines([vars(one) for one in setup.unasked]):
+        note(line)
 
 
 def _beside(output: Path) -> dict[str, Path]:

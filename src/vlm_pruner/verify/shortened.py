@@ -98,16 +98,28 @@ def _rows(
 
 @contextlib.contextmanager
 def _far_apart(layer: Any, places: Tensor) -> Iterator[None]:
-    """A layer that biases its logits by distances is told those in the whole sequence."""
-    part = getattr(getattr(layer, "self_attn", None), "rel_logits_proj", None)
-    if part is None:
+    """A layer that biases its logits by distances is told those in the whole sequence; where it also scales all that is
+    on its logits by the number of a place, it is told the scale."""
+    attention = getattr(layer, "self_attn", None)
+    part = getattr(attention, "rel_logits_proj", None)
+    if attention is None or part is None:
         yield
         return
-    handle = part.register_forward_pre_hook(lambda module, args: (args[0], places, places))
+    handles = [part.register_forward_pre_hook(lambda module, args: (args[0], places, places))]
+    floor = attention.config.log_scaling_n_floor
+    if floor is not None and not attention.is_sliding:
+        counted = torch.arange(len(places), device=places.device)
+        true, made = (
+            1 + attention.config.log_scaling_alpha * ((p + 1) / floor).log().clamp(0) for p in (places, counted)
+        )
+        lacks = (true / made)[:, None]
+        handles.append(part.register_forward_hook(lambda module, args, bias: bias * lacks))
+        handles.append(attention.q_norm.register_forward_hook(lambda module, args, rows: rows * lacks[..., None]))
     try:
         yield
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()
 
 
 def _own(told: dict[Any, Any], shared: Any, row: int) -> Any:
