@@ -42,7 +42,6 @@ def test_queries_that_are_scaled_by_their_places_keep_them(layer: int, cache: bo
     close(got.logits, want.logits, model)
 
 
-@newer_only("Inkling came with 5.24")
 @pytest.mark.parametrize("cache", [True, False])
 @pytest.mark.parametrize("layer", [0, 2])
 def test_distances_and_scales_are_those_of_the_whole_sequence(layer: int, cache: bool) -> None:
@@ -64,7 +63,6 @@ def test_distances_and_scales_are_those_of_the_whole_sequence(layer: int, cache:
     close(got.logits, want.logits, model)
 
 
-@newer_only("Inkling came with 5.24")
 def test_rows_of_a_picture_are_read_from_the_padding_of_its_patches() -> None:
     """Where the processor is another one, nothing tells how wide a picture is; two in one run of words are one, if at
     all."""
