@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -204,13 +204,11 @@ def _sign(rng: np.random.Generator, kind: str, frames: tuple[int, ...], y: float
 def _signs(rng: np.random.Generator, names: list[str]) -> tuple[tuple[Track, ...], tuple[Sign, ...]]:
     """A word and two numbers, for two frames each, beside objects that stand still."""
     half = int(rng.integers(2))
-    windows = [(2 * i + (late := int(rng.integers(2))), 2 * i + late + 1) for i in range(3)]
-    windows = [w for i, w in enumerate(windows) if i == 0 or w[0] > windows[i - 1][1]]
-    order = [windows[i] for i in rng.permutation(len(windows))]
-    kinds: list[str] = ["word", *(["number"] * 2 if len(order) == 3 else ["number"])]
+    late = int(rng.integers(3))
+    starts = [late + 2 * int(i) for i in rng.permutation(3)]
     signs = tuple(
-        _sign(rng, kind, frames, CENTRES[half] + float(rng.uniform(-8, 8)))
-        for kind, frames in zip(kinds, order, strict=False)
+        _sign(rng, kind, (start, start + 1), CENTRES[half] + float(rng.uniform(-8, 8)))
+        for kind, start in zip(("word", "number", "number"), starts, strict=True)
     )
     left, right = (int(cell) + 2 * (1 - half) for cell in rng.permutation(2))
     return (_changes(rng, names.pop(), left), _visits(rng, names.pop(), right)), signs
