@@ -21,7 +21,7 @@ from .motion import Motion, sample_motion
 from .motion_questions import MOTION, MOTION_TYPES
 from .questions import Draft
 from .render import backgrounds, render
-from .scoring import box_tokens
+from .scoring import box_tokens, right
 from .splits import SPLITS
 
 __all__ = ["MOTION_PER_TYPE", "MOTION_VERSION", "MotionQuestion", "load_motion_split", "motion_fingerprint"]
@@ -51,6 +51,10 @@ class MotionQuestion:
     def frames(self) -> tuple[Image.Image, ...]:
         """The frames, drawn when first asked for."""
         return tuple(render(scene).image for scene in self.motion.scenes)
+
+    def score(self, answer: str) -> bool:
+        """Exact match, as `scenes.score`."""
+        return right(self.type, self.answer, answer)
 
     def tokens(self, boxes: Sequence[Sequence[Box]], grid: tuple[int, int]) -> tuple[Tensor, ...]:
         """Per frame, the ascending indices of the visual tokens under its boxes (maybe none).
