@@ -153,6 +153,10 @@ class Adapter(ABC):
         tower = getattr(base, "vision_tower", None)
         return tower if isinstance(tower, nn.Module) else None
 
+    def video_tower(self, base: nn.Module) -> nn.Module | None:
+        """The same for the frames of videos, where another encoder reads these."""
+        return self.vision_tower(base)
+
 
 def plane(t: int, h: int, w: int, device: torch.device | str = "cpu") -> Tensor:
     """[t h w, 3] float32 (t, y, x) in raster order."""
