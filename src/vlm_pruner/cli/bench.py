@@ -47,7 +47,7 @@ def bench(
     pruning: Pruning,
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="Runs of methods that draw lots.")] = 5,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="The first so many questions a type.")] = None,
-    split: Annotated[str, typer.Option("--split", help="test or validation.")] = "test",
+    split: Annotated[str, typer.Option("--split", help="test or validation; video or video-validation.")] = "test",
     data: Data = None,
     match: Matching = "normalised",
     max_new_tokens: Longest = 32,
@@ -69,10 +69,11 @@ def bench(
     opening: Opening,
 ) -> None:
     """Measure what methods answer right, what they keep and what it costs. Killed, it goes on where it was."""
-    from vlm_pruner.asking import one_token
+    from vlm_pruner.asking import EMBEDDED, EMBEDDED_VIDEO, one_token
     from vlm_pruner.evaluation.bench import describe, run_bench
     from vlm_pruner.evaluation.cells import build_grid
     from vlm_pruner.evaluation.timing import measure_cells
+    from vlm_pruner.evaluation.videos import VIDEO_SPLITS
     from vlm_pruner.report import provenance
 
     opening.check()
@@ -81,7 +82,9 @@ def bench(
         raise InputError(f"--equal is nominal or layer-average, not {equal!r}")
     budgets = None if keep is None else [parse_keep(text) for text in parse_list(keep)]
     plan = pruning.plan(methods=methods, keep=keep, equal=equal)
-    measured = _methods(methods or "all", pruning) if plan is None else {"none": "none", pruning.named: plan}
+    video = data is None and split in VIDEO_SPLITS
+    model = EMBEDDED_VIDEO if video and model == EMBEDDED else model
+    measured = _methods(methods or "all", pruning, video) if plan is None else {"none": "none", pruning.named: plan}
     for path in (output, *_beside(output).values()):
         writable(path, RESULTS if path == output else ())
     limit, seeds, repeats = (1, 2, min(repeats, 1)) if tiny else (limit, seeds, repeats)
@@ -90,7 +93,8 @@ def bench(
     with progress(f"loading {model}"):
         setup = load()
         about = describe(setup, model)
-    budgets = budgets or ([] if plan else _budgets(about["tokens"], tiny))
+    shares: list[Keep] = [0.1] if tiny else [0.25, 0.15, 0.1]
+    budgets = budgets or ([] if plan else shares if video else _budgets(about["tokens"], tiny))
     note(one_token(budgets, about["tokens"] or 0))
     grid = build_grid(
         measured, budgets, seeds=seeds, layers=about["layers"], tokens=about["tokens"], equal=equal == "layer-average"
@@ -120,21 +124,25 @@ def _source(
     return partial(load_data, model, opening, data, *own, pruning), partial(about_data, data, *own)
 
 
-def _methods(methods: str, pruning: Pruning) -> dict[str, str | PruningMethod]:
+def _methods(methods: str, pruning: Pruning, video: bool) -> dict[str, str | PruningMethod]:
     """What is measured, by its label; 'none' in any case: all that is told is a share of its accuracy.
+
+    On a split of videos, whole frames are among it.
 
     Raises:
         PlanError: a parameter that is not known, or one that the benchmark sets itself.
     """
     from vlm_pruner.evaluation.cells import default_methods
+    from vlm_pruner.evaluation.frames import FRAMES
     from vlm_pruner.methods import create
 
-    names = default_methods() if methods == "all" else parse_list(methods)
+    names = [*default_methods(), *(FRAMES if video else ())] if methods == "all" else parse_list(methods)
     names = names if "none" in names else ["none", *names]
-    known = pruning.set_on(names)
+    known = pruning.set_on([name for name in names if not (video and name in FRAMES)])
     if drawn := [name for name, values in known.items() if "seed" in values]:
         raise InputError(f"--set {drawn[0]}.seed: the benchmark draws with seeds 0 to N-1 of --seeds N")
-    return {name: create(name, **known[name]) if name in known else name for name in names}
+    own = FRAMES if video else {}
+    return {name: create(name, **known[name]) if name in known else own.get(name, name) for name in names}
 
 
 def _beside(output: Path) -> dict[str, Path]:
@@ -166,17 +174,22 @@ def load_setup(name: str, opening: Opening, split: str, limit: int | None, pruni
     """The model and the questions; worker processes call it too."""
     from vlm_pruner.evaluation.bench import Setup
     from vlm_pruner.evaluation.questions import ask_split
+    from vlm_pruner.evaluation.videos import VIDEO_SPLITS, ask_motion
 
     if pruning is not None:
         pruning.register()
     loaded = opening.open(name)
-    return Setup(loaded.model, loaded.processor, ask_split(loaded.model, loaded.processor, split, limit))
+    ask = ask_motion if split in VIDEO_SPLITS else ask_split
+    return Setup(loaded.model, loaded.processor, ask(loaded.model, loaded.processor, split, limit))
 
 
 def about_split(split: str, limit: int | None) -> dict[str, Any]:
     """What was asked, for the record: versioned, and with the digest of the questions."""
     from vlm_pruner import scenes
+    from vlm_pruner.evaluation.videos import VIDEO_SPLITS, about_motion
 
+    if split in VIDEO_SPLITS:
+        return about_motion(split, limit)
     questions = scenes.load_split(split, limit)
     return {
         "name": split, "version": scenes.VERSION, "per_type": limit or scenes.PER_TYPE,

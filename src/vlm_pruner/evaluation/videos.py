@@ -13,10 +13,16 @@ from vlm_pruner.asking.prompts import prompt_text, read_prompt
 from vlm_pruner.errors import InputError, UnsupportedModelError
 from vlm_pruner.evaluation.questions import Asked
 from vlm_pruner.scenes.motion import FPS
-from vlm_pruner.scenes.motion_splits import MotionQuestion, load_motion_split
+from vlm_pruner.scenes.motion_splits import (
+    MOTION_PER_TYPE,
+    MOTION_VERSION,
+    MotionQuestion,
+    load_motion_split,
+    motion_fingerprint,
+)
 from vlm_pruner.video import Clip
 
-__all__ = ["VIDEO_SPLITS", "ask_motion", "video_tokens"]
+__all__ = ["VIDEO_SPLITS", "about_motion", "ask_motion", "video_tokens"]
 
 VIDEO_SPLITS = {"video": "test", "video-validation": "validation"}
 """Names of the splits of videos, and which of `scenes.motion_splits` each is."""
@@ -53,6 +59,15 @@ def ask_motion(model: Any, processor: Any, split: str, limit: int | None = None)
         )
         for question in load_motion_split(VIDEO_SPLITS[split], limit)
     ]
+
+
+def about_motion(split: str, limit: int | None) -> dict[str, Any]:
+    """What was asked, for the record."""
+    questions = load_motion_split(VIDEO_SPLITS[split], limit)
+    return {
+        "name": split, "version": MOTION_VERSION, "per_type": limit or MOTION_PER_TYPE,
+        "fingerprint": motion_fingerprint(questions),
+    }  # fmt: skip
 
 
 def _clip(question: MotionQuestion) -> list[Clip]:
