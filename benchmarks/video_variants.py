@@ -1,4 +1,4 @@
-"""Forms of VLM-Pruner for videos that were tried: what `vlm-pruner-video` was chosen from. None of them is registered."""
+"""Forms of VLM-Pruner for videos that were tried, and from which `vlm-pruner-video` was chosen."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from vlm_pruner.methods._video import Video, likeness, settled
+from vlm_pruner.methods._video import Video, settled
 from vlm_pruner.methods.base import PruningMethod
 from vlm_pruner.methods.evs import novelty
 from vlm_pruner.methods.vidcom2 import _resemblance
 from vlm_pruner.methods.vlm_pruner import VLMPruner
+from vlm_pruner.methods.vlm_pruner_video import VLMPrunerVideo
 from vlm_pruner.types import Selection, Signal, VisualTokens
 
 __all__ = ["VARIANTS", "Parts", "PerFrame", "PerShot"]
@@ -58,7 +59,8 @@ class PerFrame(PruningMethod):
             if not count:
                 continue
             made = inner.select(taken(tokens, mine), count)
-            assert made.features is not None and made.source is not None
+            assert made.features is not None
+            assert made.source is not None
             source[mine] = made.source + sum(len(i) for i in index)
             index.append(mine[made.index])
             rows.append(made.features)
@@ -88,39 +90,6 @@ class PerShot(PruningMethod):
             if len(mine := (part == number).nonzero().flatten())
         ]
         return VLMPruner().select_from(tokens, torch.cat(starts)[:keep], keep)
-
-
-@dataclass(frozen=True)
-class Buffered(PruningMethod):
-    """Frame after frame: each adds what differs from its own tokens and from those kept of the frame before."""
-
-    name: ClassVar[str] = "vlm-pruner-buffer"
-    title: ClassVar[str] = "VLM-Pruner with a temporal buffer"
-    source: ClassVar[str] = "experiment"
-    wants: ClassVar[frozenset[Signal]] = frozenset({Signal.KEYS})
-
-    def select(self, tokens: VisualTokens, keep: int) -> Selection:
-        frame = tokens.coordinates()[:, 0].round().long()
-        sizes = torch.bincount(frame)
-        quota = _deal(sizes.double() / sizes.sum(), sizes, keep)
-        before = torch.zeros(0, dtype=torch.long)
-        kept: list[Tensor] = []
-        for number, count in enumerate(quota):
-            mine = (frame == number).nonzero().flatten()
-            if not count:
-                continue
-            both = torch.cat([before, mine])
-            inner = VLMPruner(merge=False)
-            if len(before):
-                start = torch.arange(len(before))
-                index = inner.select_from(taken(tokens, both), start, len(before) + count).index
-                new = both[index[index >= len(before)]]
-            else:
-                new = mine[inner.select(taken(tokens, mine), count).index]
-            kept.append(new)
-            before = new
-        index = torch.cat(kept).sort().values
-        return VLMPruner().select_from(tokens, index, keep)
 
 
 @dataclass(frozen=True)
@@ -155,7 +124,8 @@ class Parts(PruningMethod):
         if self.average:
             part = dataclasses.replace(part, features=_averaged(tokens, video, fresh, mine))
         made = VLMPruner(temporal_scale=self.temporal_scale).select(part, keep)
-        assert made.features is not None and made.source is not None
+        assert made.features is not None
+        assert made.source is not None
         source = torch.full((len(tokens),), -1)
         source[mine] = made.source
         return Selection(mine[made.index], features=made.features, source=source)
@@ -218,20 +188,19 @@ VARIANTS: dict[str, Callable[[], PruningMethod]] = {
     "as for pictures": VLMPruner,
     "temporal scale 0": lambda: VLMPruner(temporal_scale=0.0),
     "temporal scale 4": lambda: VLMPruner(temporal_scale=4.0),
-    "temporal scale 8": lambda: VLMPruner(temporal_scale=8.0),
     "pivots per shot": PerShot,
     "one pivot a frame": lambda: PerShot(cut=2.0, pivots=1),
-    "temporal buffer": Buffered,
-    "frame by frame": PerFrame,
+    "shot by shot": lambda: PerFrame(shots=0.0),
+    "frame by frame": lambda: VLMPrunerVideo(buffer=0),
     "frame by frame, half the budget by change": lambda: PerFrame(change=0.5),
     "frame by frame, budget by change": lambda: PerFrame(change=1.0),
-    "shot by shot": lambda: PerFrame(shots=0.0),
-    "2 candidates a token": lambda: Parts(2.0),
-    "3 candidates a token": lambda: Parts(3.0),
-    "3 candidates a token, averaged over time": lambda: Parts(3.0, average=True),
-    "1.5 candidates a token that stand out": lambda: Parts(1.5, "unlike"),
-    "2 candidates a token that stand out": lambda: Parts(2.0, "unlike"),
-    "3 candidates a token that stand out": lambda: Parts(3.0, "unlike"),
-    "3 candidates a token that stand out, temporal scale 0": lambda: Parts(3.0, "unlike", temporal_scale=0.0),
+    "temporal buffer of a frame": VLMPrunerVideo,
+    "temporal buffer of two frames": lambda: VLMPrunerVideo(buffer=2),
+    "temporal buffer of all frames": lambda: VLMPrunerVideo(buffer=64),
+    "temporal buffer, temporal scale 0": lambda: VLMPrunerVideo(temporal_scale=0.0),
+    "temporal buffer, temporal scale 4": lambda: VLMPrunerVideo(temporal_scale=4.0),
+    "3 candidates a token, by change": Parts,
+    "3 candidates a token, by change, averaged over time": lambda: Parts(average=True),
+    "3 candidates a token that stand out": lambda: Parts(by="unlike"),
 }
-"""What it is -> the method. All but the first have no registered name."""
+"""What it is -> the method. `vlm-pruner-video` has the form "temporal buffer of a frame"."""

@@ -26,7 +26,8 @@ class VideoLlava(Adapter):
         videos, frames = encoded.pixel_shape[:2]
         side = self._side(config)
         one = with_cls(side, side, side * side + 1)
-        assert one.position is not None and one.patch is not None
+        assert one.position is not None
+        assert one.patch is not None
         place = one.position.repeat(frames, 1)
         place[:, 0] = torch.arange(frames).repeat_interleave(one.tokens)
         patch = one.patch + torch.arange(frames)[:, None] * side * side  # [frames, n]

@@ -131,7 +131,8 @@ def open_model(name: str = EMBEDDED, *, device: str = "auto", dtype: str = "auto
         close = get_close_matches(name, [EMBEDDED, EMBEDDED_VIDEO])
         hint = f"; did you mean {close[0]!r}?" if close else "."
         raise InputError(
-            f"no model {name!r}{hint} A model is {EMBEDDED!r}, {EMBEDDED_VIDEO!r}, a checkpoint folder, or a hub id like 'owner/name'"
+            f"no model {name!r}{hint} A model is {EMBEDDED!r}, {EMBEDDED_VIDEO!r}, a checkpoint folder, or a hub id "
+            "like 'owner/name'"
         )
     if loading.revision is not None and (here or inside):
         raise InputError(f"{name!r} lies on this machine: only a model of the hub has a revision {loading.revision!r}")

@@ -88,7 +88,9 @@ class VLMPrunerVideo(PruningMethod):
         down, across = _sides(grid, length)
         raster = torch.arange(length, device=rows.device)
         plane = torch.stack([raster // across, raster % across], 1).float()  # [l, 2]
-        reach = torch.full((1,), math.hypot(down, across, self.temporal_scale * self.buffer), device=rows.device)
+        reach = torch.full(
+            (1,), math.hypot(down, across, self.temporal_scale * min(self.buffer, t - 1)), device=rows.device
+        )
         rule = GrowthRule(self.spatial_weight, self.threshold, self.threshold_step, self.token_batch, True)
         before: list[tuple[int, Tensor]] = []  # frames and the places that they kept
         kept = torch.zeros(t, length, dtype=torch.bool, device=rows.device)

@@ -182,7 +182,16 @@ def _crossing(rng: np.random.Generator, names: list[str]) -> tuple[Track, ...]:
 
 def _play(rng: np.random.Generator, names: list[str]) -> tuple[Track, ...]:
     """An object that moves, one that changes its colour, one that comes and goes."""
-    ways = [(0, 1, 2, 3), (1, 0, 2, 3), (2, 3, 0, 1), (3, 2, 0, 1), (0, 2, 1, 3), (2, 0, 1, 3), (1, 3, 0, 2), (3, 1, 0, 2)]
+    ways = [
+        (0, 1, 2, 3),
+        (1, 0, 2, 3),
+        (2, 3, 0, 1),
+        (3, 2, 0, 1),
+        (0, 2, 1, 3),
+        (2, 0, 1, 3),
+        (1, 3, 0, 2),
+        (3, 1, 0, 2),
+    ]
     start, end, *rest = ways[int(rng.integers(len(ways)))]
     free = [int(cell) for cell in rng.permutation(rest)]
     return (

@@ -11,7 +11,7 @@ from .motion import FRAMES, Motion, Sign, Track
 from .questions import Draft
 from .vocabulary import CATEGORIES, COLORS, COUNTS, DIGITS, TINTS, WORDS
 
-__all__ = ["MOTION", "MOTION_TYPES", "MOMENTS"]
+__all__ = ["MOMENTS", "MOTION", "MOTION_TYPES"]
 
 T = TypeVar("T")
 MOMENTS = ("start", "middle", "end")
@@ -69,7 +69,8 @@ def direction(rng: np.random.Generator, motion: Motion) -> Draft | None:
         return None
     track = _pick(rng, moving)
     first, last = track.things[0], track.things[LAST]
-    assert first and last
+    assert first
+    assert last
     x, y = last.x - first.x, last.y - first.y
     answer = ("right" if x > 0 else "left") if abs(x) > abs(y) else ("down" if y > 0 else "up")
     text = f"Where does the {track.name} move?"

@@ -29,7 +29,11 @@ def _processor() -> dict[str, object]:
         "do_normalize": True, "do_convert_rgb": True, "image_mean": _MEAN, "image_std": _STD, "resample": 3,
         "rescale_factor": 1 / 255,
     }  # fmt: skip
-    shortest = {"size": {"shortest_edge": FRAME_SIDE}, "do_center_crop": True, "image_processor_type": "VideoLlavaImageProcessor"}
+    shortest = {
+        "size": {"shortest_edge": FRAME_SIDE},
+        "do_center_crop": True,
+        "image_processor_type": "VideoLlavaImageProcessor",
+    }
     return {
         "processor_class": "VideoLlavaProcessor",
         "patch_size": PATCH,

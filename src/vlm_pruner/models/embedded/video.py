@@ -7,8 +7,6 @@ four places that the decoder tells apart.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from transformers import LlavaForConditionalGeneration, VideoLlavaConfig, VideoLlavaForConditionalGeneration
 
@@ -67,4 +65,3 @@ def _cropped(weight: torch.Tensor) -> torch.Tensor:
     grid = weight[1:].view(GRID, GRID, -1)
     part = slice(CORNER, CORNER + FRAME_GRID)
     return torch.cat([weight[:1], grid[part, part].flatten(0, 1)])
-

@@ -33,10 +33,8 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return x * cos + torch.cat([-x[..., half:], x[..., :half]], -1) * sin
 
 
-def prefix_positions(
-    keep: Tensor | None, images: int, batch: int, device: torch.device, total: int = TOKENS
-) -> Tensor:
-    """Original positions [b, HEAD + n] of a prefix whose images show the tokens `keep` [b, n] of their `total`, or all."""
+def prefix_positions(keep: Tensor | None, images: int, batch: int, device: torch.device, total: int = TOKENS) -> Tensor:
+    """Original positions [b, HEAD + n] of a prefix whose images show tokens `keep` [b, n] of `total`, or all."""
     head = torch.arange(HEAD, device=device).expand(batch, -1)
     if keep is None:
         return torch.arange(HEAD + images * total, device=device).expand(batch, -1)

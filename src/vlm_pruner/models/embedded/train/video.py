@@ -20,7 +20,7 @@ from transformers import VideoLlavaForConditionalGeneration
 
 from vlm_pruner.models.embedded.config import PRUNE_LAYER
 from vlm_pruner.models.embedded.loading import load_embedded
-from vlm_pruner.models.embedded.tokenizer import ASSISTANT, EOS, SPACE, build_tokenizer, pieces
+from vlm_pruner.models.embedded.tokenizer import ASSISTANT, EOS, build_tokenizer, pieces
 from vlm_pruner.models.embedded.video import FRAME_GRID, FRAME_TOKENS, from_pictures
 from vlm_pruner.scenes.motion import FRAMES, Motion, sample_motion
 from vlm_pruner.scenes.motion_questions import MOTION, MOTION_TYPES
