@@ -56,7 +56,7 @@ LAYERS = (
            "engine/test_signals.py -k 'projections and qwen3_5'"),
     Mutant("pictures of patches run into one another", "adapters/rows.py", "(slots.diff() > 2)", "(slots.diff() > 20)",
            "engine/test_invariants.py -k 'keeps_its_count and fuyu'"),
-    Mutant("recurrences are counted as attention", "flops.py",
+    Mutant("recurrences are counted as attention", "flops/decoder.py",
            "unlike += sorted(set(_first(config, \"layer_types\", default=())) - _SQUARES)", "pass",
            "test_flops.py"),
 )  # fmt: skip

@@ -21,6 +21,7 @@ from vlm_pruner.cli.bench import about_split, load_setup
 from vlm_pruner.cli.opening import Opening
 from vlm_pruner.evaluation import BenchResults, Grid, Setup, build_grid, default_methods, run_bench
 from vlm_pruner.evaluation.bench import describe
+from vlm_pruner.evaluation.cells import LAYER_AVERAGE
 from vlm_pruner.evaluation.results import write_json
 from vlm_pruner.evaluation.timing import measure_cells
 
@@ -77,7 +78,7 @@ def main(options: argparse.Namespace) -> None:
     grids = [
         build_grid(
             default_methods(), budgets, seeds=2 if options.quick else 5, layers=about["layers"],
-            tokens=about["tokens"], equal=equal,
+            tokens=about["tokens"], equal=LAYER_AVERAGE if equal else None,
         )
         for budgets, equal in ((options.keep, False), (options.equal_keep, True))
     ]  # fmt: skip

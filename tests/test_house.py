@@ -81,6 +81,7 @@ PUBLIC = {  # beside these, only method classes are exported
     "VlmPrunerError",
     "attach",
     "detach",
+    "plan_for",
     "keep_count",
     "load_embedded",
     "prune",
@@ -174,6 +175,11 @@ def test_matplotlib_is_never_imported_with_a_module(path: Path) -> None:
     assert not [node.lineno for node in top if "matplotlib" in ast.unparse(node)], (
         f"{name(path)}: import it in functions"
     )
+
+
+def test_the_command_line_says_what_it_can_without_torch() -> None:
+    code = "import sys, vlm_pruner.cli; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_public_names_are_pinned_and_there() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from vlm_pruner import PlanError, PrunePlan, Stage
 from vlm_pruner.methods.base import create
+from vlm_pruner.plan import parse_layer
 
 TWO = PrunePlan((Stage(create("random", seed=3), 0.5, None), Stage(create("divprune"), 0.111, 2)))
 
@@ -38,6 +39,21 @@ def test_fingerprint_names_the_plan() -> None:
     )
     assert len(TWO.fingerprint()) == 12
     assert int(TWO.fingerprint(), 16) >= 0
+
+
+def test_a_stage_before_the_tower_is_data_like_any_other() -> None:
+    plan = PrunePlan((Stage("random", 0.5, "tower"), Stage("random", 0.4), Stage("random", 0.2, 2)))
+    assert [stage.site for stage in plan.stages] == [0, 0, 2]
+    assert [stage.place for stage in plan.stages] == [
+        "before the tower", "before the language model", "at decoder layer 2",
+    ]  # fmt: skip
+    assert PrunePlan.from_json(plan.to_json()) == plan
+    assert json.loads(plan.to_json())["stages"][0]["layer"] == "tower"
+    assert plan.lengths(100, 4) == [40, 40, 20, 20]
+    assert PrunePlan.of("grid", 7, "tower", num_layers=4).stages[0].layer == "tower"
+    assert (parse_layer("tower"), parse_layer("0"), parse_layer("3")) == ("tower", 0, 3)
+    with pytest.raises(PlanError, match=r"'towr' is not a decoder layer: .* or 'tower' for before the vision tower"):
+        parse_layer("towr")
 
 
 def test_layer_zero_is_before_the_language_model() -> None:

@@ -31,7 +31,7 @@ _HOMES = {
     "vlm_pruner.types": ("Selection", "Signal", "VisionSignals", "VisualTokens"),
     "vlm_pruner.budget": ("keep_count",),
     "vlm_pruner.plan": ("PrunePlan", "Stage"),
-    "vlm_pruner.engine": ("ImageRecord", "Session", "attach", "detach", "prune"),
+    "vlm_pruner.engine": ("ImageRecord", "Session", "attach", "detach", "plan_for", "prune"),
     "vlm_pruner.report": ("ImageReport", "PruneReport", "SessionTotal"),
     "vlm_pruner.models": ("load_embedded",),
     "vlm_pruner.methods.base": ("PruningMethod",),

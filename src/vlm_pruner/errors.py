@@ -18,6 +18,7 @@ __all__ = [
     "VlmPrunerError",
     "first_line",
     "missing_package",
+    "not_compiled",
     "unknown_name",
 ]
 
@@ -120,6 +121,15 @@ def missing_package(what: str, error: BaseException) -> BackendUnavailableError 
         if package in said.lower().replace("optimum-quanto", "") and find_spec(package) is None:
             return BackendUnavailableError(f"{what} needs {package}: pip install 'vlm-pruner[{extra}]'")
     return None
+
+
+def not_compiled(error: BaseException) -> BackendUnavailableError | None:
+    """What to say where torch could not compile for this machine, as for flex attention; None for any other error."""
+    if not type(error).__module__.startswith(("torch._inductor", "torch._dynamo")):
+        return None
+    return BackendUnavailableError(
+        f"torch cannot compile this model's kernels on this machine ({type(error).__name__}): choose another --attn"
+    )
 
 
 def first_line(error: BaseException) -> str:

@@ -13,7 +13,7 @@ from vlm_pruner.budget import Keep, check_keep, keep_count
 from vlm_pruner.errors import PlanError, unknown_name
 from vlm_pruner.methods.base import PruningMethod, create
 
-__all__ = ["PLAN_VERSION", "Per", "Positions", "PrunePlan", "Stage"]
+__all__ = ["PLAN_VERSION", "TOWER", "Layer", "Per", "Positions", "PrunePlan", "Stage", "parse_layer"]
 
 PLAN_VERSION = 1
 
@@ -22,16 +22,31 @@ Positions = Literal["kept", "repacked"]
 
 _STORY = ("asked", "made_by")  # of a plan: told, but no part of what it does
 
+TOWER: Literal["tower"] = "tower"
+
+Layer = int | Literal["tower"] | None
+"""Where a stage acts: a decoder layer, None for before the language model, `tower` for before the vision tower."""
+
 Per = Literal["image", "frame"]
 """Whose budget it is: one per image or video, or one per frame of a video."""
 
 
-def _check_layer(layer: object) -> int | None:
-    if layer is None:
-        return None
+def parse_layer(text: str) -> Layer:
+    """ "2" is a decoder layer, "0" before the language model, "tower" before the vision tower.
+
+    Raises:
+        PlanError: something else.
+    """
+    return _check_layer(int(text) if text.lstrip("-").isdecimal() else text) or 0
+
+
+def _check_layer(layer: object) -> Layer:
+    if layer is None or layer == TOWER:
+        return layer
     if isinstance(layer, bool) or not isinstance(layer, Integral):
         raise PlanError(
-            f"layer={layer!r} is not a decoder layer: a whole number, or None for before the language model"
+            f"layer={layer!r} is not a decoder layer: a whole number, None for before the language model, or "
+            f"{TOWER!r} for before the vision tower"
         )
     if layer < 0:
         raise PlanError(f"layer={int(layer)} is negative: decoder layers count from 0 (0 = before the language model)")
@@ -42,7 +57,8 @@ def _check_layer(layer: object) -> int | None:
 class Stage:
     """One pruning step: `method` keeps `keep` of each image's tokens at the input of decoder layer `layer`.
 
-    A float `keep` is a share of the tokens that the image had at first, whatever earlier stages left of them.
+    With `layer="tower"` only the patches of the kept tokens enter the vision tower. A float `keep` is a share of the
+    tokens that the image had at first, whatever earlier stages left of them.
     Layer 0 and None are one and the same place, before the language model, and stored as None.
 
     Raises:
@@ -51,7 +67,7 @@ class Stage:
 
     method: PruningMethod
     keep: Keep
-    layer: int | None = None
+    layer: Layer = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "method", create(self.method))
@@ -60,8 +76,15 @@ class Stage:
 
     @property
     def site(self) -> int:
-        """Index of the decoder layer in front of which the stage acts."""
-        return self.layer or 0
+        """Index of the decoder layer in front of which tokens are gone: 0 for what never entered the tower, too."""
+        return self.layer if isinstance(self.layer, int) else 0
+
+    @property
+    def place(self) -> str:
+        """Where it acts, in words: "before the tower", "before the language model", "at decoder layer 2"."""
+        if self.layer == TOWER:
+            return "before the tower"
+        return f"at decoder layer {self.layer}" if self.layer else "before the language model"
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -103,16 +126,18 @@ class PrunePlan:
         if not self.stages:
             raise PlanError("a plan needs at least one stage")
         for before, after in zip(self.stages, self.stages[1:], strict=False):
-            if after.site <= before.site:
-                raise PlanError(f"stages must be at ascending layers, got {[s.site for s in self.stages]}")
+            if after.layer == TOWER or (after.site <= before.site and before.layer != TOWER):
+                raise PlanError(f"stages must be at ascending layers, got {[s.layer or 0 for s in self.stages]}")
             if type(after.keep) is type(before.keep) and after.keep > before.keep:
                 raise PlanError(
-                    f"layer {after.site} cannot keep {after.keep} where layer {before.site} kept {before.keep}"
+                    f"layer {after.site} cannot keep {after.keep} where layer {before.layer or 0} kept {before.keep}"
                 )
         for name, kind in (("positions", Positions), ("per", Per)):
             if getattr(self, name) not in get_args(kind):
                 raise PlanError(unknown_name(name, getattr(self, name), get_args(kind)))
-        if self.positions == "repacked" and self.stages[0].layer is not None:
+        if self.per == "frame" and self.stages[0].layer == TOWER:
+            raise PlanError("per='frame' has no meaning before the vision tower: there a video has one budget")
+        if self.positions == "repacked" and self.stages[0].site:
             raise PlanError(
                 f"positions can only be repacked before the language model, not at layer {self.stages[0].layer}: "
                 "the keys of earlier layers already carry the original positions"
@@ -127,7 +152,7 @@ class PrunePlan:
         cls,
         method: PrunePlan | PruningMethod | str,
         keep: Keep | None = None,
-        layer: int | None = None,
+        layer: Layer = None,
         *,
         num_layers: int,
         positions: Positions = "kept",
@@ -136,7 +161,7 @@ class PrunePlan:
     ) -> PrunePlan:
         """The plan that `prune(model, method, keep=, layer=)` means on a model of `num_layers` decoder layers.
 
-        `layer=None` leaves the choice to the method; 0 is before the language model.
+        `layer=None` leaves the choice to the method; 0 is before the language model, "tower" before the vision tower.
 
         Raises:
             PlanError: no budget, anything beside a finished plan, or a layer the model does not have.

@@ -51,8 +51,8 @@ class ImageReport:
 class PruneReport:
     """The last prefill of a session and the decode steps since.
 
-    Times are of the language model alone: the vision tower sees every patch with or without pruning. `*_full` is what
-    the same prompt costs without pruning, by the formulas of `vlm_pruner.flops`, summed over the rows that were run:
+    Times are of the language model alone; a choice before the vision tower counts as selection. `*_full` is what the
+    same prompt costs without pruning, by the formulas of `vlm_pruner.flops`, summed over the rows that were run:
     beams and samples run a row several times, while `images` names its images once.
     """
 
@@ -66,6 +66,8 @@ class PruneReport:
     flops_pruned: int | None = None
     kv_bytes_full: int | None = None  # after the prefill
     kv_bytes_pruned: int | None = None
+    vision_flops_full: int | None = None  # of the tower, where a stage acts before it
+    vision_flops_pruned: int | None = None
     notes: tuple[str, ...] = ()
     reused_tokens: int = 0  # of a prefix that was run before; prefill_ms is then that of the rest alone
     saved_ms: float | None = None  # what the prefix took when it was run, vision tower included
@@ -117,6 +119,8 @@ class PruneReport:
             parts.append(f"decode {self.decode_ms_per_token:.1f} ms/token")
         if self.flops_full and self.flops_pruned is not None:
             parts.append(f"FLOPs {self.flops_pruned / self.flops_full:.0%}")
+        if self.vision_flops_full and self.vision_flops_pruned is not None:
+            parts.append(f"tower FLOPs {self.vision_flops_pruned / self.vision_flops_full:.0%}")
         if self.kv_bytes_full is not None and self.kv_bytes_pruned is not None:
             parts.append(f"KV {_megabytes(self.kv_bytes_full)} -> {_megabytes(self.kv_bytes_pruned)} MB")
         if self.reused_tokens and self.saved_ms is not None:
@@ -138,6 +142,7 @@ class PruneReport:
     def to_dict(self) -> dict[str, Any]:
         plain = ("selection_ms", "prefill_ms", "decode_ms_per_token", "decoded_tokens", "reused_tokens", "saved_ms")
         cost = ("flops_full", "flops_pruned", "kv_bytes_full", "kv_bytes_pruned")
+        tower = ("vision_flops_full", "vision_flops_pruned")
         return {
             **provenance(),
             "date": self.date,
@@ -148,7 +153,7 @@ class PruneReport:
             "asked": self.asked,
             "kept": self.kept,
             "layer_average": self.layer_average,
-            **{name: getattr(self, name) for name in plain + cost},
+            **{name: getattr(self, name) for name in plain + cost + tower},
             "notes": list(self.notes),
         }
 

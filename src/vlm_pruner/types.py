@@ -30,6 +30,7 @@ class Signal(StrEnum):
     TEXT_ATTENTION = "text_attention"
     PREVIOUS_FEATURES = "previous"
     EMBEDDINGS = "embeddings"
+    PIXELS = "pixels"
     VISION_FEATURES = "vision.features"
     VISION_KEYS = "vision.keys"
     CLS_ATTENTION = "vision.cls_attention"
@@ -61,7 +62,7 @@ class VisualTokens:
     Only `features` and the geometry are always there; the rest is filled where the method's `needs` name it.
     """
 
-    features: Tensor  # [n, d] residual-stream rows at this site (float dtype of the model)
+    features: Tensor  # [n, d] residual-stream rows at this site (float dtype of the model); before the tower, patches
     keys: Tensor | None = None  # [kv_heads, n, head_dim] post-RoPE keys of the layer before, never repeated for GQA
     grid: tuple[int, int, int] | None = None  # (t, h, w) after merging
     position: Tensor | None = None  # [n, 3] (t, y, x) where the grid alone does not say it; -1 = no place
@@ -77,6 +78,7 @@ class VisualTokens:
     text_attention: Tensor | None = None  # [heads, t, n] the same of every text row after the image
     previous: Tensor | None = None  # [n, d] the rows that entered the layer before
     embeddings: Tensor | None = None  # [n, d] the rows that entered the language model (projector output)
+    pixels: Tensor | None = None  # [n, p] float32 values in 0 ... 1 under each token, before the vision tower alone
     vision: VisionSignals | None = None
     image_embeds: Tensor | None = (
         None  # [n, c] patches in a space shared with the question (CLIP), if the caller has one

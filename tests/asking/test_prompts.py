@@ -88,6 +88,16 @@ def test_paligemma_has_a_prompt_form_of_its_own() -> None:
     assert "labels" not in inputs
 
 
+@needs_torchvision[0]
+@needs_torchvision[1]
+def test_fuyu_takes_a_question_alone() -> None:
+    """Its processor writes the picture and the start of a text in front, and the start of an answer behind."""
+    model = loaded("fuyu")
+    ids = model.inputs("What is this?", PICTURE)["input_ids"][0].tolist()
+    assert ids[: ids.index(2)] == model.inputs("x", PICTURE)["input_ids"][0].tolist()[: ids.index(2)]
+    assert model.processor.tokenizer.decode(ids[ids.index(2) + 2 :]).startswith("What is this?\n")
+
+
 def test_llava_without_a_template_has_the_form_it_was_trained_with() -> None:
     model = loaded("llava")
     text = model.processor.tokenizer.decode(model.inputs("What?", PICTURE)["input_ids"][0])

@@ -98,6 +98,13 @@ def test_a_layer_beyond_the_model(picture):
     assert message == "layer 40 does not exist: the model has 4 layers (0 to 3)"
 
 
+def test_a_place_before_the_tower(picture):
+    result = ask(picture, "--keep", 0.25, "--layer", "tower", "--method", "divprune", "--json")
+    (choice,) = json.loads(result.stdout)["answers"][1]["report"]["plan"]["stages"]
+    assert choice["layer"] == "tower"
+    assert complaint(ask(picture, "--layer", "towr")).startswith("layer='towr' is not a decoder layer")
+
+
 def test_an_unknown_method_is_answered_with_the_nearest(picture):
     assert "unknown method 'randon'; did you mean 'random'?" in complaint(ask(picture, "--method", "randon"))
 

@@ -50,7 +50,7 @@ def test_results_table_curves_and_times_and_the_same_answers_again(tmp_path: Pat
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--equal", "cost"), "--equal is nominal or layer-average"),
+        (("--equal", "cost"), "--equal is one of nominal, layer-average, flops"),
         (("--keep", "64,many"), "keep='many' is not a number"),
         (("--keep", "600"), "not between 1 and the 576"),
         (("--split", "exam"), "unknown split 'exam'"),

@@ -16,7 +16,7 @@ from tests.support.vision import needs_torchvision
 from vlm_pruner.engine import choose
 from vlm_pruner.engine.rows import gather_rows
 
-FAMILIES: list[Any] = ["gemma3", pytest.param("qwen2_5_vl", marks=needs_torchvision)]
+FAMILIES: list[Any] = ["gemma3", *(pytest.param(name, marks=needs_torchvision) for name in ("qwen2_5_vl", "qwen3_5"))]
 """Checkpoint folders that are checked; another family joins by its name in `tests.support.checkpoints`."""
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from tests.support import checkpoints
-from tests.support.commands import run
+from tests.support.commands import complaint, run
 from tests.support.tiny import checkpoint
 
 from vlm_pruner.cli import console
@@ -131,3 +131,16 @@ def test_json_says_when_with_what_and_about_which_picture() -> None:
     assert data["date"].startswith("20")
     assert [answer["asked"] for answer in data["answers"]] == [576, 64]
     assert data["answers"][1]["report"]["layer_average"] == data["answers"][1]["layer_average"] == 64
+
+
+def test_kernels_that_torch_cannot_compile_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch._inductor.exc import CppCompileError
+
+    from vlm_pruner import asking
+
+    def fails(*args: object, **kwargs: object) -> None:
+        raise CppCompileError(["g++", "main.cpp"], "main.cpp: error\nmany lines")
+
+    monkeypatch.setattr(asking, "ask", fails)
+    said = complaint(run("ask", "demo", "What is it?"))
+    assert said == "torch cannot compile this model's kernels on this machine (CppCompileError): choose another --attn"

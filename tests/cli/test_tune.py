@@ -43,12 +43,27 @@ def test_a_folder_and_questions_of_a_text_file(data: Path, tmp_path: Path) -> No
     assert sorted(row["plan"]["stages"][0]["layer"] or 0 for row in record["explored"]) == [0, 0, 2, 2]
 
 
+def test_candidates_have_parameters_and_a_plan_is_measured_alone(data: Path, tmp_path: Path) -> None:
+    words = ("--max-loss", 0.9, "--limit", 6, "--max-new-tokens", 2)
+    own = ("--methods", "vlm-pruner", "--keep", "0.5", "--set", "pivots=9")
+    result = run("tune", "embedded", data, *words, *own, "-o", tmp_path / "set.json")
+    assert result.exit_code == 0, result.output
+    plan = PrunePlan.from_json((tmp_path / "set.json").read_text())
+    assert plan.stages[0].method.params()["pivots"] == 9
+    result = run("tune", "embedded", data, *words, "--plan", tmp_path / "set.json", "-o", tmp_path / "again.json")
+    assert result.exit_code == 0, result.output
+    (row,) = json.loads((tmp_path / "again.tuning.json").read_text())["explored"]
+    assert PrunePlan.from_dict(row["plan"]) == plan == PrunePlan.from_json((tmp_path / "again.json").read_text())
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (("--plan", "some.json", "--keep", "0.5"), "leave out --keep"),
+        (("--set", "pivotz=9"), "pivotz"),
         (("--max-loss", "0.01"), "6 pictures cannot show a loss of at most 1.0%"),
         (("--methods", "divprun"), "did you mean 'divprune'"),
-        (("--layers", "first"), "--layers has numbers and 'default', not 'first'"),
+        (("--layers", "first"), "--layers has numbers, 'tower' and 'default', not 'first'"),
         (("--layers", "99"), "no candidate can be carried out: layer 99 does not exist"),
         (("--keep", "2.5"), "keep=2.5"),
         (("--questions", "none.txt"), "has the questions already"),

@@ -14,9 +14,10 @@ from tests.support.pruning import close, dropped, forward, generate, plan, round
 from tests.support.versions import CACHE, OLD, cache_in, newer_only
 from torch import Tensor
 from transformers import DynamicCache, StaticCache, cache_utils
+from transformers.cache_utils import StaticLayer
 
 from vlm_pruner import PrunedCacheError, PrunePlan, UnsupportedModelError, prune
-from vlm_pruner.engine.cache import state_of
+from vlm_pruner.engine.cache import PrunedLayer, state_of
 from vlm_pruner.verify.reference import masked
 
 FEW = ["llava", "llava_onevision", "qwen2_vl", "qwen3_vl", "internvl", "gemma3", "llava-mistral"]
@@ -28,13 +29,13 @@ few_families = pytest.mark.parametrize("name", FEW)
 
 def two(name: str) -> tuple[Any, Any, list[Prompt]]:
     family, model = tiny(name)
-    return family, model, [family.prompt(8, 1, tail=4), family.prompt(9, 2, tail=7)]
+    return family, model, family.together(family.prompt(8, 1, tail=4), family.prompt(9, 2, tail=7))
 
 
 def compare(name: str, layer: int = 2, rows: slice = slice(None), mask: bool = True, **changes: Any) -> Any:
     """Generate pruned with `changes`, and the reference without; the answer."""
     family, model, prompts = two(name)
-    prompts = prompts[rows]
+    prompts = prompts[rows] or prompts
     inputs = family.inputs(prompts, model.dtype, mask=mask)
     with prune(model, plan((0.4, layer))) as session:
         answer = generate(model, inputs, **changes)
@@ -51,7 +52,7 @@ def test_static(name: str, batch: int) -> None:
     answer = compare(name, rows=slice(2 - batch, 2), cache_implementation="static")
     counting = [part for part in cache_in(answer).layers[2:] if isinstance(part, cache_utils.CacheLayerMixin)]
     counting = [part for part in counting if part.is_initialized]  # one may hold keys of an indexer alone
-    assert all("PrunedStatic" in type(layer).__name__ for layer in counting)
+    assert all(isinstance(layer, PrunedLayer) and isinstance(layer, StaticLayer) for layer in counting)
 
 
 @few_families
@@ -183,7 +184,10 @@ def talk(model: Any, cache: Any, turns: list[dict[str, Any]], done: int = 0) -> 
 def test_a_second_turn(name: str, batch: int, second: str) -> None:
     """On one cache: prompt, then text or a new picture, then two tokens; against one hidden sequence."""
     family, model, prompts = two(name)
+    if name == "unlimited_ocr" and batch == 2:
+        pytest.skip("transformers hides other places than padding once its window moves, pruned or not")
     prompts = prompts[:batch]
+    batch = len(prompts)
     later = [family.prompt(20, 1 if second == "picture" else 0)] * batch
     step = {"input_ids": torch.full((batch, 1), 7), "attention_mask": torch.ones(batch, 1, dtype=torch.long)}
     step |= {name: torch.zeros(batch, 1, dtype=torch.int) for name in family.types.split()}
@@ -192,6 +196,10 @@ def test_a_second_turn(name: str, batch: int, second: str) -> None:
     with prune(model, plan((0.4, 2))) as session:
         got = talk(model, cache, turns[:1])
         gone = dropped(session, prompts)
+        if name == "unlimited_ocr" and second == "picture":
+            with pytest.raises(UnsupportedModelError, match="lie in the window over what is generated"):
+                talk(model, cache, turns[:2], 1)
+            return
         got += talk(model, cache, turns[:2], 1)
         if second == "picture":
             gone = {layer: torch.cat([gone[layer], now], 1) for layer, now in dropped(session, later).items()}

@@ -17,7 +17,7 @@ STAGES = ((0.6, 1), (0.3, 3))
 @pytest.mark.parametrize("name", FAMILIES)
 def test_rows_are_at_their_places(name: str) -> None:
     family, model = tiny(name)
-    prompts = [family.prompt(3, 2), family.prompt(4, 1)]
+    prompts = family.together(family.prompt(3, 2), family.prompt(4, 1))
     inputs = family.inputs(prompts, model.dtype)
     stages = [(keep, layer) for keep, layer in STAGES if layer in family.sites] or [(0.3, family.sites[-1])]
     with prune(model, plan(*stages), full_length=True) as session:

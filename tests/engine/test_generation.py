@@ -36,7 +36,7 @@ def both(name: str, layer: int, **changes: Any) -> tuple[Any, Any, Any]:
         ("glm", "nemotron", "granite4")
     )  # copies of rows mix up several pictures of a row, pruned or not
     pictures = 1 if mixed else 2
-    prompts = [family.prompt(3, pictures), family.prompt(4, 1, tail=9)]
+    prompts = family.together(family.prompt(3, pictures), family.prompt(4, 1, tail=9))
     inputs = family.inputs(prompts, model.dtype)
     torch.manual_seed(5)
     with prune(model, plan((0.4, layer))) as session:
@@ -48,6 +48,7 @@ def both(name: str, layer: int, **changes: Any) -> tuple[Any, Any, Any]:
 
 
 NO_COPIES = {  # families whose rows transformers before 5.23 cannot repeat
+    "glm5_next": "it repeats pictures before they are encoded, so that every copy is a picture of its own",
     "llava_next_video": "it fails on repeated rows without a pruner, too",
     "exaone4_5": "it repeats rows in a way that the pruner cannot follow, and refuses",
     "qwen3_5": "it repeats rows in a way that the pruner cannot follow, and refuses",

@@ -171,5 +171,7 @@ def test_the_place_that_is_asked_for_is_not_moved(monkeypatch: pytest.MonkeyPatc
     _, model = tiny("qwen3_5")
     monkeypatch.setattr(VLMPruner, "default_layer", 3)
     assert prune(model, "vlm-pruner", keep=0.5).plan.stages[0].layer is None
-    assert prune(model, "vlm-pruner", keep=0.5, layer=3).plan.stages[0].layer == 3
+    with pytest.raises(PlanError, match=r"vlm-pruner cannot prune at layer 3 .* layers with keys stand before 2"):
+        prune(model, "vlm-pruner", keep=0.5, layer=3)
+    assert prune(model, "divprune", keep=0.5, layer=3).plan.stages[0].layer == 3
     assert prune(tiny("llava")[1], "vlm-pruner", keep=0.5).plan.stages[0].layer == 3

@@ -11,7 +11,7 @@ from tests.support.pruning import close, dropped, forward, generate, largest_dif
 from tests.support.versions import cache_in
 from transformers.cache_utils import CacheLayerMixin
 
-from vlm_pruner import PlanError, prune
+from vlm_pruner import PlanError, UnsupportedModelError, prune
 from vlm_pruner.verify.reference import masked
 from vlm_pruner.verify.shortened import layers_of
 
@@ -76,7 +76,7 @@ def _check_lengths(cache, full: int, pruned: int, layer: int, sliding: bool) -> 
 def test_several_stages_equal_a_mask_per_layer(name: str, stages: tuple[tuple[float, int], ...]) -> None:
     family, model = tiny(name)
     stages = tuple((keep, layer) for keep, layer in stages if layer in family.sites)
-    prompts = [family.prompt(3, 2), family.prompt(4, 1)]
+    prompts = family.together(family.prompt(3, 2), family.prompt(4, 1))
     inputs = family.inputs(prompts, model.dtype)
     with prune(model, plan(*stages)) as session:
         answer = generate(model, inputs)
@@ -100,6 +100,13 @@ def test_rows_of_a_padded_batch_equal_the_rows_alone(name: str, attention: str, 
         family.prompt(7, 0),
     ]
     inputs = family.inputs(prompts, model.dtype)
+    if family.alone:
+        with (
+            prune(model, plan((0.4, layer))),
+            pytest.raises(UnsupportedModelError, match=r"counts blocks .* row by row"),
+        ):
+            generate(model, inputs)
+        return
     with prune(model, plan((0.4, layer))) as session:
         batch = generate(model, inputs)
         gone = dropped(session, prompts)
@@ -129,7 +136,7 @@ def test_the_longest_row_may_be_text_alone(name: str) -> None:
 @each_family
 def test_every_image_keeps_its_count(name: str) -> None:
     family, model = tiny(name)
-    prompts = [family.prompt(5, 2), family.prompt(6, 1)]
+    prompts = family.together(family.prompt(5, 2), family.prompt(6, 1))
     for keep, count in ((0.3, lambda n: -(-3 * n // 10)), (0.001, lambda n: 1), (4, lambda n: 4)):
         with prune(model, plan((keep, 2))) as session:
             forward(model, family.inputs(prompts, model.dtype))

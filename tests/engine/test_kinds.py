@@ -8,10 +8,10 @@ import pytest
 import torch
 from tests.support.configs import IMAGE
 from tests.support.families import tiny
-from tests.support.pruning import close, dropped, forward, generate, plan
+from tests.support.pruning import close, dropped, forward, generate, largest_difference, plan
 from tests.support.versions import RELEASE, newer_only
 
-from vlm_pruner import PlanError, UnsupportedModelError, prune
+from vlm_pruner import PlanError, PrunePlan, UnsupportedModelError, prune
 from vlm_pruner.adapters import adapter_for
 from vlm_pruner.verify.reference import masked
 from vlm_pruner.verify.shortened import layers_of
@@ -68,6 +68,36 @@ def test_some_logits_of_rows_behind_shared_keys(name: str, kept: int) -> None:
     close([got[:, -(kept or 5) :]], [want[:, -(kept or 5) :]], model)
 
 
+def test_a_window_behind_the_prompt() -> None:
+    """Unlimited-OCR: everything sees the prompt, and the last tokens of what comes behind it."""
+    family, model = tiny("unlimited_ocr")
+    prompts = [family.prompt(3, 2)]
+    inputs = family.inputs(prompts, model.dtype)
+    for layer in (0, 2):
+        with prune(model, plan((0.4, layer))) as session:
+            got = generate(model, inputs, max_new_tokens=9)
+        with masked(model, dropped(session, prompts)):
+            want = generate(model, inputs, max_new_tokens=9)
+        assert torch.equal(got.sequences, want.sequences)
+        close(got.logits, want.logits, model)
+        assert largest_difference(got.logits, generate(model, inputs, max_new_tokens=9, use_cache=False).logits) > 1e-3
+    with prune(model, "grid", keep=4) as session, pytest.raises(UnsupportedModelError, match="through a window"):
+        session.reuse(**inputs)
+
+
+@newer_only("its blocks in a batch are not those of a row, pruned or not")
+def test_blocks_of_keys_are_counted_from_the_padding_on() -> None:
+    """MiniMax M3: rows that keep different numbers would get padding, those that keep one number do not."""
+    family, model = tiny("minimax_m3_vl")
+    rows = [family.prompt(seed, 1) for seed in range(20)]
+    one, other = next((a, b) for a in rows for b in rows if len(a.ids) == len(b.ids) and a.ids is not b.ids)
+    with prune(model, PrunePlan(plan((4, 2)).stages, min_visual_tokens=1)):
+        batch = generate(model, family.inputs([one, other], model.dtype))
+        alone = [generate(model, family.inputs([row], model.dtype)) for row in (one, other)]
+    for number, row in enumerate(alone):
+        close([step[number] for step in batch.logits], [step[0] for step in row.logits], model)
+
+
 def test_keys_of_others_are_no_signal() -> None:
     _, model = tiny("gemma3n")
     message = r"fastv cannot prune at layer 4 .*, which reads the keys of an earlier one; .* stand before 1, 2, 3"
@@ -96,3 +126,12 @@ def test_rows_of_unequal_length_are_no_picture() -> None:
     (span,) = adapter_for("fuyu").spans(None, places, "image") or []
     assert span.layout.grid == (1, 2, 3)
     assert span.slots.tolist() == [1, 2, 3, 5, 6, 7]
+
+
+@pytest.mark.parametrize("name", ["fuyu", "chameleon", "emu3"])
+def test_families_without_a_tower_have_reports(name: str) -> None:
+    family, model = tiny(name)
+    with prune(model, plan((0.4, 1))) as session:
+        forward(model, family.inputs([family.prompt(3, 1)], model.dtype))
+    assert session.report.kept < session.report.total
+    assert session.report.vision_flops_full is None

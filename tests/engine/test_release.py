@@ -72,7 +72,7 @@ def refused(run: Callable[[], Any]) -> None:
 
 def batch(family: Any) -> dict[str, Any]:
     """Two rows of different length, so that there is a mask."""
-    inputs: dict[str, Any] = family.inputs([family.prompt(3, 1), family.prompt(4, 1, tail=9)])
+    inputs: dict[str, Any] = family.inputs(family.together(family.prompt(3, 1), family.prompt(4, 1, tail=9)))
     return inputs
 
 

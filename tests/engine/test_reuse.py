@@ -16,7 +16,7 @@ from vlm_pruner import InputError, PlanError, PrunePlan, Stage, UnsupportedModel
 from vlm_pruner.engine.reuse import waiting
 from vlm_pruner.methods.base import create
 
-CAUSAL = [n for n in FAMILIES if not n.startswith(("paligemma", "minicpmv4_7"))]
+CAUSAL = [n for n in FAMILIES if not n.startswith(("paligemma", "minicpmv4_7", "unlimited_ocr"))]
 
 
 def questions(family: Any, count: int = 3) -> list[Prompt]:

@@ -75,7 +75,7 @@ def stored(layer: Any, cache: Any) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize("name", FAMILIES)
 def test_rows_and_keys_are_those_of_the_layer_before(name: str, cache: bool) -> None:
     family, model = tiny(name)
-    prompts = [family.prompt(1, 1), family.prompt(2, 2)]
+    prompts = family.together(family.prompt(1, 1), family.prompt(2, 2))
     inputs = family.inputs(prompts)
     entered, layers = [], layers_of(model)[:3]  # hidden_states leave out what DeepStack adds
     handles = [
@@ -86,7 +86,7 @@ def test_rows_and_keys_are_those_of_the_layer_before(name: str, cache: bool) -> 
     for handle in handles:
         handle.remove()
     shown = read(model, inputs, 2, use_cache=cache)
-    assert len(shown) == 3
+    assert len(shown) == sum(len(prompt.tokens) for prompt in prompts)
     for tokens, record in shown:
         row, places, text = places_of(prompts, record)
         assert torch.equal(tokens.features, entered[2][row, places])
@@ -119,7 +119,7 @@ def test_a_broken_prompt_does_not_disable_a_method_for_good() -> None:
 @pytest.mark.parametrize("name", FAMILIES)
 def test_projections_values_and_tables_are_those_of_the_layer_before(name: str) -> None:
     family, model = tiny(name)
-    prompts = [family.prompt(1, 1), family.prompt(2, 2)]
+    prompts = family.together(family.prompt(1, 1), family.prompt(2, 2))
     inputs = family.inputs(prompts)
     layer, heard = layers_of(model)[1], {}
     names = list(inspect.signature(layer.forward).parameters)
@@ -143,7 +143,7 @@ def test_projections_values_and_tables_are_those_of_the_layer_before(name: str) 
             values = stored(layer, filled.layers[1])[1]
             assert torch.equal(tokens.values, values[row][:, places])
             assert torch.equal(tokens.text_values, values[row][:, text])
-        if not made_by:
+        if not made_by or family.untapped:
             assert tokens.raw_keys is tokens.text_queries is None
         else:
             for found, kind, rows in ((tokens.raw_keys, "keys", places), (tokens.text_queries, "queries", text)):
@@ -176,7 +176,7 @@ def test_before_the_language_model_there_are_no_keys(name: str) -> None:
 @pytest.mark.parametrize("name", FEW)
 def test_a_second_stage_sees_the_survivors_only(name: str) -> None:
     family, model = tiny(name)
-    prompts = [family.prompt(1, 1), family.prompt(2, 2)]
+    prompts = family.together(family.prompt(1, 1), family.prompt(2, 2))
     for tokens, record in read(model, family.inputs(prompts), 1, 3)[3:]:
         survivors = record.stages[0][2].index
         assert len(tokens) == len(survivors) == record.counts[0]
@@ -226,7 +226,7 @@ def test_attention_rows_equal_those_of_eager_attention(name: str, backend: str, 
 
 
 def inputs_of(family: Any) -> dict[str, Any]:
-    return family.inputs([family.prompt(1, 1), family.prompt(2, 2)], torch.float32)
+    return family.inputs(family.together(family.prompt(1, 1), family.prompt(2, 2)), torch.float32)
 
 
 def _check_attention(tokens: VisualTokens, record: ImageRecord, maps: Tensor, prompts: Sequence[Prompt]) -> None:
@@ -348,7 +348,7 @@ def test_attention_of_a_second_turn_sees_the_first(kind: str) -> None:
 @pytest.mark.parametrize("name", ["llava", "llava-cls", "llava_next", "llava_onevision"])
 def test_vision_signals_equal_those_of_the_tower(name: str) -> None:
     family, model = tiny(name, "eager")
-    prompts = [family.prompt(1, 1), family.prompt(2, 2)]
+    prompts = family.together(family.prompt(1, 1), family.prompt(2, 2))
     inputs = family.inputs(prompts, torch.float32)
     shown = read(model, inputs, 2)
     base, tower = model.base_model, model.base_model.vision_tower

@@ -23,11 +23,13 @@ from torch import Tensor
 
 from vlm_pruner import MissingSignalError, PrunePlan, Session, Stage, keep_count, prune
 from vlm_pruner.adapters import adapter_for
-from vlm_pruner.asking import Loaded, open_model, open_shown
+from vlm_pruner.asking import Loaded, ask, open_model, open_shown
+from vlm_pruner.asking.pictures import answer_layout, answer_overlay, answer_selection
 from vlm_pruner.methods import registry
 from vlm_pruner.verify.choice import choices_of
 from vlm_pruner.verify.reference import masked
 from vlm_pruner.video import Clip, Sampling
+from vlm_pruner.viz import kept_per_frame
 
 pytestmark = needs_torchvision
 
@@ -168,3 +170,24 @@ def test_few_and_odd_counts_of_frames(family: str, frames: int) -> None:
     odd = f"this model takes 2 frames at a time: the last of {frames} is shown 2 times"
     assert said == ([odd] if family.startswith("qwen") else [])
     check(family, loaded(family).inputs(QUESTION, shown), PrunePlan((Stage("v-cast", 0.5, 1),), min_visual_tokens=1))
+
+
+SCALE = 320 / 37  # the shorter side becomes 28 pixels, the longer one 37, of which the middle is cut out
+WINDOWS = [
+    ("llava_next_video", (4 * SCALE, 0, 32 * SCALE, 240)),
+    ("llava_onevision", (0, 0, 320, 240)),
+    ("qwen3_vl", (0, 0, 320, 240)),
+]
+
+
+@pytest.mark.parametrize(("family", "window"), WINDOWS)
+def test_tokens_are_drawn_where_the_model_looked(family: str, window: tuple[int, ...], film: Clip) -> None:
+    plan = PrunePlan((Stage("v-cast", 0.5, 1),), min_visual_tokens=1)
+    one = loaded(family)
+    answer = ask(one, film, QUESTION, [plan], max_new_tokens=1, runs=1)[1]
+    layout = answer_layout(one, film, answer)
+    assert tuple(layout.window) == pytest.approx(window, abs=1.5)
+    moments = answer.images[0].grid[0]
+    assert [panel.frame for panel in layout.panels] == [number * 6 // moments for number in range(moments)]
+    assert sum(kept_per_frame(layout, answer_selection(answer))) >= answer.report.kept - 1, "a newline has no place"
+    assert answer_overlay(one, film, QUESTION, answer).width == 960

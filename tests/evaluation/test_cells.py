@@ -6,10 +6,22 @@ from typing import ClassVar
 
 import pytest
 import torch
+from tests.support.families import tiny
 
 from vlm_pruner.budget import Keep, layer_average
+from vlm_pruner.engine import decoder_costs
 from vlm_pruner.errors import PlanError
-from vlm_pruner.evaluation.cells import BLIND, DOWNSAMPLE, Cell, build_grid, default_methods, equal_cost
+from vlm_pruner.evaluation.cells import (
+    BLIND,
+    DOWNSAMPLE,
+    LAYER_AVERAGE,
+    Cell,
+    build_grid,
+    default_methods,
+    equal_cost,
+    price_named,
+)
+from vlm_pruner.flops import prefill_flops
 from vlm_pruner.methods import PruningMethod, create, registry
 from vlm_pruner.types import Selection, Signal, VisualTokens
 
@@ -79,20 +91,42 @@ def test_equal_cost_is_the_largest_budget_within_the_target(sites: tuple[int, ..
 def test_what_cannot_be_reached_is_said_with_its_least_cost() -> None:
     with pytest.raises(PlanError, match=r"cannot come down to 128 visual tokens per layer: .* has 144\.8"):
         equal_cost(First(sites=(2,)), 128, LAYERS, TOKENS)
-    grid = build_grid({"late": First(sites=(6,))}, [192, 64], layers=LAYERS, tokens=TOKENS, equal=True)
+    grid = build_grid({"late": First(sites=(6,))}, [192, 64], layers=LAYERS, tokens=TOKENS, equal=LAYER_AVERAGE)
     assert not grid.cells
     assert [item["budget"] for item in grid.left_out] == [192, 64]
 
 
 def test_the_price_of_a_budget_is_what_vlm_pruner_has_at_it() -> None:
     methods = {"early": First(sites=(0,)), "same": First(sites=(2,)), "vlm-pruner": "vlm-pruner"}
-    grid = build_grid(methods, [64], layers=LAYERS, tokens=TOKENS, equal=True)
+    grid = build_grid(methods, [64], layers=LAYERS, tokens=TOKENS, equal=LAYER_AVERAGE)
     assert [(c.label, c.budget, c.plan.stages[0].keep, average(c)) for c in grid.cells] == [
         ("early", 64, 192, 192.0),
         ("same", 64, 64, 192.0),
         ("vlm-pruner", 64, 64, 192.0),
     ]
     assert grid.equal == "layer-average"
+
+
+def test_flops_are_a_price_too() -> None:
+    """Attention is a square: fewer tokens early are cheaper than the same mean over the layers."""
+    _, model = tiny("llava")
+    price = price_named("flops", model)
+    assert price is not None
+    costs, layers = decoder_costs(model), 5
+    methods = {"early": First(sites=(0,)), "vlm-pruner": "vlm-pruner"}
+    grid = build_grid(methods, [64], layers=layers, tokens=TOKENS, equal=price)
+    early, own = grid.cells
+    spent = [prefill_flops(costs, [64 + n for n in cell.plan.lengths(TOKENS, layers)]) for cell in (early, own)]
+    more = dataclasses.replace(early.plan.stages[0], keep=early.plan.stages[0].keep + 1)
+    assert spent[0] <= spent[1] < prefill_flops(costs, [64 + more.keep] * layers)
+    assert (own.plan.stages[0].keep, grid.equal) == (64, "flops")
+    assert (
+        early.plan.stages[0].keep
+        != build_grid(methods, [64], layers=layers, tokens=TOKENS, equal=LAYER_AVERAGE).cells[0].plan.stages[0].keep
+    )
+    assert price_named("nominal", model) is price_named(None, model) is None
+    with pytest.raises(PlanError, match="did you mean 'flops'"):
+        price_named("flop", model)
 
 
 @pytest.mark.parametrize("signal", [Signal.TEXT, Signal.WORDS, Signal.LAST_QUERY_ATTENTION, Signal.TEXT_ATTENTION])

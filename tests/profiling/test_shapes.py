@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
+from vlm_pruner import prune
 from vlm_pruner.errors import PlanError
+from vlm_pruner.profiling.run import vision_prediction
 from vlm_pruner.profiling.shapes import SHAPES, model_shape
 
+SECTIONS = {
+    "num_attention_heads": 2, "num_key_value_heads": 2,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [4, 6, 6]},
+}  # fmt: skip
 CPU = torch.device("cpu")
 PARAMETERS = {  # in thousand millions, from the model cards
     "llava-1.5-7b": 7.06,
     "llava-1.5-13b": 13.35,
     "llava-next-7b": 7.06,
     "qwen2.5-vl-7b": 8.29,
+    "llava-onevision-7b-video": 8.03,
+    "qwen2.5-vl-7b-video": 8.29,
 }
 
 
@@ -27,9 +39,37 @@ def test_prompts_hold_as_many_placeholders_as_the_model_makes_features(name: str
     shape = model_shape(name)
     inputs = shape.inputs(CPU, torch.bfloat16, text=7)
     assert inputs["input_ids"].shape == (1, shape.tokens + 7)
-    assert inputs["pixel_values"].dtype == torch.bfloat16
+    assert inputs["pixel_values_videos" if shape.frames else "pixel_values"].dtype == torch.bfloat16
     config = shape.config()
-    assert int((inputs["input_ids"] == config.image_token_id).sum()) == shape.tokens
+    token = config.video_token_id if shape.frames else config.image_token_id
+    assert int((inputs["input_ids"] == token).sum()) == shape.tokens
+
+
+SMALL = [("wide-8-video", (32, 14, 14), 6273), ("wide-8-pairs", (32, 12, 12), 4608)]
+
+
+@pytest.mark.parametrize(("name", "grid", "tokens"), SMALL)
+def test_a_small_model_reads_its_video_and_its_cost_is_foretold(name: str, grid: Any, tokens: int) -> None:
+    shape = model_shape(name)
+    shape = replace(shape, text=shape.text | {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 1})
+    if shape.model_type == "qwen2_5_vl":
+        shape = replace(shape, vision=shape.vision | {"out_hidden_size": 64}, text=shape.text | SECTIONS)
+    model, inputs = shape.build(CPU, torch.float32), shape.inputs(CPU, torch.float32, text=8)
+    model.set_attn_implementation("eager")  # of which all products are counted
+    with torch.no_grad(), FlopCounterMode(display=False) as counter, prune(model, "evs", keep=100, layer=0) as session:
+        model(**inputs, logits_to_keep=1)
+    (video,) = session.images
+    assert (video.modality, video.grid, video.total, video.kept) == ("video", grid, tokens, 100)
+    counts = counter.get_flop_counts()
+    (tower,) = [sum(ops.values()) for part, ops in counts.items() if part.endswith(("vision_tower", "model.visual"))]
+    foretold = vision_prediction(model.config, inputs)
+    projector = [sum(ops.values()) for part, ops in counts.items() if part.endswith("model.multi_modal_projector")]
+    assert foretold == pytest.approx(tower + sum(projector), rel=0.02)
+
+
+def test_a_video_has_the_tokens_that_it_has() -> None:
+    with pytest.raises(PlanError, match="a video of 6273 visual tokens, not of 196"):
+        model_shape("wide-8-video").inputs(CPU, torch.float32, tokens=196)
 
 
 def test_a_tiny_model_reads_its_prompt() -> None:

@@ -212,3 +212,19 @@ def flat_grid(generator: Generator) -> Block:
     """Flat patches with the size of the picture in patches; 2 x 2 of them to a token."""
     token, count, payload = flat_patches(square=False)(generator)
     return token, count, {"pixel_values": payload["pixel_values"], "image_grid_hw": payload["image_grid_thw"][:, 1:]}
+
+
+def tiled_plane(generator: Generator) -> Block:
+    """None or 1 x 2 tiles of 2 x 2 tokens with a token behind every row; then the whole picture so, and a separator."""
+    columns = 2 * int(torch.randint(0, 2, (1,), generator=generator))
+    payload = {"pixel_values": noise(generator, 1, 3, 32, 32), "num_local_patches": torch.tensor([columns])}
+    payload["patches_grid"] = torch.tensor([[max(1, columns), 1]])
+    if columns:
+        payload["pixel_values_local"] = noise(generator, columns, 3, 32, 32)
+    return IMAGE, 7 + (2 * (2 * columns + 1) if columns else 0), payload
+
+
+def listed(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Counts as lists, as the processor gives them."""
+    names = ("num_local_patches", "patches_grid")
+    return {key: value.tolist() if key in names else value for key, value in inputs.items()}

@@ -1,4 +1,4 @@
-"""Checkpoint folders of fifteen families: a tiny random model, and the processor that the family comes with.
+"""Checkpoint folders of sixteen families: a tiny random model, and the processor that the family comes with.
 
 The tokenizer knows single characters, so that a question has as many tokens as letters. Most processors need
 torchvision: folders can be made, and loaded, where `tests.support.vision` finds it.
@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from tests.support.families import END, FAMILIES, IMAGE, PAD, START, VIDEO
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 __all__ = ["CHECKPOINTS", "checkpoint"]
@@ -45,6 +45,18 @@ def tokenizer(image: str, video: str, start: str, end: str, **attributes: str) -
     )  # fmt: skip
     made.padding_side = "left"
     return made
+
+
+def fuyu_words() -> PreTrainedTokenizerFast:
+    """With a mark in front of every text, which Fuyu's processor takes off again; its placeholders are plain words."""
+    ids = {"<pad>": PAD, "</s>": 1, "<s>": 2, "<unk>": 3, "\u2581": 4, "|SPEAKER|": IMAGE, "|NEWLINE|": START}
+    words = Tokenizer(models.WordLevel(ids | {letter: 5 + i for i, letter in enumerate(LETTERS)}, unk_token="<unk>"))
+    words.normalizer = normalizers.Prepend("\u2581")
+    words.pre_tokenizer = pre_tokenizers.Split(Regex(r"\|[A-Z]+\||[\s\S]"), "isolated")
+    words.decoder = decoders.Fuse()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=words, unk_token="<unk>", pad_token="<pad>", bos_token="<s>", eos_token="</s>"
+    )
 
 
 def _square(name: str, side: int = 28, **more: Any) -> Any:
@@ -196,6 +208,13 @@ def _step() -> Any:
     return _processor("Step3p7Processor", "<im_patch>", pictures, words, template="<im_patch>")
 
 
+def _fuyu() -> Any:
+    import transformers
+
+    sides = {"patch_size": {"height": 4, "width": 4}, "size": {"height": 32, "width": 32}}
+    return transformers.FuyuProcessor(transformers.FuyuImageProcessor(**sides), fuyu_words())
+
+
 CHECKPOINTS: dict[str, Callable[[], Any]] = {
     "llava": _llava,
     "llava-pixtral": lambda: _pixtral(1),
@@ -205,6 +224,7 @@ CHECKPOINTS: dict[str, Callable[[], Any]] = {
     "qwen2_vl": lambda: _qwen("Qwen2VL"),
     "qwen2_5_vl": lambda: _qwen("Qwen2_5_VL"),
     "qwen3_vl": lambda: _qwen("Qwen3VL"),
+    "qwen3_5": lambda: _qwen("Qwen3VL"),
     "internvl": _internvl,
     "smolvlm": _smolvlm,
     "mistral3": lambda: _pixtral(2),
@@ -212,6 +232,7 @@ CHECKPOINTS: dict[str, Callable[[], Any]] = {
     "paligemma": _paligemma,
     "deepseek_vl_hybrid": lambda: _deepseek("DeepseekVLHybrid"),
     "step3p7": _step,
+    "fuyu": _fuyu,
 }
 """The processor of every family that has a folder, by the name that it has in `tests.support.families`."""
 

@@ -89,3 +89,30 @@ def nemotron() -> Any:
         "nemotron_h_omni", text_config={**words, "model_type": "nemotron_h"}, vision_config=vision, audio_config=None,
         vision_hidden_size=32, projector_hidden_size=48, image_token_id=IMAGE, video_token_id=VIDEO,
     )  # fmt: skip
+
+
+def qwen4() -> Any:
+    """Layers 1 and 4 choose 2 of the pools of 3 keys; n-grams are added in front of layer 2."""
+    if OLD:
+        pytest.skip("transformers before 5.23 answers NaN for padded rows with eager attention, pruned or not")
+    kinds = [kind.replace("full", "indexed") for kind in _LINEAR["layer_types"]]
+    index = {"indexer_n_heads": 16, "indexer_kv_heads": 1, "indexer_head_dim": 16, "indexer_budget": 6}
+    grams = {"ple_layer_ids": [3], "ple_embed_dim": 32, "ngram_size": 3, "heads_per_ngram": 2}
+    grams |= {"ngram_vocab_size_base": 50, "split_ngram_parts": 1, "ple_conv_kernel_size": 2}
+    experts = {**_EXPERTS, "shared_expert_intermediate_size": 24, "hc_count": 2, "hc_lowrank": 8}
+    words = {**_LINEAR, **_HEADS, **index, **grams, **experts, "layer_types": kinds, "indexer_compress_ratio": 3}
+    return _make(
+        "qwen4_exp", text_config=_words("qwen4_exp_text", rope_parameters=_HALF, **words), vision_config=_VISION,
+        **_MARKS, **_IDS,
+    )  # fmt: skip
+
+
+def glm5() -> Any:
+    """Layers 1 and 4 choose 2 of the pools of 3 keys; three residual streams."""
+    kinds = [kind.replace("full", "indexed") for kind in _LINEAR["layer_types"]]
+    words = {"q_lora_rank": 16, "kv_lora_rank": 16, "qk_nope_head_dim": 8, "v_head_dim": 12, "layer_types": kinds}
+    words |= {"index_topk": 6, "index_head_dim": 16, "index_n_heads": 16, "index_kpool": 3, "hc_mult": 3}
+    words |= {"n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24, "num_key_value_heads": 4}
+    words |= {"linear_head_dim": 8, "linear_num_heads": 2, "indexer_types": ["full"] * 5}
+    vision = {**_MERGED, **_PATCHES, "image_size": 32, "projection_intermediate_size": 48}
+    return _make("glm5_next", text_config=_words("glm5_next_text", **words), vision_config=vision, **_IDS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from tests.support.configs import END, IMAGE, MROPE, NARROW, PINPOINTS, START, VOCAB, text, tower
+from tests.support.configs import END, IMAGE, MROPE, NARROW, PINPOINTS, START, VIDEO, VOCAB, text, tower
 from tests.support.configs_more import _IDS, _MARKS, _make, _words, gemma4
 from tests.support.versions import OLD, RELEASE
 from transformers import AutoConfig
@@ -42,6 +42,10 @@ def llama4() -> Any:
     """Chunks of 12 places; layers 1 and 4 see everything, without rotation."""
     if RELEASE == (5, 24):
         pytest.skip("transformers 5.24.0 cannot run Llama 4 itself: its output has no image_outputs")
+    return llama4_config()
+
+
+def llama4_config() -> Any:
     chunk, full = "chunked_attention", "full_attention"
     words = {"layer_types": [chunk, full, chunk, chunk, full], "no_rope_layers": [1, 0, 1, 1, 0]}
     words |= {"attention_chunk_size": 12, "num_local_experts": 4, "intermediate_size_mlp": 48, "moe_layers": [1, 3]}
@@ -136,3 +140,29 @@ def hy_v4() -> Any:
     words |= {"rope_parameters": {**MROPE, "mrope_section": [2, 1, 1]}}
     vision = {**NARROW, "num_attention_heads": 2, "patch_size": 4, "out_hidden_size": 32, "max_image_size": 64}
     return _make("hy_v4_vl", text_config=_words("hy_v4_vl_text", **words), vision_config=vision, **_MARKS, **_IDS)
+
+
+def minimax() -> Any:
+    """Layers 1, 2 and 4 see two blocks of 3 keys and the one that they are in."""
+    sparse, full = "minimax_m3_sparse", "full_attention"
+    words = {"layer_types": [full, sparse, sparse, full, sparse], "index_n_heads": 2, "index_head_dim": 16}
+    words |= {"index_block_size": 3, "index_topk_blocks": 3, "rotary_dim": 8, "num_local_experts": 4}
+    words |= {"num_experts_per_tok": 2, "shared_intermediate_size": 24, "dense_intermediate_size": 48}
+    vision = {**NARROW, "num_attention_heads": 2, "image_size": 32, "patch_size": 4, "head_dim": 16}
+    return _make(
+        "minimax_m3_vl", text_config=_words("minimax_m3_vl_text", **words), vision_config=vision,
+        projector_hidden_size=48, image_token_index=IMAGE, video_token_index=VIDEO,
+    )  # fmt: skip
+
+
+def unlimited() -> Any:
+    """Every token sees the whole prompt and 2 of the tokens that were generated."""
+    sam = {**NARROW, "num_attention_heads": 2, "image_size": 32, "patch_size": 4, "output_channels": 16, "mlp_dim": 32}
+    sam |= {"initializer_range": 0.2, "window_size": 4, "global_attn_indexes": [1], "downsample_channels": [16, 32]}
+    clip = {**NARROW, "num_attention_heads": 2, "image_size": 32, "patch_size": 16}
+    words = {"n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24, "n_shared_experts": 1}
+    words |= {"sliding_window": 3, "num_attention_heads": 2, "num_key_value_heads": 1}
+    return _make(
+        "unlimited_ocr", text_config=_words("unlimited_ocr_text", **words), image_token_id=IMAGE,
+        vision_config={"sam_config": sam, "encoder_config": clip},
+    )  # fmt: skip

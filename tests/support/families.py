@@ -177,6 +177,12 @@ FAMILIES = {
             options=_experts,
         ),
         Family("fuyu", kinds.fuyu, blocks.three_rows, apart=3, closed=True, along=1),
+        Family("qwen4_exp", hybrid.qwen4, blocks.patches, options=_experts, **_plane),
+        Family("glm5_next", hybrid.glm5, blocks.patches, streams=2, untapped=True, options=_experts, **_plane),
+        Family("minimax_m3_vl", kinds.minimax, blocks.patches, untapped=True, alone=True, options=_experts),
+        Family(
+            "unlimited_ocr", kinds.unlimited, blocks.tiled_plane, sliding=True, options=_experts, finish=blocks.listed
+        ),
         Family("fast_vlm", more.fast_vlm, blocks.square(32), encoder="eager"),
     )
 }

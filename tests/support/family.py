@@ -56,6 +56,7 @@ class Family:
     streams: int | None = None  # the axis of several residual streams in what decoder layers hand on
     untapped: bool = False  # nothing is seen of what its layers attend to
     readers: tuple[int, ...] = ()  # those that read the keys of others: rows that are dropped there are read by nobody
+    alone: bool = False  # rows of unequal length are refused: padding counts where layers see blocks of keys
     counts: bool = False  # pictures are numbered through the batch: a row of it is not the row alone, pruned or not
 
     def model(self, attention: str = "sdpa", dtype: torch.dtype = torch.float64) -> Any:
@@ -108,6 +109,10 @@ class Family:
             out.payload.append(payload)
         out.ids = torch.cat([*parts, words(tail)])
         return out
+
+    def together(self, *prompts: Prompt) -> list[Prompt]:
+        """Those that can be asked in one batch: the first one alone, where padding counts."""
+        return list(prompts[:1] if self.alone else prompts)
 
     def inputs(
         self, prompts: Sequence[Prompt], dtype: torch.dtype = torch.float64, mask: bool = True

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
 import torch
 import transformers
 from PIL import Image
-from tests.support.families import FAMILIES
+from tests.support import configs_kinds as kinds
+from tests.support.checkpoints import fuyu_words
+from tests.support.families import FAMILIES, IMAGE
 from torch import Tensor
 from transformers import AutoModelForImageTextToText
 
-from vlm_pruner.adapters import Encoded, adapter_for
+from vlm_pruner.adapters import Encoded, Layout, adapter_for
 from vlm_pruner.adapters.base import deal_out, plane
 
 __all__ = ["EYES", "Eye", "Look"]
@@ -35,14 +38,24 @@ class Eye:
     model: dict[str, Any] = field(default_factory=dict)  # of the configuration of the whole
     call: dict[str, Any] = field(default_factory=dict)  # what the family's processor passes to that of images
     words: bool = False  # tokens are words of a codebook: how much a feature changes says nothing
+    words_of: Callable[[], Any] | None = None  # the tokenizer of a whole processor, where that alone cuts pictures up
+    config: Callable[[], Any] | None = None  # of a model that this release cannot run: its tower it can
 
     def load(self) -> Any:
-        """The image processor of transformers."""
-        return getattr(transformers, self.processor)(**self.options)
+        """The image processor of transformers, or the whole of it, about to be given a picture."""
+        if self.words_of is None:
+            return getattr(transformers, self.processor)(**self.options)
+        pictures = getattr(transformers, f"{self.processor}ImageProcessor")(**self.options)
+        whole = getattr(transformers, f"{self.processor}Processor")(pictures, self.words_of())
+        return partial(whole, text=["x"])
+
+    def described(self, name: str) -> Any:
+        """The configuration of the model `name`."""
+        return (self.config or FAMILIES[name].config)()
 
     def build(self, name: str) -> Any:
         """The model `name` of `tests.support.families`, with the weights that new models have."""
-        config = FAMILIES[name].config()
+        config = self.described(name)
         for key, value in self.model.items():
             setattr(config, key, value)
         for key, value in self.vision.items():
@@ -73,31 +86,46 @@ class Look:
 
     def records(self, image: Image.Image) -> list[Any]:
         """Where the adapter says that the tokens are: what the engine's records say."""
+        adapter, made = adapter_for(self._model.config.model_type), self.made(image)
+        if "input_ids" in made:
+            spans = adapter.spans(self._model.config, made["input_ids"] == IMAGE, "image") or []
+            return [_record(span.layout) for span in spans]
         arguments, features = self._encode(image)
-        adapter = adapter_for(self._model.config.model_type)
         rest = {k: v for k, v in arguments.items() if not k.startswith("pixel_values")}
         (shape,) = [tuple(v.shape) for k, v in arguments.items() if k in ("pixel_values", "pixel_values_images")]
         layouts = adapter.image_layouts(self._model.config, Encoded(rest, shape, [len(f) for f in features]))
         row = [there for one in layouts for there in (*[True] * one.tokens, *[False] * (not adapter.joins))]
-        spans = [span.layout for span in deal_out(layouts, torch.tensor([row]), "image", adapter.joins)]
-        places = [plane(*one.grid) if one.position is None else one.position for one in spans]
-        return [SimpleNamespace(grid=o.grid, position=p, total=o.tokens) for o, p in zip(spans, places, strict=True)]
+        return [_record(span.layout) for span in deal_out(layouts, torch.tensor([row]), "image", adapter.joins)]
 
     def _encode(self, image: Image.Image) -> tuple[dict[str, Any], list[Tensor]]:
         encode = self._model.base_model.get_image_features
         arguments = _fitting(self.made(image), inspect.signature(encode).parameters)
         with torch.no_grad():
             out = encode(**arguments)
-        features = getattr(out, "pooler_output", out)
-        if isinstance(features, Tensor) and features.dim() == 2:
-            features = [features]
-        return arguments, list(features)
+        return arguments, _by_picture(out)
+
+
+def _by_picture(out: Any) -> list[Tensor]:
+    """[n, d] of every picture: pooled, of the first decoder layer that gets some, or the last hidden states."""
+    if getattr(out, "deepstack_features", None) and getattr(out, "pooler_output", None) is None:
+        return list(out.deepstack_features[0][1])
+    features = getattr(out, "pooler_output", out)
+    if features is None:
+        features = out.last_hidden_state
+    return [features] if isinstance(features, Tensor) and features.dim() == 2 else list(features)
+
+
+def _record(layout: Layout) -> Any:
+    place = plane(*layout.grid) if layout.position is None else layout.position
+    return SimpleNamespace(grid=layout.grid, position=place, total=layout.tokens)
 
 
 def _fitting(made: dict[str, Any], parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """What a method takes of what a processor has made; lists of numbers as tensors."""
+    """What a method takes of what a processor has made; lists of numbers as tensors, in the dtype of the model."""
+    made = {"pixel_values" if k == "image_patches" else k: v for k, v in made.items()}  # as Fuyu's own model renames
     named = {f"{k}_images" if f"{k}_images" in parameters else k: v for k, v in made.items()}
-    return {k: torch.as_tensor(v) if isinstance(v, list) else v for k, v in named.items() if k in parameters}
+    given = {k: torch.as_tensor(v) for k, v in named.items() if k in parameters}
+    return {k: v.float() if v.is_floating_point() else v for k, v in given.items()}
 
 
 def _square(name: str, side: int = SIDE, **more: Any) -> dict[str, Any]:
@@ -119,6 +147,7 @@ _SMALL = {"image_size": 64}
 _TILES = {"crop_to_patches": True, "max_patches": 6}
 _PAN = {"min_crop_size": 16, "max_num_crops": 4, "min_ratio_to_activate": 1.2}
 _POOLED = {"patch_size": 4, "pooling_kernel_size": 2, "max_soft_tokens": 70}
+_SLICES = {"patch_size": 4, "scale_resolution": 64, "max_slice_nums": 6}
 _EDGES = {"size": {"longest_edge": 256}, "max_image_size": {"longest_edge": 64}}
 
 EYES: dict[str, Eye] = {
@@ -189,7 +218,36 @@ EYES: dict[str, Eye] = {
     "step3p7": Eye(
         **_square("Step3p7ImageProcessor", 64, patch_size=32, max_image_size=96, vision_patch_size=4)
     ),
+    "unlimited_ocr": Eye(**_square("UnlimitedOcrImageProcessor", 128, tile_size=128, max_patches=6)),
     "molmo2": Eye(**_square("Molmo2ImageProcessor", 28, patch_size=7, overlap_margins=[1, 1])),
+    "gemma3n": Eye(**_square("SiglipImageProcessor"), model={"vision_soft_tokens_per_image": 196}),
+    "llama4": Eye(**_square("Llama4ImageProcessor", 64, max_patches=6), vision=_SMALL, config=kinds.llama4_config),
+    "granite4_vision": Eye(
+        **_shortest("LlavaNextImageProcessor", image_grid_pinpoints=PINPOINTS),
+        vision=_FINE, model={"image_grid_pinpoints": PINPOINTS},
+    ),
+    "dots3_note": _patches("Qwen2VLImageProcessor", temporal_patch_size=1),
+    "lfm3_vl": _patches("Qwen2VLImageProcessor"),
+    "qwen4_exp": _patches("Qwen2VLImageProcessor"),
+    "glm5_next": _patches("Glm5NextImageProcessor"),
+    "minimax_m3_vl": _patches("MiniMaxM3VLImageProcessor"),
+    "hy_v4_vl": _patches("HYV4VLImageProcessor", temporal_patch_size=1),
+    "nemotron_h_omni": Eye(
+        "NemotronH_Omni_Reasoning_V3ImageProcessor", {"patch_size": 4, "min_num_patches": 64, "max_num_patches": 400}
+    ),
+    "lfm2_vl": Eye(
+        "Lfm2VlImageProcessor",
+        {"encoder_patch_size": 4, "tile_size": 32, "min_image_tokens": 16, "max_image_tokens": 36, "max_tiles": 6},
+    ),
+    "minicpmv4_6": Eye("MiniCPMV4_6ImageProcessor", _SLICES),
+    "minicpmv4_7": Eye("MiniCPMV4_6ImageProcessor", _SLICES),
+    "minicpm_ocr": Eye("MiniCPMOcrImageProcessor", _SLICES),
+    "fuyu": Eye("Fuyu", {"patch_size": {"height": 4, "width": 4}, "size": {"height": 64, "width": 64}},
+                words_of=fuyu_words),
+    "apertus1p5": Eye(
+        "Apertus1p5ImageProcessor", {"size": {"min_pixels": 32 * 32, "max_pixels": 64 * 64}, "spatial_factor": 4},
+        words=True,
+    ),
     "emu3": Eye(
         "Emu3ImageProcessor", {"min_pixels": 32 * 32, "max_pixels": 64 * 64, "spatial_factor": 4}, words=True
     ),

@@ -43,8 +43,22 @@ def verified(name: str, attention: str = "sdpa", **options: Any) -> Verification
     return verify(model, one, other, keep=0.4, new_tokens=4, **options)
 
 
+PROVED = (
+    "llava",
+    "qwen2_5_vl",
+    "gemma3",
+    "llava_next",
+    "idefics3",
+    "qwen3_5",
+    "lfm2_vl",
+    "qwen4_exp",
+    "glm5_next",
+    "unlimited_ocr",
+)
+
+
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
-@pytest.mark.parametrize("name", ["llava", "qwen2_5_vl", "gemma3", "llava_next", "idefics3", "qwen3_5", "lfm2_vl"])
+@pytest.mark.parametrize("name", PROVED)
 def test_every_promise_is_kept(name: str, attention: str) -> None:
     found = verified(name, attention)
     assert found.kept

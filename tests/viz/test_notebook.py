@@ -59,3 +59,15 @@ def test_tiles_of_a_picture_are_no_frames(modality: str, names: list[str]) -> No
 
 def test_the_library_calls_it():
     assert "1 tokens kept" in Selection(torch.tensor([3]))._repr_html_()
+
+
+def test_a_video_has_a_bar_for_every_frame() -> None:
+    place = torch.cartesian_prod(torch.arange(3.0), torch.arange(2.0), torch.arange(2.0))
+    video = SimpleNamespace(
+        modality="video", grid=(3, 2, 2), position=place, total=12, kept=3, note="",
+        selection=Selection(torch.tensor([0, 1, 9])),
+    )  # fmt: skip
+    html = session_html("", [video])
+    assert 'aria-label="tokens kept per frame: 2, 0, 1"' in html
+    assert [html.count(f"height: {height}px") for height in ("40.0", "20.0", "0.0")] == [1, 1, 1]
+    assert "tokens kept per frame" not in session_html("", [SimpleNamespace(**vars(video) | {"modality": "image"})])

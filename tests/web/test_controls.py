@@ -34,8 +34,8 @@ def test_a_method_whose_own_layer_is_too_deep_is_offered_for_another(tiny):
 
 def test_layers_end_with_the_model():
     labels, values = zip(*layer_options(4), strict=True)
-    assert values == (AUTO, "0", "1", "2", "3")
-    assert len(set(labels)) == 5
+    assert values == (AUTO, "tower", "0", "1", "2", "3")
+    assert len(set(labels)) == 6
 
 
 def test_rows_and_choices_are_the_same_thing():
@@ -47,6 +47,7 @@ def test_rows_and_choices_are_the_same_thing():
 
 def test_an_empty_row_between_others_is_left_out():
     assert choices_of(["", 11, AUTO, "grid", 5.0, "3", None, 11, AUTO]) == (Choice("grid", 5.0, 3),)
+    assert choices_of(["grid", 5.0, "tower"]) == (Choice("grid", 5.0, "tower"),)
 
 
 def test_only_the_embedded_model_is_said_to_be_small(tiny):

@@ -106,6 +106,27 @@ class Visit:
         self.page.close()
 
 
+def test_upload_a_video_and_scrub_through_its_frames(context, address, tmp_path):
+    frames = [Image.new("RGB", (160, 120), (40 * n, 90, 90)) for n in range(4)]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:], duration=200)
+    visit = Visit(context, address)
+    visit.upload(tmp_path / "a.gif")
+    visit.page.get_by_text("Your video, 4 frames of 0.8 seconds").wait_for()
+    visit.page.get_by_role("button", name="Ask").click()
+    visit.done()
+    slider, films = visit.page.get_by_label("Frame", exact=True), visit.page.locator(".vp-film")
+    assert films.count() >= 1
+    assert slider.get_attribute("max") == "4"
+    for number, seconds in ((1, "0.0 s"), (3, "0.4 s")):
+        slider.fill(str(number))
+        shown = films.first.locator("figure:visible")
+        assert shown.count() == 1
+        assert shown.inner_text().startswith(seconds)
+        assert films.first.locator(".vp-now").get_attribute("data-frame") == str(number - 1)
+    shot(visit.page, "video")
+    visit.close()
+
+
 def test_ask_and_see_the_answers_side_by_side(context, address):
     visit = Visit(context, address)
     assert visit.page.title() == "vlm-pruner"
@@ -155,7 +176,7 @@ def test_files_that_cannot_be_used_are_refused_and_the_page_lives_on(context, ad
     (tmp_path / "note.txt").write_text("no picture")
     for name, message in (
         ("vast.png", "'vast.png' has 65 MB; at most 64 are read"),
-        ("note.txt", "'note.txt' is not an image"),
+        ("note.txt", "'note.txt' is neither an image nor a video"),
     ):
         visit.upload(tmp_path / name)
         visit.page.get_by_role("alert").get_by_text(message).wait_for()

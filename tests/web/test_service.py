@@ -28,7 +28,7 @@ def test_the_answers_are_those_of_the_library(tiny):
     events = list(Service(tiny).compare(IMAGE, QUESTION, choices, max_new_tokens=4))
     assert kinds(events) == [(kind, column) for column in range(3) for kind in ("Started", "Done")]
     runs = [event.run for event in events if isinstance(event, Done)]
-    plans = [choice.plan(tiny.layers) for choice in choices]
+    plans = [choice.plan(tiny.plan) for choice in choices]
     expected = ask(tiny, IMAGE, QUESTION, plans, max_new_tokens=4, runs=1)
     assert [run.text for run in runs] == [answer.text for answer in expected]
     assert [run.report.kept for run in runs] == [576, 64, 144]

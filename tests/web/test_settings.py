@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from functools import partial
 from pathlib import Path
 from urllib.parse import parse_qs
 
@@ -20,6 +21,11 @@ ALL = Settings(
     (Choice("vlm-pruner", 11, 2), Choice("divprune", 7.5), Choice("grid", 100, 0)),
     64,
 )
+
+
+def _of(layers: int) -> partial[PrunePlan]:
+    """What makes plans for a model of so many layers."""
+    return partial(PrunePlan.of, num_layers=layers)
 
 
 @pytest.mark.parametrize("settings", [Settings(), ALL])
@@ -58,15 +64,17 @@ def test_the_link_replaces_what_was_in_the_address():
 
 
 def test_plans_are_those_of_the_library():
-    plan = Choice("vlm-pruner", 11).plan(8)
+    plan = Choice("vlm-pruner", 11).plan(_of(8))
     assert (plan.stages[0].keep, plan.stages[0].layer) == (0.11, 2)
     with pytest.raises(PlanError, match="layer 9 does not exist"):
-        Choice("grid", 11, 9).plan(8)
+        Choice("grid", 11, 9).plan(_of(8))
 
 
 def test_choices_are_read_strictly():
     assert Choice.from_text("vlm-pruner,11") == Choice("vlm-pruner", 11)
     assert Choice.from_text("vlm-pruner,11,2") == Choice("vlm-pruner", 11, 2)
+    assert Choice.from_text("vlm-pruner,11,tower") == Choice("vlm-pruner", 11, "tower")
+    assert Choice("vlm-pruner", 11, "tower").to_text() == "vlm-pruner,11,tower"
     with pytest.raises(InputError, match="is not method,percent,layer"):
         Choice.from_text("vlm-pruner,11,2.5")
 
@@ -87,9 +95,9 @@ OWN = {"random": RandomPrune(seed=7), "plan.json": PrunePlan.of("grid", 9, num_l
 
 
 def test_what_the_server_was_started_with_is_what_a_choice_means() -> None:
-    assert Choice("random", 50).plan(4, OWN).stages[0].method == RandomPrune(seed=7)
-    assert Choice("random", 50).plan(4).stages[0].method == RandomPrune()
-    assert Choice("plan.json", 50, 3).plan(4, OWN) is OWN["plan.json"]
+    assert Choice("random", 50).plan(_of(4), OWN).stages[0].method == RandomPrune(seed=7)
+    assert Choice("random", 50).plan(_of(4)).stages[0].method == RandomPrune()
+    assert Choice("plan.json", 50, 3).plan(_of(4), OWN) is OWN["plan.json"]
     assert Choice("plan.json", 50).title(OWN) == ("plan.json", "keeps what the plan says")
     assert Choice("random", 50).title(OWN)[1] == "keeps 50 % of the tokens"
     assert Choice.from_text("plan.json,11", OWN) == Choice("plan.json", 11)

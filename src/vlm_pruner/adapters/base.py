@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from vlm_pruner.adapters.towers import Tower
 from vlm_pruner.errors import UnsupportedModelError
 
 __all__ = ["Adapter", "Encoded", "Layout", "Modality", "VisualSpan", "deal_out", "plane", "raster", "split_frames"]
@@ -31,6 +32,7 @@ class Layout:
     position: Tensor | None = None  # [n, 3] float32 (t, y, x), -1 = no place
     patch: Tensor | None = None  # [n] patch row of the vision tower behind each token, -1 = none; None = same order
     tiles: int = 1  # pictures that the vision tower saw of this one
+    mixed: bool = False  # a token is interpolated between patches that lie around it
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class Encoded:
     pixel_shape: tuple[int, ...]
     lengths: list[int] | None  # tokens of each picture, where the model returns them one by one
     vision: Any = None  # signals of the vision tower, if a method asked for them
+    tower: Any = None  # what was chosen before it, if anything was
 
     def rows(self, name: str) -> list[list[int]]:
         """A table argument (`image_sizes`, `image_grid_thw`) as host integers.
@@ -74,9 +77,15 @@ class Adapter(ABC):
 
     model_types: ClassVar[tuple[str, ...]]
     per_token: ClassVar[frozenset[str]] = frozenset()  # further arguments [b, q, ...] of its decoder layers
+    padding: ClassVar[frozenset[str]] = frozenset()  # arguments [b, q] or None that hide the padding of a chunk
+    own_mask: ClassVar[bool] = False  # the mask of attention layers is such a one, too: they make their own
+    whole_tables: ClassVar[bool] = False  # rotary tables reach over everything that is stored
+    attends: ClassVar[frozenset[str]] = frozenset()  # kinds of attention layers of its own
+    blocks: ClassVar[frozenset[str]] = frozenset()  # kinds that attend to blocks of keys, counted by position ids
     handed_on: ClassVar[frozenset[str]] = frozenset()  # containers that layers fill and none of them reads
     closing: ClassVar[int] = 0  # tokens behind the last placeholder without which the model cannot number a picture
     canvas: ClassVar[bool] = False  # pictures are numbered together with the marks around them
+    behind: ClassVar[bool] = False  # a prompt sees all of itself, what comes behind it a window of that, too
     joins: ClassVar[bool] = False  # tiles that follow each other without text between them are one picture
     streams: ClassVar[int | None] = None  # axis of several residual streams in what its decoder layers hand on
     adds: ClassVar[tuple[str, str] | None] = None  # arguments of the decoder: features by layer, mask of their places
@@ -131,6 +140,18 @@ class Adapter(ABC):
         """
         return True
 
+    def filling(self, config: Any) -> int | None:
+        """What `per_token` arguments hold in front of a row that is padded; None where nothing reads it.
+
+        Args:
+            config: of the decoder.
+        """
+        return None
+
+    def counting(self, attention: Any) -> nn.Module | None:
+        """The part of an attention module that asks the cache how many entries it holds; None = none does."""
+        return None
+
     def query_scale(self, attention: Any, places: Tensor) -> Tensor | None:
         """What an attention module multiplies its queries at `places` [b, q] with, [b, q] float32, where it counts the
         places itself; None where it does not."""
@@ -146,6 +167,10 @@ class Adapter(ABC):
         Args:
             token: the placeholder of a picture.
         """
+        return None
+
+    def tower(self, base: Any) -> Tower | None:
+        """The vision tower of a model, where it can be run on some of its patches alone; else None."""
         return None
 
     def vision_tower(self, base: nn.Module) -> nn.Module | None:

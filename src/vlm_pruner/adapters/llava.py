@@ -8,9 +8,10 @@ import torch
 from torch import nn
 
 from vlm_pruner.adapters.base import Adapter, Encoded, Layout, raster
+from vlm_pruner.adapters.towers import Squares, Tower
 from vlm_pruner.errors import UnsupportedModelError
 
-__all__ = ["Llava", "PictureSized", "any_size", "vicuna", "with_cls"]
+__all__ = ["Llava", "PictureSized", "any_size", "clip_or_siglip", "vicuna", "with_cls"]
 
 
 class Llava(Adapter):
@@ -29,6 +30,9 @@ class Llava(Adapter):
         height, width = encoded.pixel_shape[-2:]
         h, w = height // vision.patch_size, width // vision.patch_size
         return [with_cls(h, w, n) for n in encoded.lengths or []]
+
+    def tower(self, base: Any) -> Tower | None:
+        return clip_or_siglip(base)
 
     def fixed_tokens(self, config: Any) -> int | None:
         vision = config.vision_config
@@ -77,6 +81,17 @@ def chooses_itself(config: Any, site: int) -> bool:
 def vicuna(token: str, images: int, question: str) -> str:
     """The prompt that LLaVA-1.5 was trained with."""
     return f"USER: {(token + chr(10)) * images}{question} ASSISTANT:"
+
+
+def clip_or_siglip(base: Any, side: int = 1) -> Tower | None:
+    """The tower of a model with a CLIP or SigLIP encoder, None with another one.
+
+    Args:
+        side: patches along one side of what becomes a token.
+    """
+    kinds = {"clip_vision_model": False, "siglip_vision_model": True}
+    kind = base.config.vision_config.model_type
+    return Squares(base.vision_tower, side, kinds[kind]) if kind in kinds else None
 
 
 def any_size(config: Any, encoded: Encoded) -> list[Layout]:

@@ -12,6 +12,7 @@ alone, or every row. The plane is one token wide there (or high), for the overvi
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any, ClassVar
 
@@ -20,6 +21,8 @@ from torch import Tensor, nn
 from transformers.models.llava_next.modeling_llava_next import get_anyres_image_grid_shape
 
 from vlm_pruner.adapters.base import Adapter, Encoded, Layout, plane, raster
+from vlm_pruner.adapters.llava import clip_or_siglip
+from vlm_pruner.adapters.towers import Tower
 
 __all__ = ["Granite4Vision", "LlavaNext", "LlavaOnevision", "anyres", "overview", "unpadded"]
 
@@ -45,7 +48,10 @@ class LlavaNext(Adapter):
     def video_layouts(self, config: Any, encoded: Encoded) -> list[Layout]:
         videos, frames, _, height, width = encoded.pixel_shape
         stride = config.vision_config.patch_size * getattr(config, "spatial_pool_stride", 2)
-        return [raster(frames, height // stride, width // stride)] * videos
+        return [replace(raster(frames, height // stride, width // stride), mixed=True)] * videos
+
+    def tower(self, base: Any) -> Tower | None:
+        return clip_or_siglip(base)
 
     def _side(self, config: Any) -> int:
         return int(config.vision_config.image_size // config.vision_config.patch_size)
@@ -66,6 +72,9 @@ class Granite4Vision(LlavaNext):
     def _side(self, config: Any) -> int:
         return int(super()._side(config) * Fraction(config.downsample_rate))
 
+    def tower(self, base: Any) -> Tower | None:
+        return None
+
     def vision_tower(self, base: nn.Module) -> nn.Module | None:
         return None  # tokens are made of windows of patches
 
@@ -80,7 +89,7 @@ class LlavaOnevision(LlavaNext):
         videos, frames = encoded.pixel_shape[:2]
         side = math.ceil(config.vision_config.image_size // config.vision_config.patch_size / 2)
         place = torch.cat([plane(frames, side, side), torch.tensor([[frames - 1, side - 1, side - 0.5]])])
-        return [Layout(len(place), (frames, side, side), place, tiles=frames)] * videos
+        return [Layout(len(place), (frames, side, side), place, tiles=frames, mixed=True)] * videos
 
     def _tiled(self, encoded: Encoded, images: int) -> list[bool]:
         per_row = encoded.arguments.get("batch_num_images")
@@ -143,6 +152,7 @@ def anyres(side: int, tiles: tuple[int, int], window: Window, shape: tuple[int, 
         position=torch.cat([base, rows]),
         patch=torch.cat([torch.arange(side * side), patch]),
         tiles=1 + tiles[0] * tiles[1],
+        mixed=shape != (height, width),
     )
 
 

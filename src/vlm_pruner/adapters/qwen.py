@@ -7,9 +7,11 @@ from typing import Any, ClassVar
 from torch import nn
 
 from vlm_pruner.adapters.base import Adapter, Encoded, Layout, raster
+from vlm_pruner.adapters.llava import chooses_itself
+from vlm_pruner.adapters.towers import Packed, Tower
 from vlm_pruner.errors import UnsupportedModelError
 
-__all__ = ["Ernie", "Glm4v", "QwenOmni", "QwenVL", "VideoLlama3"]
+__all__ = ["Ernie", "Glm4v", "Glm5Next", "MiniMaxM3", "Qwen4", "QwenOmni", "QwenVL", "VideoLlama3"]
 
 
 class QwenVL(Adapter):
@@ -48,6 +50,12 @@ class QwenVL(Adapter):
         down, across = _merge(config.vision_config)
         return [raster(t, h // down, w // across) for t, h, w in encoded.rows(name)]
 
+    def tower(self, base: Any) -> Tower | None:
+        known = {"qwen2_vl": False, "qwen2_5_vl": False, "qwen3_vl": True, "qwen3_vl_moe": True, "qwen3_5": True,
+                 "qwen3_5_moe": True}  # are pixels normalised with 0.5?  # fmt: skip
+        kind = base.config.model_type
+        return Packed(base.visual, known[kind]) if kind in known else None
+
     def vision_tower(self, base: nn.Module) -> nn.Module | None:
         return None  # fused projections and windows: its attention rows are not offered
 
@@ -76,6 +84,44 @@ class Glm4v(QwenVL):
 
     def video_layouts(self, config: Any, encoded: Encoded) -> list[Layout]:
         raise UnsupportedModelError(f"{config.model_type}: videos stand under the placeholder of pictures; pass frames")
+
+
+class MiniMaxM3(QwenVL):
+    """As the Qwen families; layers attend to blocks of neighbouring keys, which are those of what is left."""
+
+    model_types = ("minimax_m3_vl",)
+    blocks = frozenset({"minimax_m3_sparse"})
+
+
+class Qwen4(QwenVL):
+    """As the Qwen families; an indexer pools neighbouring keys, and n-grams are made of neighbouring words, of what is
+    left in both cases."""
+
+    model_types = ("qwen4_exp",)
+    padding = frozenset({"conv_mask"})
+    per_token = frozenset({"ple_input_ids"})
+    whole_tables = True
+
+    def filling(self, config: Any) -> int | None:
+        ends = config.eos_token_id  # in front of the first word of a row
+        end: int | None = ends[0] if isinstance(ends, list) else ends
+        return end
+
+
+class Glm5Next(QwenVL):
+    """As the Qwen families; four residual streams, which methods see side by side, and an indexer that pools
+    neighbouring keys of what is left."""
+
+    model_types = ("glm5_next",)
+    own_mask = True
+    streams = 2
+    handed_on = frozenset({"prev_topk_indices"})
+
+    def allows(self, config: Any, site: int) -> bool:
+        return chooses_itself(config, site)
+
+    def counting(self, attention: Any) -> nn.Module | None:
+        return getattr(attention, "indexer", None)
 
 
 class Ernie(QwenVL):

@@ -45,6 +45,9 @@ class Fuyu(Adapter):
     def image_layouts(self, config: Any, encoded: Encoded) -> list[Layout]:
         raise UnsupportedModelError("fuyu: how wide a picture is stands in the prompt alone")
 
+    def prompt(self, token: str, images: int, question: str) -> str | None:
+        return question + "\n"  # its processor puts the picture and the start of a text in front
+
     def spans(self, config: Any, places: Tensor, modality: Modality) -> list[VisualSpan] | None:
         found: list[VisualSpan] = []
         for row, slots in enumerate(place.nonzero().flatten() for place in places):

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from vlm_pruner.adapters.base import Adapter, Encoded, Layout, Modality, plane, raster, square_side
+from vlm_pruner.adapters.llava import clip_or_siglip
+from vlm_pruner.adapters.towers import Squares, Tower
 
 __all__ = [
     "Chameleon",
@@ -26,6 +28,7 @@ __all__ = [
     "SharedKeys",
     "Step3p7",
     "TileRun",
+    "UnlimitedOcr",
 ]
 
 
@@ -43,6 +46,15 @@ class OneSquare(Adapter):
     def image_layouts(self, config: Any, encoded: Encoded) -> list[Layout]:
         sides = [square_side(n, config.model_type) for n in encoded.lengths or []]
         return [raster(1, side, side) for side in sides]
+
+    def tower(self, base: Any) -> Tower | None:
+        config = base.config
+        if config.model_type == "paligemma":
+            return clip_or_siglip(base)
+        if config.model_type != "gemma3":
+            return None
+        patches = config.vision_config.image_size // config.vision_config.patch_size
+        return clip_or_siglip(base, patches // math.isqrt(config.mm_tokens_per_image))
 
     def fixed_tokens(self, config: Any) -> int | None:
         per_picture: int | None = getattr(config, "mm_tokens_per_image", None)
@@ -147,6 +159,11 @@ class TileRun(OneSquare):
     )
     joins = True
 
+    def tower(self, base: Any) -> Tower | None:
+        if base.config.model_type != "internvl":
+            return None
+        return Squares(base.vision_tower, round(1 / base.config.downsample_ratio))
+
 
 class Step3p7(Adapter):
     """Crops of a picture, each a square, then the whole picture in a larger square; one budget for all of them."""
@@ -168,6 +185,36 @@ class Step3p7(Adapter):
         return Layout(tokens, (crops + 1, max(side, whole), max(side, whole)), place)
 
 
+class UnlimitedOcr(Adapter):
+    """The tiles of a picture as one plane, then the whole of it in a square; a token closes every row, and one the
+    picture. What is generated sees the whole prompt and a window."""
+
+    model_types = ("unlimited_ocr",)
+    attends = frozenset({"reference_sliding_attention"})
+    behind = True
+
+    def image_layouts(self, config: Any, encoded: Encoded) -> list[Layout]:
+        whole = encoded.pixel_shape[-1] // (config.vision_config.sam_config.patch_size * 4)  # two steps of stride 2
+        grids, crops = encoded.rows("patches_grid"), encoded.arguments["num_local_patches"]
+        parts = zip(encoded.lengths or [], grids, crops, strict=True)
+        return [
+            self._planes(n - whole * (whole + 1) - 1, grid if int(count) else [0, 0], whole) for n, grid, count in parts
+        ]
+
+    def _planes(self, tokens: int, tiles: list[int], whole: int) -> Layout:
+        """`tokens` of the plane of `tiles` (columns, rows), then the whole picture and a token in its last corner."""
+        columns, rows = tiles
+        side = next((n for n in range(1, tokens) if rows * n * (columns * n + 1) == tokens), 0)
+        sizes = [(h, w) for h, w in ((rows * side, columns * side), (whole, whole)) if h]
+        squares = [closed_rows(number, *size) for number, size in enumerate(sizes)]
+        place = torch.cat([*squares, torch.tensor([[len(sizes) - 1.0, whole - 0.5, whole - 0.5]])])
+        rows, columns = (max(sides) for sides in zip(*sizes, strict=True))
+        return Layout(len(place), (len(sizes), rows, columns), place)
+
+    def vision_tower(self, base: nn.Module) -> nn.Module | None:
+        return None  # two towers behind each other
+
+
 class SampleSquares(Adapter):
     """Features come grouped by sample, without the pictures that only pad the batch. Text stands between the squares of
     a picture (Idefics3, SmolVLM): each has a budget of its own. The tower takes squares of any size."""
@@ -177,6 +224,9 @@ class SampleSquares(Adapter):
     def image_layouts(self, config: Any, encoded: Encoded) -> list[Layout]:
         side = self._side(config, *encoded.pixel_shape[-2:])
         return [raster(1, side, side)] * (sum(encoded.lengths or []) // side**2)
+
+    def tower(self, base: Any) -> Tower | None:
+        return Squares(base.vision_model, self._scale(base.config), half=True)
 
     def fixed_tokens(self, config: Any) -> int | None:
         size = config.vision_config.image_size
@@ -203,8 +253,19 @@ class GraniteDocling(SampleSquares):
     def fixed_tokens(self, config: Any) -> int | None:
         return None
 
+    def tower(self, base: Any) -> Tower | None:
+        return None
+
     def _scale(self, config: Any) -> int:
         return int(config.vision_config.scale_factor)
+
+
+def closed_rows(square: int, h: int, w: int) -> Tensor:
+    """[h (w + 1), 3] places of h rows of w tokens, each closed by one on the right edge."""
+    place = plane(1, h, w + 1)
+    place[:, 0] = square
+    place[:, 2] = torch.where(place[:, 2] == w, w - 0.5, place[:, 2])
+    return place
 
 
 def _alike(tokens: int, pixels: tuple[int, ...]) -> tuple[int, int]:

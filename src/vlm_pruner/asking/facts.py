@@ -52,7 +52,7 @@ def describe(answer: Run) -> tuple[str, str]:
         return "All tokens", ""
     plan = answer.plan
     papers = list(dict.fromkeys(s.method.source for s in plan.stages))
-    places = [f"at decoder layer {s.layer}" if s.layer else "before the language model" for s in plan.stages]
+    places = [stage.place for stage in plan.stages]
     asked = [f"asked for {_budget([plan.asked])}"] if plan.asked is not None else []
     return title_of(plan), "; ".join([", ".join(papers), *(places if len(places) == 1 else asked)])
 
@@ -77,6 +77,6 @@ def _budget(keeps: Sequence[Keep]) -> str:
 
 
 def _places(stages: Sequence[Stage]) -> str:
-    layers = [str(stage.layer) for stage in stages if stage.layer]
+    layers = [str(stage.layer) for stage in stages if stage.site]
     inside = f"at layer{'s' if len(layers) > 1 else ''} {', '.join(layers)}" if layers else ""
-    return " and ".join(filter(None, ["" if stages[0].layer else "before the language model", inside]))
+    return " and ".join(filter(None, [*(stage.place for stage in stages if not stage.site), inside]))

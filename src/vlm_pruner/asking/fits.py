@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from vlm_pruner.asking.answers import Refused
-from vlm_pruner.engine import prune
+from vlm_pruner.engine import plan_for, prune
 from vlm_pruner.methods.base import PruningMethod, create, registry
 from vlm_pruner.plan import PrunePlan
 
@@ -35,13 +35,13 @@ def fits(
         methods: what is tried, by name, finished plans among them; None is the registry.
         progress: told which method is being tried, and the share done.
     """
-    layers, found = int(model.config.get_text_config().num_hidden_layers), {}
+    found = {}
     known = {name: create(name) for name in registry()} if methods is None else methods
     for number, (name, method) in enumerate(known.items()):
         progress(f"trying {name}", number / len(known))
         found[name] = ""
         try:
-            plan = PrunePlan.of(method, None if isinstance(method, PrunePlan) else HALF, num_layers=layers)
+            plan = plan_for(model, method, None if isinstance(method, PrunePlan) else HALF)
             plan = replace(plan, min_visual_tokens=min_visual_tokens)
             with torch.inference_mode(), prune(model, plan) as session:
                 model.generate(**inputs, do_sample=False, max_new_tokens=1)

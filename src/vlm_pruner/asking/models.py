@@ -16,8 +16,11 @@ from vlm_pruner.adapters.refused import REASONS
 from vlm_pruner.asking.loading import Loading, open_device
 from vlm_pruner.asking.prompts import prompt_inputs
 from vlm_pruner.asking.videos import Shown
+from vlm_pruner.engine import plan_for
 from vlm_pruner.engine.support import obstacle
 from vlm_pruner.errors import InputError, UnsupportedModelError, VlmPrunerError, first_line, missing_package
+from vlm_pruner.methods.base import PruningMethod
+from vlm_pruner.plan import PrunePlan
 from vlm_pruner.video import Clip
 from vlm_pruner.video.stand_ins import stand_in
 
@@ -42,6 +45,10 @@ class Loaded:
     def layers(self) -> int:
         """Decoder layers of the language model."""
         return int(self.model.config.get_text_config().num_hidden_layers)
+
+    def plan(self, method: PrunePlan | PruningMethod | str, *given: Any, **named: Any) -> PrunePlan:
+        """The plan that pruning this model with these arguments carries out: `vlm_pruner.plan_for`, errors too."""
+        return plan_for(self.model, method, *given, **named)
 
     @property
     def takes_videos(self) -> bool:

@@ -32,7 +32,7 @@ from vlm_pruner.viz import (
     seen_windows,
 )
 from vlm_pruner.viz.film import ANIMATED
-from vlm_pruner.viz.seen import pixels_of
+from vlm_pruner.viz.patches import pixels_of
 from vlm_pruner.viz.text import shorten
 
 __all__ = ["answer_layout", "answer_overlay", "answer_selection", "save_overlay"]
@@ -80,13 +80,14 @@ def _joined(records: Sequence[ImageRecord]) -> Selection:
 def answer_layout(loaded: Loaded, shown: Shown, answer: Run) -> Layout:
     """Where the tokens of the picture, or of the video, lie on it."""
     if isinstance(shown, Image.Image):
-        return picture_layout(_windows(loaded, shown.size), shown.size, answer.images)
+        windows = _windows(loaded, shown.size, answer.images[0].grid)
+        return picture_layout(windows, shown.size, answer.images)
     records, size = answer.images, shown.size
     if all(record.modality == "video" for record in records):
         window = _film_window(loaded, size)
         parts = [Layout.of(size, one.grid, one.position, window=window, total=one.total) for one in records]
     else:  # every frame is a picture, of one record or of several
-        each, windows = len(records) // len(shown), _windows(loaded, size)
+        each, windows = len(records) // len(shown), _windows(loaded, size, records[0].grid)
         parts = [picture_layout(windows, size, records[k : k + each]) for k in range(0, len(records), each)]
     return film_layout(parts, len(shown), shown.times)
 
@@ -95,10 +96,10 @@ _KNOWN: WeakKeyDictionary[Any, dict[tuple[int, int, bool], list[Window] | None]]
 """What each processor shows of an image, or of a frame, of each size: it is asked three times to find out."""
 
 
-def _windows(loaded: Loaded, size: tuple[int, int]) -> list[Window] | None:
+def _windows(loaded: Loaded, size: tuple[int, int], grid: tuple[int, int, int]) -> list[Window] | None:
     known = _KNOWN.setdefault(loaded.processor, {})
     if (*size, False) not in known:
-        known[(*size, False)] = seen_windows(lambda image: _pixels(loaded, image), size)
+        known[(*size, False)] = seen_windows(lambda image: _pixels(loaded, image, grid), size)
     return known[(*size, False)]
 
 
@@ -106,15 +107,23 @@ def _film_window(loaded: Loaded, size: tuple[int, int]) -> Window:
     """The part of every frame that is seen; all of it where frames are lists of patches."""
     known = _KNOWN.setdefault(loaded.processor, {})
     if (*size, True) not in known:
-        known[(*size, True)] = seen_windows(lambda image: _pixels(loaded, Clip.of([image] * 2, 1.0)), size)
+        known[(*size, True)] = seen_windows(lambda image: _film_pixels(loaded, image), size)
     windows = known[(*size, True)]
     return windows[0] if windows else Window.whole(size)
 
 
-def _pixels(loaded: Loaded, shown: Shown) -> list[Any]:
-    """The pixels of an image or a video, prepared just as for a question: processors cut it up as their prompts say."""
-    made = prompt_inputs(loaded.processor, "x", shown, form=adapter_for(loaded.model.config.model_type).prompt)
-    return pixels_of(made) if isinstance(shown, Image.Image) else [made["pixel_values_videos"]]
+def _pixels(loaded: Loaded, image: Image.Image, grid: tuple[int, int, int]) -> list[Any]:
+    """The pixels of an image, prepared just as for a question: processors cut it up as their prompts say."""
+    return pixels_of(_made(loaded, image), grid)
+
+
+def _film_pixels(loaded: Loaded, image: Image.Image) -> list[Any]:
+    """The pixels of a video of this image."""
+    return [_made(loaded, Clip.of([image] * 2, 1.0))["pixel_values_videos"]]
+
+
+def _made(loaded: Loaded, shown: Shown) -> dict[str, Any]:
+    return prompt_inputs(loaded.processor, "x", shown, form=adapter_for(loaded.model.config.model_type).prompt)
 
 
 def answer_overlay(loaded: Loaded, shown: Shown, question: str, answer: Run, width: int = 960) -> Image.Image:

@@ -12,7 +12,7 @@ import typer
 from vlm_pruner import __version__
 from vlm_pruner.cli.console import complain
 from vlm_pruner.cli.groups import spread
-from vlm_pruner.errors import VlmPrunerError, missing_package
+from vlm_pruner.errors import VlmPrunerError, missing_package, not_compiled
 
 __all__ = ["build", "main"]
 
@@ -59,11 +59,11 @@ def _guarded(command: Command) -> Command:
         except VlmPrunerError as error:
             complain(str(error))
             raise typer.Exit(2) from None
-        except ImportError as error:
-            needed = missing_package("this command", error)
-            if needed is None:
+        except (ImportError, RuntimeError) as error:
+            known = missing_package("this command", error) if isinstance(error, ImportError) else not_compiled(error)
+            if known is None:
                 raise
-            complain(str(needed))
+            complain(str(known))
             raise typer.Exit(2) from None
         except KeyboardInterrupt:
             complain("stopped")

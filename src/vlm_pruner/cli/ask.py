@@ -62,7 +62,7 @@ def ask(
         if picture is not None:
             picture, fitted = loaded.fitted(picture, sampling != Sampling())
             note("; ".join(f"{image}: {said}" for said in fitted))
-        plan = wanted.make(loaded.layers)
+        plan = wanted.make(loaded)
         answers = asking.ask(loaded, picture, question, [plan], max_new_tokens=max_new_tokens, progress=say)
         say("drawing", 1.0)
         drawn, problem = _try_to_draw(loaded, picture, question, answers[1], overlay)

@@ -16,7 +16,7 @@ from vlm_pruner.cli.bench_data import Data, Longest, Matching, about_data, load_
 from vlm_pruner.cli.console import complain, console, note, progress, quiet
 from vlm_pruner.cli.files import RESULTS, saving, writable
 from vlm_pruner.cli.opening import Opening
-from vlm_pruner.cli.options import Model, parse_list
+from vlm_pruner.cli.options import COSTS, Model, check_equal, parse_list
 from vlm_pruner.cli.pruning import Pruning
 from vlm_pruner.errors import BackendUnavailableError, InputError
 
@@ -55,7 +55,7 @@ def bench(
         str | None,
         typer.Option(
             "--equal",
-            help="nominal: equal counts of kept tokens. layer-average: equal cost, vlm-pruner's.",
+            help=COSTS,
             show_default="nominal",
         ),
     ] = None,
@@ -78,15 +78,13 @@ def bench(
 
     opening.check()
     pruning.register()
-    if equal not in (None, "nominal", "layer-average"):
-        raise InputError(f"--equal is nominal or layer-average, not {equal!r}")
+    check_equal(equal)
     budgets = None if keep is None else [parse_keep(text) for text in parse_list(keep)]
     plan = pruning.plan(methods=methods, keep=keep, equal=equal)
     video = data is None and split in VIDEO_SPLITS
     model = EMBEDDED_VIDEO if video and model == EMBEDDED else model
     measured = _methods(methods or "all", pruning, video) if plan is None else {"none": "none", pruning.named: plan}
-    for path in (output, *_beside(output).values()):
-        writable(path, RESULTS if path == output else ())
+    _check_outputs(output)
     limit, seeds, repeats = (1, 2, min(repeats, 1)) if tiny else (limit, seeds, repeats)
     quiet()
     load, asked = _source(model, opening, pruning, (split, limit), data, (limit, match, max_new_tokens))
@@ -97,8 +95,9 @@ def bench(
     budgets = budgets or ([] if plan else shares if video else _budgets(about["tokens"], tiny))
     note(one_token(budgets, about["tokens"] or 0))
     grid = build_grid(
-        measured, budgets, seeds=seeds, layers=about["layers"], tokens=about["tokens"], equal=equal == "layer-average"
-    )
+        measured, budgets, seeds=seeds, layers=about["layers"], tokens=about["tokens"], equal=setup.price(equal),
+        make=setup.plan,
+    )  # fmt: skip
     workers = jobs or (1 if setup.model.device.type == "cuda" else os.cpu_count() or 1)
     with progress("answers") as say, _told_where(output):
         results = run_bench(
@@ -134,21 +133,30 @@ def _methods(methods: str, pruning: Pruning, video: bool) -> dict[str, str | Pru
     """
     from vlm_pruner.evaluation.cells import default_methods
     from vlm_pruner.evaluation.frames import FRAMES
-    from vlm_pruner.methods import create
 
     names = [*default_methods(), *(FRAMES if video else ())] if methods == "all" else parse_list(methods)
     names = names if "none" in names else ["none", *names]
-    known = pruning.set_on([name for name in names if not (video and name in FRAMES)])
-    if drawn := [name for name, values in known.items() if "seed" in values]:
+    own = [name for name in names if video and name in FRAMES]
+    registered = [name for name in names if name not in own]
+    if drawn := [name for name, values in pruning.set_on(registered).items() if "seed" in values]:
         raise InputError(f"--set {drawn[0]}.seed: the benchmark draws with seeds 0 to N-1 of --seeds N")
-    own = FRAMES if video else {}
-    return {name: create(name, **known[name]) if name in known else own.get(name, name) for name in names}
+    return pruning.labelled(registered) | {name: FRAMES[name] for name in own}
 
 
 def _beside(output: Path) -> dict[str, Path]:
     """What is written beside the results, by what it is."""
     endings = {"answers": ".answers.jsonl", "times": ".timing.json", "tables": ".md", "curves": ".png"}
     return {name: output.with_suffix(ending) for name, ending in endings.items()}
+
+
+def _check_outputs(output: Path) -> None:
+    """Raise where something that will be written cannot be.
+
+    Raises:
+        InputError: as of `writable`.
+    """
+    for path in (output, *_beside(output).values()):
+        writable(path, RESULTS if path == output else ())
 
 
 def _budgets(tokens: int | None, tiny: bool) -> list[Keep]:

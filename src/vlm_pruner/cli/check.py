@@ -48,7 +48,7 @@ def check(
     note("; ".join(f"{image}: {said}" for said in asking.notes_of(picture)))
     with progress(f"loading {model}") as say:
         loaded = opening.open(model)
-        plan = wanted.make(loaded.layers)
+        plan = wanted.make(loaded)
         one, other = (loaded.inputs(question, picture, new_tokens) for question in QUESTIONS)
         found = verify(loaded.model, one, other, method=plan, keep=None, new_tokens=new_tokens, progress=say)
     if json:

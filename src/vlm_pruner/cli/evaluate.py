@@ -12,16 +12,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vlm_pruner.budget import parse_keep
+from vlm_pruner.budget import Keep, parse_keep
 from vlm_pruner.cli.console import console, progress, quiet
-from vlm_pruner.cli.evaluate_recipe import Official, RecipeName, chosen
+from vlm_pruner.cli.evaluate_recipe import Official, RecipeName, Steps, chosen
 from vlm_pruner.cli.files import saving, writable
 from vlm_pruner.cli.opening import Opening
-from vlm_pruner.cli.options import parse_list
+from vlm_pruner.cli.options import COSTS, check_equal, parse_list
+from vlm_pruner.cli.pruning import Pruning
 from vlm_pruner.errors import BackendUnavailableError, InputError
 
 if TYPE_CHECKING:
     from vlm_pruner.evaluation.lmms.run import Evaluated
+    from vlm_pruner.methods import PruningMethod
+    from vlm_pruner.plan import PrunePlan
 
 __all__ = ["eval"]
 
@@ -38,13 +41,19 @@ def eval(
         str, typer.Option("--tasks", help="Tasks of lmms-eval, with commas between; 'scenes' is the offline benchmark.")
     ] = "",
     suite: Annotated[str, typer.Option("--suite", help="paper, ocr, grounding or hallucination.")] = "",
-    methods: Annotated[str, typer.Option("--methods", help="Names, with commas between.")] = "vlm-pruner",
+    methods: Annotated[
+        str | None, typer.Option("--methods", help="Names, with commas between.", show_default="vlm-pruner")
+    ] = None,
     keep: Annotated[
-        str, typer.Option("--keep", help="Tokens kept, or shares for pictures of any size, with commas between.")
-    ] = "64",
+        str | None,
+        typer.Option(
+            "--keep", help="Tokens kept, or shares for pictures of any size, with commas between.", show_default="64"
+        ),
+    ] = None,
+    pruning: Pruning,
     equal: Annotated[
         str,
-        typer.Option("--equal", help="nominal: equal counts of kept tokens. layer-average: equal cost, vlm-pruner's."),
+        typer.Option("--equal", help=COSTS),
     ] = "nominal",
     yardsticks: Annotated[
         bool, typer.Option("--yardsticks/--no-yardsticks", help="Also random, grid and down-sampled pictures.")
@@ -65,12 +74,11 @@ def eval(
 ) -> None:
     """Run benchmarks of lmms-eval with and without pruning, beside the yardsticks and the published numbers."""
     opening.check()
-    if equal not in ("nominal", "layer-average"):
-        raise InputError(f"--equal is nominal or layer-average, not {equal!r}")
-    names, budgets = parse_list(methods), [parse_keep(text) for text in parse_list(keep)]
+    check_equal(equal)
+    pruning.register()
     steps = chosen(recipe, official)
-    if steps is not None:
-        names, budgets = [], list(steps.recipe.keep)
+    plan = pruning.plan(methods=methods, keep=keep, recipe=recipe)
+    names, budgets = _wanted(methods, keep, pruning, steps, plan)
     limits = (None, max_pixels) if steps is None else steps.pixels(model, max_pixels)
     given = opening.given()
     model, given["dtype"], suite = (
@@ -79,6 +87,7 @@ def eval(
     writable(output / "eval.json")
     quiet()
     _needs_lmms_eval()
+    from vlm_pruner.evaluation.cells import price_named
     from vlm_pruner.evaluation.lmms import run
     from vlm_pruner.evaluation.lmms.arguments import open_with
 
@@ -87,7 +96,7 @@ def eval(
         manager = run.find_tasks(wanted, folder)
         loaded = open_with(model, *limits, **given)
         cells, left_out = run.cells_of(
-            loaded, names, budgets, yardsticks=yardsticks or hard, equal=equal == "layer-average"
+            loaded, names, budgets, yardsticks=yardsticks or hard, equal=price_named(equal, loaded.model)
         )
         cells += [] if steps is None else steps.cells(loaded)
         found, late = run.evaluate(
@@ -96,6 +105,26 @@ def eval(
     if not int(os.environ.get("RANK", "0")):
         about = run.about(loaded) | {"model": model, "tasks": wanted, "limit": limit, "equal": equal}
         _tell(about, found, [*left_out, *late], output, hard)
+
+
+def _wanted(
+    methods: str | None, keep: str | None, pruning: Pruning, steps: Steps | None, plan: PrunePlan | None
+) -> tuple[dict[str, str | PruningMethod | PrunePlan], list[Keep]]:
+    """Methods by their labels, and the budgets of theirs and of the yardsticks.
+
+    Raises:
+        InputError, PlanError: as of `Pruning.wanted`.
+    """
+    if steps is not None:
+        given = {"--methods": methods, "--keep": keep, "--set": pruning.parameters}
+        if beside := ", ".join(name for name, value in given.items() if value):
+            raise InputError(f"--recipe says which methods, how much and how: leave out {beside}")
+        return {}, list(steps.recipe.keep)
+    if plan is not None:
+        last = plan.stages[-1].keep if plan.asked is None else plan.asked
+        return {pruning.named: plan}, [last]
+    budgets = [parse_keep(text) for text in parse_list(keep or "64")]
+    return dict(pruning.labelled(parse_list(methods or "vlm-pruner"))), budgets
 
 
 def _tell(

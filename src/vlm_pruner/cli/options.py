@@ -9,6 +9,7 @@ import typer
 from vlm_pruner.errors import InputError
 
 __all__ = [
+    "COSTS",
     "Fps",
     "Frames",
     "Image",
@@ -19,6 +20,7 @@ __all__ = [
     "PerFrame",
     "Question",
     "Tokens",
+    "check_equal",
     "parse_list",
 ]
 
@@ -36,7 +38,10 @@ Picture = Annotated[
 Question = Annotated[str, typer.Argument(help="The question about it.", show_default=False)]
 Model = Annotated[str, typer.Option("--model", help="'embedded', a checkpoint folder, or a hub id.")]
 Layer = Annotated[
-    int | None, typer.Option("--layer", help="Decoder layer to prune before; 0 is before the language model.")
+    str | None,
+    typer.Option(
+        "--layer", help="Decoder layer to prune before; 0 is before the language model, tower before the vision tower."
+    ),
 ]
 Method = Annotated[str | None, typer.Option("--method", help="See `vlm-pruner methods`.", show_default="vlm-pruner")]
 Fps = Annotated[
@@ -54,6 +59,24 @@ Frames = Annotated[
 PerFrame = Annotated[str, typer.Option("--per", help="What has the budget: image (a whole video, too) or frame.")]
 Tokens = Annotated[int, typer.Option("--max-new-tokens", min=1, help="Longest answer.")]
 Json = Annotated[bool, typer.Option("--json", help="Print machine-readable JSON and nothing else.")]
+
+
+COSTS = (
+    "nominal: equal counts of kept tokens. layer-average: equal cost, vlm-pruner's visual tokens per layer. flops: its "
+    "FLOPs of the language model's prefill."
+)
+"""What `--equal` does."""
+
+
+def check_equal(name: str | None) -> None:
+    """Raise for what `--equal` does not know, before a model is loaded.
+
+    Raises:
+        InputError: as it says.
+    """
+    known = ("nominal", "layer-average", "flops")
+    if name not in (None, *known):
+        raise InputError(f"--equal is one of {', '.join(known)}, not {name!r}")
 
 
 def parse_list(text: str) -> list[str]:

@@ -6,10 +6,12 @@ import dataclasses
 import math
 import types
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from vlm_pruner.errors import PlanError, unknown_name
-from vlm_pruner.methods import PruningMethod, method_class
+
+if TYPE_CHECKING:
+    from vlm_pruner.methods import PruningMethod
 
 __all__ = ["parse_parameters"]
 
@@ -21,6 +23,8 @@ def parse_parameters(words: Iterable[str], methods: Sequence[str]) -> dict[str, 
         PlanError: no name=value, a method that is not asked for, an unknown name, or a value of another type; the
             message has what is allowed.
     """
+    from vlm_pruner.methods import method_class
+
     found: dict[str, dict[str, Any]] = {}
     for word in words:
         name, sign, text = word.partition("=")

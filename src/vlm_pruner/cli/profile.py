@@ -43,6 +43,7 @@ def profile(
     import torch
 
     from vlm_pruner.asking import one_token
+    from vlm_pruner.plan import parse_layer
     from vlm_pruner.profiling import profile as measure
     from vlm_pruner.profiling import subject_named
     from vlm_pruner.viz.plots import figure_class
@@ -50,6 +51,7 @@ def profile(
     opening.check()
     pruning.register()
     plan = pruning.plan(method=method, keep=keep, layer=layer)
+    place = None if layer is None else parse_layer(layer)
     budgets = [parse_keep(text) for text in parse_list(keep or "64")]
     chosen = plan or pruning.methods([method or "vlm-pruner"])[method or "vlm-pruner"]
     if plot is not None:
@@ -63,7 +65,7 @@ def profile(
             subject = subject_named(model, tokens=tokens, image=image, tell=note, **opening.given())
             result = measure(
                 subject.model, subject.inputs, chosen, name=subject.name, image=subject.image, keep=budgets,
-                layer=layer, new_tokens=new_tokens, repeats=repeats, progress=say,
+                layer=place, new_tokens=new_tokens, repeats=repeats, progress=say,
             )  # fmt: skip
     finally:
         torch.set_num_threads(before)

@@ -14,6 +14,7 @@ from vlm_pruner.cli.parameters import parse_parameters
 from vlm_pruner.errors import InputError
 
 if TYPE_CHECKING:
+    from vlm_pruner.asking import Loaded
     from vlm_pruner.methods import PruningMethod
     from vlm_pruner.plan import Per, PrunePlan
 
@@ -26,7 +27,7 @@ class Wanted:
 
     name: str  # "divprune 64", "plan.json"
     keep: Keep
-    make: Callable[[int], PrunePlan]  # the plan for so many decoder layers; raises PlanError
+    make: Callable[[Loaded], PrunePlan]  # the plan for a model; raises PlanError
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class Pruning:
         self,
         methods: Sequence[str] | None,
         keeps: Sequence[Keep] | None,
-        layer: int | None,
+        layer: str | None,
         *,
         default: tuple[Sequence[str], Sequence[Keep]],
         option: str = "method",
@@ -78,7 +79,7 @@ class Pruning:
             InputError: a plan beside something that it says itself, or one that cannot be read.
             PlanError: no plan, or an unknown method or parameter.
         """
-        from vlm_pruner.plan import PrunePlan
+        from vlm_pruner.plan import parse_layer
 
         if per not in ("image", "frame"):
             raise InputError(f"--per is image or frame, not {per!r}")
@@ -86,17 +87,19 @@ class Pruning:
         plan = self.plan(**{option: methods, "keep": keeps, "layer": layer, "per": None if per == "image" else per})
         if plan is not None:
             last = plan.stages[-1].keep if plan.asked is None else plan.asked
-            return [Wanted(self.named, last, plan.check)]
+            return [Wanted(self.named, last, lambda loaded: loaded.plan(plan))]
 
-        def make(method: PruningMethod, keep: Keep) -> Callable[[int], PrunePlan]:
-            return lambda layers: PrunePlan.of(method, keep, layer, num_layers=layers, per=whole)
+        place = None if layer is None else parse_layer(layer)
+
+        def make(method: PruningMethod, keep: Keep) -> Callable[[Loaded], PrunePlan]:
+            return lambda loaded: loaded.plan(method, keep, place, per=whole)
 
         chosen = self.methods(methods or default[0])
         budgets = keeps or default[1]
         return [Wanted(f"{name} {k}", k, make(method, k)) for name, method in chosen.items() for k in budgets]
 
     def single(
-        self, method: str | None, keep: str | None, layer: int | None, usual: Keep, per: str = "image"
+        self, method: str | None, keep: str | None, layer: str | None, usual: Keep, per: str = "image"
     ) -> Wanted:
         """The one pruning of a command that takes a method and a budget; by default VLM-Pruner's, at `usual`.
 
@@ -140,6 +143,17 @@ class Pruning:
 
         known = self.set_on(names)
         return {name: create(name, **known.get(name, {})) for name in names}
+
+    def labelled(self, names: Sequence[str]) -> dict[str, str | PruningMethod]:
+        """The same for a table, whose rows may also be named "none", "blind" or "downsample".
+
+        Raises:
+            PlanError: as of `methods`.
+        """
+        from vlm_pruner.methods import create
+
+        known = self.set_on(names)
+        return {name: create(name, **known[name]) if name in known else name for name in names}
 
     def set_on(self, names: Sequence[str]) -> dict[str, dict[str, Any]]:
         """The parameters of `--set` by method, for those of `names` that have any.

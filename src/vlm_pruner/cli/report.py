@@ -16,7 +16,7 @@ from vlm_pruner.cli.pruning import Pruning, Wanted
 from vlm_pruner.errors import PlanError
 
 if TYPE_CHECKING:
-    from vlm_pruner.asking import Refused
+    from vlm_pruner.asking import Loaded, Refused
     from vlm_pruner.plan import PrunePlan
 
 __all__ = ["report"]
@@ -62,7 +62,7 @@ def report(
         loaded = opening.open(model)
         picture, fitted = loaded.fitted(picture, sampling != Sampling())
         note("; ".join(f"{image}: {said}" for said in fitted))
-        tries = [_plan(each, loaded.layers) for each in wanted]
+        tries = [_plan(each, loaded) for each in wanted]
         answers = asking.compare(loaded, picture, question, tries, max_new_tokens=max_new_tokens, progress=say)
     out = console()
     for answer in answers:
@@ -80,11 +80,11 @@ def report(
     out.print(f"report: {output}", markup=False, soft_wrap=True)
 
 
-def _plan(wanted: Wanted, layers: int) -> PrunePlan | Refused:
+def _plan(wanted: Wanted, loaded: Loaded) -> PrunePlan | Refused:
     """The plan that was asked for, or why there is none."""
     from vlm_pruner.asking import Refused
 
     try:
-        return wanted.make(layers)
+        return wanted.make(loaded)
     except PlanError as error:
         return Refused(wanted.name, error)

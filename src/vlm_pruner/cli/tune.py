@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,15 +13,20 @@ from vlm_pruner.cli.console import complain, console, progress, quiet
 from vlm_pruner.cli.files import RESULTS, saving, writable
 from vlm_pruner.cli.opening import Opening
 from vlm_pruner.cli.options import parse_list
+from vlm_pruner.cli.pruning import Pruning
 from vlm_pruner.errors import BackendUnavailableError, InputError, PlanError
 
 if TYPE_CHECKING:
+    from vlm_pruner.asking import Loaded
     from vlm_pruner.evaluation.own import OwnQuestion
     from vlm_pruner.evaluation.tuning import Tuned
+    from vlm_pruner.methods import PruningMethod
     from vlm_pruner.plan import PrunePlan
 
 __all__ = ["tune"]
 
+METHODS = "vlm-pruner,vlm-pruner-plus,divprune,dart,grid"
+BUDGETS = "0.5,0.333,0.222,0.111"
 ASKED = ("What is the main thing in the picture? Answer with one word.", "What is written in the picture?")
 
 
@@ -35,12 +40,18 @@ def tune(
     max_loss: Annotated[float, typer.Option("--max-loss", help="Largest share of answers that may change.")] = 0.1,
     confidence: Annotated[float, typer.Option("--confidence", help="How sure that shall be.")] = 0.9,
     methods: Annotated[
-        str, typer.Option("--methods", help="Candidates, with commas between.")
-    ] = "vlm-pruner,vlm-pruner-plus,divprune,dart,grid",
-    keep: Annotated[str, typer.Option("--keep", help="Their budgets.")] = "0.5,0.333,0.222,0.111",
+        str | None, typer.Option("--methods", help="Candidates, with commas between.", show_default=METHODS)
+    ] = None,
+    keep: Annotated[str | None, typer.Option("--keep", help="Their budgets.", show_default=BUDGETS)] = None,
     layers: Annotated[
-        str, typer.Option("--layers", help="Decoder layers to prune before; 'default' is each method's own.")
-    ] = "default",
+        str | None,
+        typer.Option(
+            "--layers",
+            help="Decoder layers to prune before, or 'tower'; 'default' is each method's own.",
+            show_default="default",
+        ),
+    ] = None,
+    pruning: Pruning,
     cost: Annotated[str, typer.Option("--cost", help="What is to be small: flops, tokens or time.")] = "flops",
     output: Annotated[Path, typer.Option("-o", "--output", help="The plan to write.")] = Path("plan.json"),
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Use the first so many pictures.")] = None,
@@ -58,11 +69,14 @@ def tune(
     for path in _beside(output):
         writable(path)
     own = _questions(images, questions, limit)
-    names = (parse_list(methods), [parse_keep(text) for text in parse_list(keep)], parse_list(layers))
+    pruning.register()
+    plan = pruning.plan(methods=methods, keep=keep, layers=layers)
+    budgets = [parse_keep(text) for text in parse_list(keep or BUDGETS)]
+    names = (pruning.methods(parse_list(methods or METHODS)), budgets, parse_list(layers or "default"))
     quiet()
     with progress(f"loading {model}") as say:
         loaded = opening.open(model)
-        plans, left_out = _plans(*names, loaded.layers)
+        plans, left_out = _plans(*names, loaded) if plan is None else ([loaded.plan(plan)], [])
         say("reading pictures", 0.0)
         asked = ask_own(loaded.model, loaded.processor, own)
         densities = {one.scene: max(map(stroke_density, one.stills)) for one in asked}
@@ -102,25 +116,23 @@ def _questions(images: Path, texts: Path | None, limit: int | None) -> list[OwnQ
 
 
 def _plans(
-    methods: Sequence[str], budgets: Sequence[Any], layers: Sequence[str], count: int
+    methods: Mapping[str, PruningMethod], budgets: Sequence[Any], layers: Sequence[str], loaded: Loaded
 ) -> tuple[list[PrunePlan], list[dict[str, str]]]:
     """The candidates, and those that make no plan, with the reason."""
-    from vlm_pruner.methods import method_class
-    from vlm_pruner.plan import PrunePlan
+    from vlm_pruner.plan import parse_layer
 
     plans: dict[str, PrunePlan] = {}
     left_out = []
-    for method in methods:
-        method_class(method)
+    for name, method in methods.items():
         for budget in budgets:
             for layer in layers:
-                if layer != "default" and not layer.isdecimal():
-                    raise InputError(f"--layers has numbers and 'default', not {layer!r}")
+                if layer not in ("default", "tower") and not layer.isdecimal():
+                    raise InputError(f"--layers has numbers, 'tower' and 'default', not {layer!r}")
                 try:
-                    place = None if layer == "default" else int(layer)
-                    plan = PrunePlan.of(method, budget, place, num_layers=count)
+                    place = None if layer == "default" else parse_layer(layer)
+                    plan = loaded.plan(method, budget, place)
                 except PlanError as error:
-                    left_out.append({"name": f"{method} {budget} at layer {layer}", "reason": str(error)})
+                    left_out.append({"name": f"{name} {budget} at layer {layer}", "reason": str(error)})
                     continue
                 plans.setdefault(plan.fingerprint(), plan)
     if not plans:

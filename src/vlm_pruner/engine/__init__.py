@@ -1,7 +1,8 @@
 """Pruning inside stock transformers models: hooks, cache layers, masks, signals. No other room touches nn.Module."""
 
+from vlm_pruner.engine.costs import decoder_costs
 from vlm_pruner.engine.records import ImageRecord
 from vlm_pruner.engine.reuse import Prefix
-from vlm_pruner.engine.session import Session, attach, detach, prune
+from vlm_pruner.engine.session import Session, attach, detach, plan_for, prune
 
-__all__ = ["ImageRecord", "Prefix", "Session", "attach", "detach", "prune"]
+__all__ = ["ImageRecord", "Prefix", "Session", "attach", "decoder_costs", "detach", "plan_for", "prune"]

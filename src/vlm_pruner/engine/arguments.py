@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from vlm_pruner.engine.forward import Forward
 from vlm_pruner.engine.rows import Kept, gather_rows
+from vlm_pruner.engine.stored import cut_padding
 from vlm_pruner.engine.support import Parts
 from vlm_pruner.errors import UnsupportedModelError
 
@@ -91,9 +92,14 @@ def cut_queries(fwd: Forward, parts: Parts, level: int, kwargs: dict[str, Any]) 
     """Cut the arguments that have one entry per query down to the surviving ones."""
     assert fwd.kept is not None
     for name, value in list(kwargs.items()):
+        if name in parts.adapter.padding:
+            kwargs[name] = cut_padding(fwd, parts, level, value)
+            continue
         if name in ("attention_mask", "hidden_states", parts.layer_cache) or value is None:
             continue
-        if name == "position_embeddings":
+        if name == "position_embeddings" and parts.adapter.whole_tables:
+            continue  # by what is stored
+        elif name == "position_embeddings":
             kwargs[name] = _once(fwd, value, ("rotary", level), _cut_rotary)
         elif name == "position_ids":
             # Only flash attention reads them here, to guess packed sequences: gaps would look like packing.
@@ -103,6 +109,9 @@ def cut_queries(fwd: Forward, parts: Parts, level: int, kwargs: dict[str, Any]) 
                 kwargs[name] = _once(fwd, value, ("positions", level), _cut_positions)
         elif name in parts.adapter.per_token:
             kwargs[name] = gather_rows(value, fwd.kept.index)
+            filling = parts.adapter.filling(parts.text_config)
+            if fwd.kept.valid is not None and filling is not None:
+                kwargs[name] = kwargs[name].masked_fill(~fwd.kept.valid.to(value.device), filling)
         elif name not in parts.adapter.handed_on and (shape := _follows(value, fwd.length)) is not None:
             raise UnsupportedModelError(
                 f"{parts.name}: decoder layer argument {name!r} of shape {shape} has no rule for pruning"

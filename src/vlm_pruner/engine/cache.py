@@ -10,6 +10,7 @@ lives here, in the cache: copies, interleaved conversations and a new session in
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,6 +49,7 @@ class PrunedLayer:
     pruned_shadow: Any = None  # only on the leader of a signature
     pruned_shift: Tensor | None = None  # [b, 1] places closed up by repacking, on the leader of layer 0
     pruned_dropped: int | Tensor = 0  # unpruned length minus stored length
+    pruned_bare: bool = False  # what is stored is told for the moment
     # Unpruned length up to the last pruned token, below which nothing may be cropped. Constant while decoding: a
     # counter that changed every step would make a compiled decode step recompile every step.
     pruned_floor: int | Tensor = 0
@@ -58,7 +60,8 @@ class PrunedLayer:
         return _restore, (mixin, stock), vars(self)
 
     def get_seq_length(self) -> Any:
-        return super().get_seq_length() + self.pruned_dropped  # type: ignore[misc]
+        stored = super().get_seq_length()  # type: ignore[misc]
+        return stored if self.pruned_bare else stored + self.pruned_dropped
 
     def pruned_drop(self, count: int, device: torch.device) -> None:
         """`count` tokens more come that are not stored. A layer that counts on the device keeps this number there, too:
@@ -68,9 +71,39 @@ class PrunedLayer:
         )
         self.pruned_dropped = self.pruned_dropped + (torch.full((), count, device=device) if counts_there else count)
 
+    @property
+    def pruned_first(self) -> int:
+        """Places of the prompt, which a window over what is generated leaves out; 0 of other windows."""
+        return getattr(self, "prefill_length", None) or 0
+
+    def pruned_shorten(self, count: int) -> None:
+        """`count` tokens of the prompt go: the shadow counts what is stored of it, told how long it will be.
+
+        Raises:
+            UnsupportedModelError: they stand in the window behind the prompt.
+        """
+        if self.pruned_first and self.prefill_cumulative_length:  # type: ignore[attr-defined]
+            raise UnsupportedModelError(
+                "pictures of a later turn lie in the window over what is generated, and cannot be pruned there"
+            )
+        if getattr(self.pruned_shadow, "prefill_length", None):
+            self.pruned_shadow.prefill_length -= count
+
+    def update(self, *args: Any, **kwargs: Any) -> Any:
+        known = getattr(self, "prefill_length", None)
+        if not hasattr(self, "prefill_length"):
+            return super().update(*args, **kwargs)  # type: ignore[misc]
+        self.prefill_length = None if known is None else known - self.pruned_dropped
+        try:
+            return super().update(*args, **kwargs)  # type: ignore[misc]
+        finally:
+            self.prefill_length += self.pruned_dropped  # type: ignore[operator]
+
     def get_mask_sizes(self, query_length: int) -> Any:
         # Sliding layers compute from their own counter and not from get_seq_length.
         counter = "cumulative_length_int" if hasattr(self, "cumulative_length_int") else "cumulative_length"
+        if hasattr(self, "prefill_length"):
+            counter = "prefill_cumulative_length"
         if not (getattr(self, "is_sliding", False) and self.pruned_dropped):
             return super().get_mask_sizes(query_length)  # type: ignore[misc]
         stored = getattr(self, counter)
@@ -147,7 +180,7 @@ class FirstPrunedLayer(PrunedLayer):
                 "from it inside vp.prune(...) or vp.attach(...) with the same layers, which fit its attention masks to "
                 "what is stored"
             )
-        return super().update(key_states, value_states, *args, **kwargs)  # type: ignore[misc]
+        return super().update(key_states, value_states, *args, **kwargs)
 
 
 _NAMES = ("Layer", "SlidingWindowLayer", "IndexedLayer")  # releases before 5.23 have fewer
@@ -162,7 +195,9 @@ def _pruned_class(mixin: type[PrunedLayer], stock: type) -> type[Any]:
     if (mixin, stock) not in _CLASSES:
         # Older releases of transformers have no common base of integer and floating point layers.
         quantized = getattr(cache_utils, "BaseQuantizedLayer", cache_utils.QuantizedLayer)
-        if stock not in _STOCK and not issubclass(stock, quantized):
+        # Keys of an indexer beside those of a stock layer, or a window behind the whole prompt.
+        derived = hasattr(stock, "update_index") or hasattr(stock, "set_prefill_length")
+        if stock not in _STOCK and not (derived and stock.__base__ in _STOCK) and not issubclass(stock, quantized):
             raise UnsupportedModelError(
                 f"cache layers of type {stock.__name__} cannot be pruned; known are "
                 f"{', '.join(c.__name__ for c in _STOCK)} and the quantized layers"
@@ -182,9 +217,9 @@ def signature(layer: Any, level: int) -> Signature:
     return kind, getattr(layer, "sliding_window", None), getattr(layer, "max_cache_len", None), level
 
 
-def counting(cache: Any) -> list[Any]:
+def counting(cache: Any) -> Iterator[Any]:
     """The layers of a cache that count the sequence: those of recurrences hold states, those of networks nothing."""
-    return [layer for layer in getattr(cache, "layers", None) or () if isinstance(layer, cache_utils.CacheLayerMixin)]
+    return (layer for layer in getattr(cache, "layers", None) or () if isinstance(layer, cache_utils.CacheLayerMixin))
 
 
 def first_pruned(cache: Any) -> Any:
@@ -235,6 +270,8 @@ def _shadow_of(layer: Any, batch: int) -> Any:
     shadow = copy.copy(layer) if same_kind else cache_utils.DynamicLayer()
     if isinstance(getattr(layer, "cumulative_length", None), Tensor):
         shadow.cumulative_length = layer.cumulative_length.clone()
+    if hasattr(shadow, "idx_keys"):
+        shadow.idx_keys = None
     past = int(layer.get_seq_length()) if layer.is_initialized else 0
     if not past:
         shadow.keys = shadow.values = None

@@ -40,17 +40,18 @@ class Calls:
                 return original(*args, **kwargs)
             bound = signature.bind(*args, **kwargs).arguments
             given = {**bound, **bound.pop("kwargs", {})}
-            self.local.encoding = True
+            self.local.encoding, self.local.tower = True, None
             try:
                 with VisionTap(self.parts, self.read, given.get("vision_feature_layer"), modality) as vision:
                     output = original(*args, **kwargs)
             finally:
                 self.local.encoding = False
+            tower, self.local.tower = self.local.tower, None
             pixels = next((v for k, v in given.items() if k.startswith("pixel_values") and v is not None), None)
             shape = tuple(pixels.shape) if isinstance(pixels, Tensor) else ()
             rest = {k: v for k, v in given.items() if not k.startswith("pixel_values")}
             features = getattr(output, "pooler_output", output)
-            self._hand_on(modality, output, Encoded(rest, shape, _lengths(features), vision.signals()))
+            self._hand_on(modality, output, Encoded(rest, shape, _lengths(features), vision.signals(tower), tower))
             return output
 
         return wrapper

@@ -43,7 +43,7 @@ def check_room(cache: Any, past: int | None, more: int) -> None:
     Raises:
         PrunedCacheError: the numbers.
     """
-    layers = counting(cache)
+    layers = getattr(cache, "layers", None) or ()
     rooms = [layer.max_cache_len for layer in layers if hasattr(layer, "max_cache_len") and not layer.is_sliding]
     if not rooms:
         return
@@ -76,7 +76,7 @@ def check_pruned(fwd: Forward, parts: Parts, sites: tuple[int, ...], output: Any
         return
     if fwd.cache is not None and cache is not fwd.cache:
         raise unseen("the decoder returned another cache than it was given")
-    counted = counting(cache)
+    counted = list(counting(cache))
     for index, layer in enumerate(cache.layers):
         if not any(layer is one for one in counted):
             _check_states(index, layer)

@@ -11,10 +11,10 @@ from vlm_pruner.engine.prompt import ImageState, Prompt
 from vlm_pruner.engine.rows import Kept, gather_rows
 from vlm_pruner.errors import InvalidSelectionError, NotFiniteError
 from vlm_pruner.methods.base import refuse_what_is_not_finite, require
-from vlm_pruner.plan import Stage
+from vlm_pruner.plan import TOWER, Stage
 from vlm_pruner.types import Selection, VisualTokens
 
-__all__ = ["prune_stage"]
+__all__ = ["prune_stage", "select"]
 
 _OWN = "vlm_pruner.methods."  # whose choices the contract tests look at, so that no prefill has to wait for them
 
@@ -38,10 +38,12 @@ def prune_stage(
         NotFiniteError: what the method reads of a picture is not finite.
     """
     cut = prompt.to_cut(stage)
-    if stage.site in earlier:
+    if stage.layer == TOWER:
+        chosen = [(image, image.tower) for image in cut if image.tower is not None]
+    elif stage.site in earlier:
         chosen = list(zip(cut, earlier[stage.site], strict=True))
     else:
-        chosen = _select(stage, cut, tokens_of, hidden.shape[-1], prompt.images)
+        chosen = select(stage, cut, tokens_of, hidden.shape[-1], prompt.images)
         earlier[stage.site] = [selection for _, selection in chosen]
     for image, selection in chosen:
         _record(stage, image, selection)
@@ -63,14 +65,15 @@ def prune_stage(
 
 
 @torch.no_grad()
-def _select(
+def select(
     stage: Stage,
     images: list[ImageState],
     tokens_of: Callable[[ImageState], VisualTokens],
-    width: int,
+    width: int | None,
     everyone: list[ImageState],
 ) -> list[tuple[ImageState, Selection]]:
-    """Images of equal size and budget share one call of the method; an error numbers a picture among `everyone`."""
+    """What `stage` chooses of each image. Those of equal size and budget share one call of the method; an error numbers
+    a picture among `everyone`."""
     groups: dict[tuple[int, int], list[ImageState]] = {}
     for image in images:
         groups.setdefault((image.count, image.budget(stage)), []).append(image)
@@ -78,7 +81,7 @@ def _select(
     for (_, keep), group in groups.items():
         tokens = [tokens_of(image) for image in group]
         for one in tokens:
-            require(stage.method, one, *sorted(stage.method.needs))
+            require(stage.method, one, *sorted(stage.method.needs_at(stage.site)))
         try:
             selections = stage.method.select_batch(tokens, [keep] * len(group))
             if tokens[0].device.type != "cpu":  # there the method does not look

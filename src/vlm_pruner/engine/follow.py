@@ -10,11 +10,11 @@ from vlm_pruner.engine.arguments import cut_queries, query_places
 from vlm_pruner.engine.cache import PrunedLayer, Signature, prune_layer, signature
 from vlm_pruner.engine.forward import Forward
 from vlm_pruner.engine.masks import Places, remap_mask
-from vlm_pruner.engine.rows import gather_rows
 from vlm_pruner.engine.shared import follow_source
+from vlm_pruner.engine.stored import cut_padding, fit_stored
 from vlm_pruner.engine.support import Parts
 from vlm_pruner.engine.tap import attention_of
-from vlm_pruner.errors import PrunedCacheError, UnsupportedModelError
+from vlm_pruner.errors import PrunedCacheError
 
 __all__ = ["follow"]
 
@@ -43,7 +43,8 @@ def follow(
         if fwd.kept is None and (index >= len(layers) or not isinstance(layers[index], PrunedLayer)):
             return kwargs  # an earlier turn dropped nothing up to here
         if fwd.kept is None and kwargs.get("attention_mask") is None and layers[index].pruned_may_lag:
-            return kwargs  # a decode step without padding: no mask to fit, so that no place is asked for
+            # A decode step without padding: no mask to fit, so that no place is asked for.
+            return fit_stored(fwd, parts, index, layers[index], None, kwargs)
         layer, places = _enter_cache(fwd, cache, index, level, hidden)
         ragged = ragged or layer.pruned_state.ragged
     elif fwd.kept is not None:
@@ -52,7 +53,10 @@ def follow(
     if places is None:
         return kwargs
     kwargs = dict(kwargs)
-    if "attention_mask" in kwargs:
+    if parts.adapter.own_mask:
+        if fwd.kept is not None:
+            kwargs["attention_mask"] = cut_padding(fwd, parts, level, kwargs["attention_mask"])
+    elif "attention_mask" in kwargs:
         mask = kwargs["attention_mask"]
         tag = (level, None if layer is None else signature(layer, level))
         known, made = fwd.recall(mask, tag)
@@ -63,34 +67,19 @@ def follow(
         kwargs["attention_mask"] = made
     if fwd.kept is not None:
         cut_queries(fwd, parts, level, kwargs)
-    return kwargs
+    return fit_stored(fwd, parts, index, layer, places, kwargs)
 
 
 def _follow_states(fwd: Forward, parts: Parts, level: int, kwargs: dict[str, Any]) -> dict[str, Any]:
     """The keyword arguments of a layer that sees a shorter sequence and nothing else: its mask is [b, q] or None, and
-    hides the padding of rows that kept different counts.
+    hides the padding of rows that kept different counts. A mask for attention that it gets as well is not for it.
 
     Raises:
-        UnsupportedModelError: such padding would stand between what its states hold already and this chunk, or another
-            kind of mask.
+        UnsupportedModelError: see `cut_padding`.
     """
-    assert fwd.kept is not None
-    index, valid, mask = fwd.kept.index, fwd.kept.valid, kwargs.get("attention_mask")
-    if valid is not None and not fwd.first:
-        raise UnsupportedModelError(
-            f"{parts.name}: rows of a later turn keep different numbers of tokens, and the padding between would "
-            "change the states of its recurrent layers; ask row by row, or keep an exact number of tokens in every row"
-        )
-    if mask is not None and (not isinstance(mask, Tensor) or mask.dim() != 2):
-        raise UnsupportedModelError(f"{parts.name}: the mask of a layer without attention is not [batch, queries]")
     kwargs = dict(kwargs)
-    known, made = fwd.recall(mask, ("states", level))
-    if not known:
-        made = None if mask is None else gather_rows(mask, index)
-        if valid is not None:
-            made = valid.long() if made is None else made * valid
-        fwd.remember(mask, ("states", level), made)
-    kwargs["attention_mask"] = made
+    if not parts.adapter.padding:
+        kwargs["attention_mask"] = cut_padding(fwd, parts, level, kwargs.get("attention_mask"))
     cut_queries(fwd, parts, level, kwargs)
     return kwargs
 
@@ -101,10 +90,12 @@ def _enter_cache(fwd: Forward, cache: Any, index: int, level: int, hidden: Tenso
     layer = prune_layer(cache, index, level, fwd.state, hidden.shape[0])
     past = layer.get_seq_length()
     kind = signature(layer, level)
+    if fwd.kept is not None:
+        layer.pruned_shorten(fwd.length - hidden.shape[1])
     if kind not in fwd.places:
         offset = layer.get_mask_sizes(fwd.length)[1]
         query = query_places(fwd.length, fwd.kept, past, hidden)
-        fwd.places[kind] = Places(query, _key_places(fwd, cache, index, kind, query), offset)
+        fwd.places[kind] = Places(query, _key_places(fwd, cache, index, kind, query), offset, layer.pruned_first)
         if fwd.kept is not None and fwd.kept.valid is not None:
             fwd.state.ragged = True
     if fwd.kept is not None:

@@ -3,6 +3,7 @@
 outer model       refuses what cannot be pruned; reads what generate() has encoded
 base model        opens and closes the state of a forward
 get_*_features    wrapped on the instance: notes the grids, which generate() drops after encoding
+vision tower      wrapped likewise where a stage acts before it: runs on what is kept
 decoder           clocks prefill and decode steps
 layer site - 1    keys and attention rows for the method of the stage
 layers >= site    drop rows; make masks, rotary tables and cache follow
@@ -35,11 +36,13 @@ from vlm_pruner.engine.prompt import read_prompt
 from vlm_pruner.engine.records import Recorder
 from vlm_pruner.engine.release import cache_in, given_cache, unseen
 from vlm_pruner.engine.signals import projections
+from vlm_pruner.engine.stored import count_stored
 from vlm_pruner.engine.support import Parts, check_backend, check_checkpointing
 from vlm_pruner.engine.tap import attention_of, tap
+from vlm_pruner.engine.tower import before_tower
 from vlm_pruner.engine.wants import ENTERED, FROM_LAYER_BEFORE, PROJECTED, reads
 from vlm_pruner.errors import PrunedCacheError, UnsupportedModelError
-from vlm_pruner.plan import PrunePlan, Stage
+from vlm_pruner.plan import TOWER, PrunePlan, Stage
 from vlm_pruner.types import Signal
 
 __all__ = ["Hooks"]
@@ -93,12 +96,11 @@ class Hooks:
             self._hook(parts.model.register_forward_hook(self._outer_post))
         if self.read & ENTERED:
             self._hook(parts.layers[0].register_forward_pre_hook(inner.entered_pre, with_kwargs=True))
-        for index, layer in enumerate(parts.layers):
-            level = sum(site <= index for site in inner.sites)
-            if not level:
-                continue
-            pre = functools.partial(inner.layer_pre, index, level)
+        for index, layer in list(enumerate(parts.layers))[min(inner.sites) :]:
+            pre = functools.partial(inner.layer_pre, index, sum(site <= index for site in inner.sites))
             self._hook(layer.register_forward_pre_hook(pre, with_kwargs=True))
+            for handle in count_stored(parts, index):
+                self._hook(handle)
             if index in inner.counted:
                 post = functools.partial(inner.queries_post, index)
                 self._hook(attention_of(layer).q_proj.register_forward_hook(post))
@@ -111,6 +113,8 @@ class Hooks:
             name = f"get_{modality}_features"
             if hasattr(parts.base, name):
                 self._wrap(parts.base, name, functools.partial(self.calls.features, modality))
+        if self.plan.stages[0].layer == TOWER:
+            self._wrap(*before_tower(parts, self.plan, self.local))
         if hasattr(parts.model, "generate"):
             self._wrap(parts.model, "generate", self.calls.generate)
             self._wrap(parts.model, "prepare_inputs_for_generation", self.calls.prepare)
@@ -152,12 +156,13 @@ class Hooks:
         else:
             self._undo.callback(object.__setattr__, owner, name, before)
 
-    def _end(self, cache: Any) -> int | None:
+    def _end(self, cache: Any, first: Any) -> int | None:
         """Places of this chunk that `generate` was given; None = all."""
         if self.local.generation is None:
             return None
-        filled = any(layer.is_initialized for layer in counting(cache)[:1])
-        return self.local.generation.end(int(cache.get_seq_length()) if filled else 0)
+        return self.local.generation.end(
+            int(cache.get_seq_length()) if first is not None and first.is_initialized else 0
+        )
 
     def _outer_pre(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         arguments = _bind(module, args, kwargs)
@@ -177,7 +182,7 @@ class Hooks:
                 self.busy.enter()
         arguments = _bind(module, args, kwargs)
         cache = given_cache(arguments, self.parts.base_cache)
-        state = self._state_of(cache)
+        state, first = self._state_of(cache), next(counting(cache), None)
         notes = {**encoded_before(arguments), **{k: v for k, v in (self.local.encoded or {}).items() if v is not None}}
         unused, self.local.unused = self.local.unused, None
         looked = bool(notes) or any(arguments.get(name) is not None for name in _PIXELS)
@@ -185,7 +190,7 @@ class Hooks:
         if looked or unused:
             if torch.compiler.is_compiling():
                 refuse_compiled()
-            prompt = read_prompt(self.parts.adapter, self.parts.base, arguments, self._end(cache))
+            prompt = read_prompt(self.parts.adapter, self.parts.base, arguments, self._end(cache, first))
         if not looked and (prompt is not None or (unused and arguments.get("input_ids") is None)):
             raise unseen(f"{unused}s were encoded, but this forward was not given what came of it")
         if prompt is not None:
@@ -196,10 +201,9 @@ class Hooks:
             self._check_call(arguments, prompt.visual)
         forward = Forward(arguments, cache, prompt, state, {m: note for m, note in notes.items() if note is not None})
         forward.generation, forward.looked = self.local.generation, looked
-        layers = counting(cache)
-        if prompt is not None and layers:
-            forward.past = layers[0].get_seq_length()
-        forward.first = state is None and (not layers or not layers[0].is_initialized)
+        if prompt is not None and first is not None:
+            forward.past = first.get_seq_length()
+        forward.first = state is None and (first is None or not first.is_initialized)
         if not torch.compiler.is_compiling():
             if state is not None:
                 self.recorder.check(forward)

@@ -24,7 +24,7 @@ from vlm_pruner.engine.support import Parts
 from vlm_pruner.engine.tap import Attended, attention_of
 from vlm_pruner.engine.wants import reads
 from vlm_pruner.errors import MissingSignalError, UnsupportedModelError
-from vlm_pruner.plan import PrunePlan, Stage
+from vlm_pruner.plan import TOWER, PrunePlan, Stage
 
 __all__ = ["LayerHooks", "Local"]
 
@@ -40,6 +40,7 @@ class Local(threading.local):
     left: int | None = None  # rows of the base model's output, after a forward with pictures
     quiet: bool = False  # the engine itself calls rotary_emb
     encoding: bool = False  # inside get_image_features or get_video_features
+    tower: Any = None  # what was chosen before the vision tower in there
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> Any:
         raise UnsupportedModelError(
@@ -53,8 +54,7 @@ class LayerHooks:
 
     def __init__(self, parts: Parts, plan: PrunePlan, local: Local) -> None:
         self.parts, self.plan, self.local = parts, plan, local
-        self.stage_at = {stage.site: stage for stage in plan.stages}
-        self.sites = tuple(self.stage_at)
+        self.sites = tuple(stage.site for stage in plan.stages)
         self.names = _positional(parts.layers[0])
         self.streams = parts.adapter.streams
         place = torch.zeros(1, 1, dtype=torch.long)
@@ -81,15 +81,19 @@ class LayerHooks:
         if fwd.prompt is not None and self.parts.sources[index] != index and hidden.shape[1] < fwd.rows:
             fwd.ends = hidden.shape[1]
         before, hidden = hidden, add_here(fwd, index, hidden)
-        if fwd.prompt is not None and index in self.stage_at:
-            hidden = self._prune(fwd, fwd.prompt, self.stage_at[index], hidden)
+        if fwd.prompt is not None and index in self.sites:
+            for stage in self.plan.stages:
+                if stage.site == index:
+                    hidden = self._prune(fwd, fwd.prompt, stage, hidden)
+            if index == 0 and fwd.kept is not None and self.plan.positions == "repacked":
+                self._repack(fwd, fwd.prompt, hidden)
         if fwd.kept is None and fwd.state is None:
             return None if hidden is before else with_hidden(hidden, args, kwargs, self.streams)
         given = kwargs.get("attention_mask")
         kwargs = follow(fwd, self.parts, index, level, hidden, kwargs)
         self._count(fwd, index, module, hidden, kwargs)
         cache, own = kwargs.get(self.parts.layer_cache), self.parts.sources[index]
-        if fwd.kept is None and cache is not None:
+        if fwd.kept is None and cache is not None and not self.parts.by_stored(index):
             kind = getattr(cache.layers[own], "pruned_kind", None)
             if kind is not None:
                 assert fwd.state is not None
@@ -122,7 +126,7 @@ class LayerHooks:
     def _prune(self, fwd: Forward, prompt: Prompt, stage: Stage, hidden: Tensor) -> Tensor:
         start = mark(hidden.device)
         self._locate(fwd, prompt)
-        reader = tokens_reader(reads(stage.method), stage.layer, fwd, hidden, fwd.before)
+        reader = tokens_reader(reads(stage.method), stage.site or None, fwd, hidden, fwd.before)
         try:
             fwd.kept, hidden = prune_stage(stage, prompt, fwd.kept, hidden, reader, fwd.earlier)
         except MissingSignalError as error:
@@ -131,10 +135,10 @@ class LayerHooks:
         fwd.levels.append(fwd.kept)
         if fwd.kept is not None and fwd.state is None:
             fwd.state = CacheState(self.sites, self.plan.positions, open=True)
-        if fwd.kept is not None and self.plan.positions == "repacked" and stage.layer is None:
-            self._repack(fwd, prompt, hidden)
         fwd.lengths.append(prompt.row_lengths())
         fwd.selecting.append((start, mark(hidden.device)))
+        if stage.layer == TOWER:
+            fwd.selecting += [encoded.tower.marks for encoded in fwd.encoded.values()]
         return hidden
 
     def _locate(self, fwd: Forward, prompt: Prompt) -> None:

@@ -27,6 +27,17 @@ class Places:
     query: Tensor  # [b, q]
     key: Tensor  # [b, k]
     offset: int | Tensor = 0  # place of column 0 of the mask (sliding layers)
+    first: int = 0  # so many first places have columns of their own in front of those
+
+    def columns(self) -> Tensor:
+        """[b, k] column of the mask of every key; negative where it has none."""
+        place = self.key - 1
+        column = place - self.offset
+        return (
+            torch.where(place < self.first, place, torch.where(column < self.first, -1, column))
+            if self.first
+            else column
+        )
 
 
 def remap_mask(
@@ -54,7 +65,7 @@ def remap_mask(
             f"attention mask {shape}: known are [batch, keys], [batch, 1, queries, keys] and BlockMask"
         )
     key = places.key.to(mask.device)
-    column = key - 1 - places.offset
+    column = places.columns().to(mask.device)
     inside = (key > 0) & (column >= 0) & (column < mask.shape[-1])  # [b, k]
     column = column.clamp(0, mask.shape[-1] - 1)
     mask = mask.expand(column.shape[0], *mask.shape[1:])

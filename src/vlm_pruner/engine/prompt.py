@@ -11,11 +11,12 @@ from torch import Tensor
 
 from vlm_pruner.adapters.base import Adapter, Encoded, Modality, VisualSpan, deal_out, split_frames
 from vlm_pruner.budget import Keep, keep_count
+from vlm_pruner.engine.release import unseen
 from vlm_pruner.errors import UnsupportedModelError
-from vlm_pruner.plan import PrunePlan, Stage
+from vlm_pruner.plan import TOWER, PrunePlan, Stage
 from vlm_pruner.types import Selection
 
-__all__ = ["ImageState", "Prompt", "read_prompt"]
+__all__ = ["ImageState", "Prompt", "left_alone", "read_prompt"]
 
 
 @dataclass
@@ -33,8 +34,12 @@ class ImageState:
     def total(self) -> int:
         return self.span.layout.tokens
 
+    tower: Selection | None = None  # what was chosen before the vision tower
+
     def budget(self, stage: Stage) -> int:
         """Tokens that `stage` leaves of this image."""
+        if self.tower is not None and stage.layer == TOWER:
+            return len(self.tower)
         if self.note or (isinstance(stage.keep, int) and stage.keep >= self.total):
             return self.count
         return min(self.count, keep_count(self.total, stage.keep))
@@ -110,13 +115,24 @@ class Prompt:
                 if plan.per == "frame" and modality == "video":
                     spans = [frame for span in spans for frame in split_frames(span)]
             self.images += [ImageState(s) for s in spans]
+            if plan.stages[0].layer == TOWER:
+                self._locate_before(encoded[modality].tower, modality)
         self.images.sort(key=lambda image: (image.span.row, int(image.span.slots[0])))
         for image in self.images:
             image.count = image.total
-            image.note = _left_alone(image.total, plan)
+            image.note = left_alone(image.total, plan)
+
+    def _locate_before(self, chosen: Any, modality: Modality) -> None:
+        """What was chosen before the tower, for the images of a modality."""
+        if chosen is None:
+            raise unseen("a stage before the vision tower never saw it run")
+        for image in self.images:
+            if image.span.modality == modality:
+                image.tower = chosen.of(image.span)
 
 
-def _left_alone(total: int, plan: PrunePlan) -> str:
+def left_alone(total: int, plan: PrunePlan) -> str:
+    """Why an image of `total` tokens is not pruned; empty where it is."""
     if total < plan.min_visual_tokens:
         return f"left alone: {total} tokens are fewer than min_visual_tokens={plan.min_visual_tokens}"
     least = min((s.keep if isinstance(s.keep, int) else 0 for s in plan.stages), default=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 import weakref
 from dataclasses import dataclass, field, replace
@@ -12,12 +13,13 @@ from torch import Tensor
 from vlm_pruner.adapters.base import plane
 from vlm_pruner.budget import Keep, layer_average
 from vlm_pruner.engine.clock import Mark, elapsed_ms
+from vlm_pruner.engine.costs import costs_of
 from vlm_pruner.engine.forward import Forward
 from vlm_pruner.engine.prompt import ImageState, Prompt
 from vlm_pruner.engine.reuse import Prefix, begin, take, waiting
 from vlm_pruner.engine.support import Parts
 from vlm_pruner.errors import UnsupportedModelError
-from vlm_pruner.flops import DecoderShape, kv_bytes, prefill_flops
+from vlm_pruner.flops import VisionShape, kv_bytes, prefill_flops, vision_flops
 from vlm_pruner.plan import PrunePlan
 from vlm_pruner.report import ImageReport, PruneReport, SessionTotal
 from vlm_pruner.types import Selection
@@ -61,6 +63,7 @@ class _Prefill:
     copies: int = 1  # rows that beams or samples have made of each
     reused: int = 0  # tokens of the prefix that it went on from
     saved_ms: float | None = None  # what they took when they were run
+    tower: tuple[Any, ...] = ()  # of every picture that a stage cut before the tower: patches, side, kept tokens
 
 
 @dataclass
@@ -92,6 +95,7 @@ class Recorder:
         self._lock = threading.Lock()
         self._calls: list[_Call] = []  # the newest last
         self._past = SessionTotal()  # of those that were forgotten
+        self._costs = functools.cache(lambda: costs_of(parts))
 
     def begin(self, prefix: Prefix) -> None:
         """The last prefill was that of `prefix`."""
@@ -174,7 +178,9 @@ class Recorder:
         copies = known.copies if known is not None and known.noted else fwd.prompt.copies
         images = [_record(i, i.span.row // copies) for i in fwd.prompt.images if i.span.row % copies == 0]
         notes = _notes(fwd.prompt, images, copies)
-        return _Prefill(images, rows, fwd.lengths, started, ended, fwd.selecting, itemsize, notes, copies)
+        tower = tuple(run for each in fwd.encoded.values() if each.tower for run in each.tower.run)
+        timed = (started, ended, fwd.selecting)
+        return _Prefill(images, rows, fwd.lengths, *timed, itemsize, notes, copies, tower=tower)
 
     @property
     def images(self) -> list[ImageRecord]:
@@ -214,6 +220,7 @@ class Recorder:
             reused_tokens=prefill.reused,
             saved_ms=prefill.saved_ms,
             **self._cost(prefill),
+            **self._tower_cost(prefill),
         )
 
     def _image(self, record: ImageRecord) -> ImageReport:
@@ -227,16 +234,28 @@ class Recorder:
         levels = [sum(s.site <= i for s in self._plan.stages) for i in range(len(self._parts.layers))]
         return [left[min(level, len(counts))] for level in levels]
 
+    def _tower_cost(self, prefill: _Prefill) -> dict[str, int]:
+        if not prefill.tower:  # of a family without one, too
+            return {}
+        try:
+            shape = VisionShape.from_config(self._parts.config.vision_config)
+        except UnsupportedModelError:
+            return {}
+        return {
+            "vision_flops_full": sum(vision_flops(shape, grid) for grid, _, _ in prefill.tower),
+            "vision_flops_pruned": sum(vision_flops(shape, g, k.tolist(), side) for g, side, k in prefill.tower),
+        }
+
     def _cost(self, prefill: _Prefill) -> dict[str, int]:
         try:
-            shape = DecoderShape.from_config(self._parts.text_config)
+            shape = self._costs()
         except UnsupportedModelError:
             return {}
         full = [self._per_layer(n, []) for n in prefill.rows]
         pruned = [self._per_layer(n, [stage[r] for stage in prefill.lengths]) for r, n in enumerate(prefill.rows)]
         return {
             "flops_full": sum(prefill_flops(shape, lengths) for lengths in full),
-            "flops_pruned": sum(prefill_flops(shape, lengths) for lengths in pruned),
+            "flops_pruned": sum(prefill_flops(shape, n, whole) for n, whole in zip(pruned, prefill.rows, strict=True)),
             "kv_bytes_full": sum(kv_bytes(shape, lengths, prefill.itemsize) for lengths in full),
             "kv_bytes_pruned": sum(kv_bytes(shape, lengths, prefill.itemsize) for lengths in pruned),
         }

@@ -128,7 +128,8 @@ def check_reusable(plan: PrunePlan, parts: Parts) -> None:
 
     Raises:
         PlanError: a method that reads the question.
-        UnsupportedModelError: a decoder in which pictures see the text behind them, or are numbered with it.
+        UnsupportedModelError: a decoder in which pictures see the text behind them, or are numbered with it, or that
+            sees a second prompt otherwise than the first.
     """
     curious = [stage.method.name for stage in plan.stages if stage.method.question_aware]
     if curious:
@@ -140,6 +141,11 @@ def check_reusable(plan: PrunePlan, parts: Parts) -> None:
         raise UnsupportedModelError(
             f"{parts.name}: marks behind a picture are numbered together with it, so that a prefix does not know where "
             "its picture ends"
+        )
+    if parts.adapter.behind:
+        raise UnsupportedModelError(
+            f"{parts.name}: what stands behind the prompt that was run first is seen through a window, so that a "
+            "question behind a prefix is not answered as in one prompt"
         )
     if not getattr(getattr(parts.layers[0], "self_attn", None), "is_causal", True):
         raise UnsupportedModelError(

@@ -16,12 +16,13 @@ from vlm_pruner.engine.hooks import Hooks
 from vlm_pruner.engine.records import ImageRecord, Recorder
 from vlm_pruner.engine.reuse import Prefix, check_reusable, run_prefix
 from vlm_pruner.engine.support import Parts, check_backend, check_stages, settle, take_apart
+from vlm_pruner.engine.tower import tower_of
 from vlm_pruner.errors import PlanError, UnsupportedModelError
 from vlm_pruner.methods.base import PruningMethod
-from vlm_pruner.plan import Per, Positions, PrunePlan
+from vlm_pruner.plan import TOWER, Layer, Per, Positions, PrunePlan
 from vlm_pruner.report import PruneReport, SessionTotal
 
-__all__ = ["Session", "attach", "detach", "prune"]
+__all__ = ["Session", "attach", "detach", "plan_for", "prune"]
 
 _active: weakref.WeakKeyDictionary[nn.Module, weakref.ref[Session]] = weakref.WeakKeyDictionary()
 _active_lock = threading.Lock()
@@ -167,7 +168,7 @@ def prune(
     method: PrunePlan | PruningMethod | str,
     *,
     keep: Keep | None = None,
-    layer: int | None = None,
+    layer: Layer = None,
     positions: Positions = "kept",
     per: Per = "image",
     full_length: bool = False,
@@ -183,7 +184,8 @@ def prune(
         model: a vision-language model of transformers, with or without its head.
         method: a name, a method with its parameters, or a whole plan.
         keep: tokens per image (64) or a share of them (0.111).
-        layer: decoder layer at whose input to prune; 0 = before the language model; None = as the method prefers.
+        layer: decoder layer at whose input to prune; 0 = before the language model; "tower" = before the vision tower;
+            None = as the method prefers.
         positions: `kept` or, before the language model, `repacked`.
         per: whether the budget is that of a whole video (`image`) or of each of its frames (`frame`).
         full_length: scatter logits and hidden states back to their places in the unpruned prompt, NaN at dropped ones.
@@ -194,11 +196,11 @@ def prune(
         UnsupportedModelError: a model whose visual tokens cannot be pruned.
     """
     parts = take_apart(model)
-    plan = PrunePlan.of(method, keep, layer, num_layers=len(parts.layers), positions=positions, per=per, **params)
-    if layer is None and not isinstance(method, PrunePlan):
-        plan = settle(plan, parts)
+    plan = _planned(parts, method, keep, layer, positions=positions, per=per, **params)
     check_stages(plan, parts)
     check_backend(parts)
+    if plan.stages[0].layer == TOWER:
+        tower_of(parts)
     return Session(model, plan, parts, full_length)
 
 
@@ -207,7 +209,7 @@ def attach(
     method: PrunePlan | PruningMethod | str,
     *,
     keep: Keep | None = None,
-    layer: int | None = None,
+    layer: Layer = None,
     positions: Positions = "kept",
     per: Per = "image",
     full_length: bool = False,
@@ -219,6 +221,32 @@ def attach(
     )
     session.start()
     return session
+
+
+def plan_for(
+    model: nn.Module,
+    method: PrunePlan | PruningMethod | str,
+    keep: Keep | None = None,
+    layer: Layer = None,
+    *,
+    positions: Positions = "kept",
+    per: Per = "image",
+    **params: Any,
+) -> PrunePlan:
+    """The plan that `prune` carries out on `model` when it is given the same, to be read, written or compared.
+
+    Raises:
+        PlanError: an unknown method or parameter, no budget, or a layer that the model does not have.
+        UnsupportedModelError: a model whose visual tokens cannot be pruned.
+    """
+    return _planned(take_apart(model), method, keep, layer, positions=positions, per=per, **params)
+
+
+def _planned(
+    parts: Parts, method: PrunePlan | PruningMethod | str, keep: Keep | None, layer: Layer, **rest: Any
+) -> PrunePlan:
+    plan = PrunePlan.of(method, keep, layer, num_layers=len(parts.layers), **rest)
+    return settle(plan, parts) if layer is None and not isinstance(method, PrunePlan) else plan
 
 
 def detach(model: nn.Module) -> None:

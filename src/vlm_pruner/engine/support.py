@@ -13,7 +13,7 @@ from vlm_pruner.engine.release import cache_name, check_release, warn_if_newer
 from vlm_pruner.engine.tap import attention_of, can_be_tapped
 from vlm_pruner.engine.wants import FROM_LAYER_BEFORE, reads
 from vlm_pruner.errors import PlanError, UnsupportedModelError
-from vlm_pruner.plan import PrunePlan
+from vlm_pruner.plan import TOWER, PrunePlan, Stage
 from vlm_pruner.types import Signal
 
 __all__ = ["Parts", "check_backend", "check_checkpointing", "check_stages", "obstacle", "settle", "take_apart"]
@@ -52,6 +52,15 @@ class Parts:
         types = getattr(self.text_config, "layer_types", None) or ()
         return index < len(types) and types[index] in _STATES
 
+    def counts_blocks(self, index: int) -> bool:
+        """Does decoder layer `index` attend to blocks of keys that it counts by position ids?"""
+        types = getattr(self.text_config, "layer_types", None) or ()
+        return index < len(types) and types[index] in self.adapter.blocks
+
+    def by_stored(self, index: int) -> bool:
+        """Is more than its mask fitted to what is stored, in every decode step?"""
+        return self.adapter.whole_tables or self.counts_blocks(index)
+
     def makes_keys(self, index: int) -> bool:
         """Does decoder layer `index` attend to keys of its own?"""
         return not self.follows(index) and self.sources[index] == index
@@ -84,7 +93,8 @@ def take_apart(model: nn.Module) -> Parts:
         raise UnsupportedModelError(f"expected a transformers model, got {type(model).__name__}{hint}")
     inner: Any = model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]  # PEFT
     config, base = inner.config, inner.base_model
-    found = obstacle(config, shares=getattr(families().get(config.model_type), "shares", False))
+    family = families().get(config.model_type, Adapter)
+    found = obstacle(config, family.shares, family.attends | family.blocks)
     if found is not None:
         raise UnsupportedModelError(found)
     kind = config.model_type
@@ -103,11 +113,12 @@ def take_apart(model: nn.Module) -> Parts:
     )  # fmt: skip
 
 
-def obstacle(config: Any, shares: bool = False) -> str | None:
+def obstacle(config: Any, shares: bool = False, known: frozenset[str] = frozenset()) -> str | None:
     """What in a model's configuration makes pruning impossible, None if nothing does.
 
     Args:
         shares: it is known which layers read the keys of which.
+        known: kinds of layers of this family alone that can be pruned.
     """
     kind, text = config.model_type, config.get_text_config()
     if getattr(text, "cross_attention_layers", None):
@@ -118,7 +129,7 @@ def obstacle(config: Any, shares: bool = False) -> str | None:
     shared = getattr(text, "num_kv_shared_layers", 0)
     if not shares and (shared or any(mode not in (None, "store") for mode in modes)):
         return f"{kind}: decoder layers that share keys and values cannot be pruned"
-    types = set(getattr(text, "layer_types", None) or ["full_attention"]) - _ATTENTION - _STATES
+    types = set(getattr(text, "layer_types", None) or ["full_attention"]) - _ATTENTION - _STATES - known
     if types:
         return (
             f"{kind}: layers of type {', '.join(sorted(types))} cannot be pruned: no rule is known for them, as it is "
@@ -172,14 +183,30 @@ def settle(plan: PrunePlan, parts: Parts) -> PrunePlan:
     stage = plan.stages[-1]
     if (
         len(plan.stages) != 1
-        or not stage.layer
+        or not stage.site
         or not reads(stage.method) & FROM_LAYER_BEFORE - {Signal.PREVIOUS_FEATURES}
     ):
         return plan
-    place = next((i for i in range(stage.layer, len(parts.layers)) if _serves(parts, i)), None)
-    if place is None and stage.method.needs & FROM_LAYER_BEFORE:
+    place = next((i for i in range(stage.site, len(parts.layers)) if _serves(parts, i)), None)
+    if place is None and stage.method.needs_at(0) & FROM_LAYER_BEFORE:
         return plan
     return replace(plan, stages=(replace(stage, layer=place),))
+
+
+def _check_place(stage: Stage) -> None:
+    """Raise where a method reads pixels that are gone, or what the vision tower is only to make.
+
+    Raises:
+        PlanError: names what it needs.
+    """
+    name, needs = stage.method.name, stage.method.needs
+    if stage.layer != TOWER and Signal.PIXELS in needs:
+        raise PlanError(
+            f"{name} reads pixels, which it is shown before the vision tower alone: give it layer={TOWER!r}"
+        )
+    if stage.layer == TOWER and needs - {Signal.PIXELS}:
+        names = ", ".join(sorted(needs - {Signal.PIXELS}))
+        raise PlanError(f"{name} cannot prune before the vision tower: it needs {names}, which come behind it")
 
 
 def _serves(parts: Parts, place: int) -> bool:
@@ -199,19 +226,20 @@ def check_stages(plan: PrunePlan, parts: Parts) -> None:
     """
     total = parts.adapter.fixed_tokens(parts.config)
     for stage in plan.stages:
-        missing = stage.method.needs & FROM_LAYER_BEFORE
-        if missing and stage.layer is None:
+        _check_place(stage)
+        missing = stage.method.needs_at(stage.site) & FROM_LAYER_BEFORE
+        if missing and not stage.site:
             names = ", ".join(sorted(missing))
             raise PlanError(
                 f"{stage.method.name} cannot prune before the language model: it needs {names} of the "
                 "decoder layer before; give it a layer of 1 or more"
             )
         keys = ", ".join(sorted(missing - {Signal.PREVIOUS_FEATURES}))
-        if stage.layer and keys and not parts.makes_keys(stage.layer - 1):
+        if stage.site and keys and not parts.makes_keys(stage.site - 1):
             good = [str(i + 1) for i in range(len(parts.layers) - 1) if parts.makes_keys(i)]
-            why = "attends to nothing" if parts.follows(stage.layer - 1) else "reads the keys of an earlier one"
+            why = "attends to nothing" if parts.follows(stage.site - 1) else "reads the keys of an earlier one"
             raise PlanError(
-                f"{stage.method.name} cannot prune at layer {stage.layer} of this {parts.name} model: it needs {keys} "
+                f"{stage.method.name} cannot prune at layer {stage.site} of this {parts.name} model: it needs {keys} "
                 f"of the decoder layer before, which {why}; layers with keys stand before {', '.join(good)}"
             )
         if not parts.adapter.allows(parts.text_config, stage.site):

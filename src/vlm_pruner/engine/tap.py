@@ -53,16 +53,17 @@ def _eager(forward: Any) -> Any:
     return forward.__globals__.get(next(known, _EAGER))
 
 
-def _asks(forward: Any) -> int:
-    """How often a module asks its configuration for the name of the attention function."""
-    return sum(step.argval == "_attn_implementation" for step in dis.get_instructions(forward))
+def _asks(kind: type) -> int:
+    """How often a module asks its configuration for the name of the attention function, in whatever method."""
+    methods = [inspect.unwrap(one) for one in vars(kind).values() if inspect.isfunction(one)]
+    return sum(step.argval == "_attn_implementation" for one in methods for step in dis.get_instructions(one))
 
 
 def can_be_tapped(attention: Any) -> bool:
     """Does an attention module look its attention function up, and ask for the name for nothing else?"""
     forward = inspect.unwrap(type(attention).forward)
     found = getattr(attention, "config", None), forward.__globals__.get(_REGISTRY), _eager(forward)
-    return all(part is not None for part in found) and _asks(forward) <= 1
+    return all(part is not None for part in found) and _asks(type(attention)) <= 1
 
 
 def tap(attention: Any, look: Callable[[Attended], None]) -> Callable[[], None] | None:

@@ -20,6 +20,7 @@ from torch.nn import functional
 
 from vlm_pruner.adapters.base import Layout, Modality, VisualSpan
 from vlm_pruner.engine.support import Parts
+from vlm_pruner.engine.tower import Chosen
 from vlm_pruner.engine.wants import VISION
 from vlm_pruner.types import Signal, VisionSignals
 
@@ -170,8 +171,12 @@ class VisionTap:
             self._undo.callback(projection.register_forward_hook(keep(name)).remove)
         self._undo.callback(attention.register_forward_hook(add_up).remove)
 
-    def signals(self) -> EncodedVision | None:
-        """What was heard; None if nothing was to be, or the tower is of another shape."""
+    def signals(self, cut: Chosen | None = None) -> EncodedVision | None:
+        """What was heard; None if nothing was to be, or the tower is of another shape.
+
+        Args:
+            cut: what was kept out of the tower: its patches have zeros.
+        """
         if self._layers is None or "rows" not in self._heard:
             return None
         out, attention = self._out, self._layers[self._index].self_attn
@@ -180,14 +185,20 @@ class VisionTap:
             return None
         queries, keys = _heads(self._heard["queries"], attention), _heads(self._heard["keys"], attention)
         first = int(_has_cls(self._tower))
+        spread = _as_it_is if cut is None else cut.spread
         if first:
             out.cls, out.cls_keys = rows[:, 0], keys[:, :, 0]
-            out.cls_attention = _first_row(queries, keys, _scale(attention))
-        out.keys = keys[:, :, first:]
-        out.received = [each[:, first:] for each in out.received]
-        if out.features is not None and out.features.shape[1] == rows.shape[1]:
+            out.cls_attention = spread(_first_row(queries, keys, _scale(attention)), 2)
+        out.keys = spread(keys[:, :, first:], 2)
+        out.received = [spread(each[:, first:], 1) for each in out.received]
+        out.from_cls = [spread(each, 1) for each in out.from_cls]
+        if out.features is not None and out.features.shape[1] == out.keys.shape[2] + first:
             out.features = out.features[:, first:]
         return out
+
+
+def _as_it_is(heard: Tensor, axis: int) -> Tensor:
+    return heard
 
 
 def _deepest(layer: int | list[int] | None, config: Any) -> int:

@@ -14,8 +14,9 @@ from typing import Any
 import torch
 
 from vlm_pruner.asking.prompts import Kind
+from vlm_pruner.engine import plan_for
 from vlm_pruner.errors import VlmPrunerError
-from vlm_pruner.evaluation.cells import Cell, Grid
+from vlm_pruner.evaluation.cells import Cell, Grid, Price, price_named
 from vlm_pruner.evaluation.pool import in_processes
 from vlm_pruner.evaluation.questions import Asked, picture_tokens
 from vlm_pruner.evaluation.results import BenchResults, CellResult
@@ -24,6 +25,7 @@ from vlm_pruner.evaluation.single import Single, encoded_apart
 from vlm_pruner.evaluation.sources import code_hash
 from vlm_pruner.evaluation.store import Answer, AnswerStore
 from vlm_pruner.evaluation.videos import video_tokens
+from vlm_pruner.plan import PrunePlan
 
 __all__ = ["Loaded", "Outcome", "Setup", "answer_batches", "batches_of", "describe", "run_bench"]
 
@@ -53,6 +55,15 @@ class Setup:
         if self.questions[0].video:
             return not encoded_apart(self.processor, self.questions[0])
         return picture_tokens(self.model) is None or not encoded_apart(self.processor, self.questions[0])
+
+    @property
+    def plan(self) -> Callable[..., PrunePlan]:
+        """What makes plans for the model, as `plan_for`."""
+        return partial(plan_for, self.model)
+
+    def price(self, name: str | None) -> Price | None:
+        """What methods have in common at equal cost, by name; see `price_named`."""
+        return price_named(name, self.model)
 
     @property
     def batch(self) -> int:

@@ -14,7 +14,7 @@ from torch import Tensor
 from vlm_pruner.adapters import adapter_for
 from vlm_pruner.asking.prompts import Kind
 from vlm_pruner.budget import layer_average
-from vlm_pruner.engine import ImageRecord, prune
+from vlm_pruner.engine import ImageRecord, decoder_costs, prune
 from vlm_pruner.errors import PlanError
 from vlm_pruner.evaluation.blind import blinded
 from vlm_pruner.evaluation.cells import Cell
@@ -22,9 +22,9 @@ from vlm_pruner.evaluation.decode import Prompts, decode_each, decode_shared, en
 from vlm_pruner.evaluation.measures import coverage, covered, redundancy
 from vlm_pruner.evaluation.questions import Asked
 from vlm_pruner.evaluation.store import Answer
-from vlm_pruner.flops import DecoderShape, prefill_flops
+from vlm_pruner.flops import prefill_flops
 from vlm_pruner.methods.base import PruningMethod
-from vlm_pruner.plan import PrunePlan
+from vlm_pruner.plan import TOWER, PrunePlan
 from vlm_pruner.types import Selection, Signal, VisualTokens
 
 __all__ = ["Runner", "Task", "shrink"]
@@ -60,7 +60,7 @@ class Runner:
     def __init__(self, model: Any, processor: Any, *, max_new_tokens: int = 12, kind: Kind = "image") -> None:
         self.model, self.processor, self.max_new_tokens, self.kind = model.eval(), processor, max_new_tokens, kind
         config = model.base_model.config
-        self._shape = DecoderShape.from_config(config)
+        self._costs = decoder_costs(model)
         self._placeholder = adapter_for(config.model_type).placeholders(config)[kind]
 
     def task(self, scenes: Sequence[Sequence[Asked]]) -> Task:
@@ -76,6 +76,8 @@ class Runner:
         """
         prompts, encoded = self.encoded(task, cell.small_picture)
         with prune(self.model, cell.plan) as session:
+            if cell.plan.stages[0].layer == TOWER:
+                encoded = encode_pictures(self.model, prompts.pixels, prompts.kind)
             if cell.question_aware:
                 tokens = decode_each(self.model, prompts, encoded, self.max_new_tokens)
                 repeat = 1
@@ -146,7 +148,7 @@ class Runner:
             asked.score(text),
             len(kept) // len(images),
             round(layer_average(lengths) / len(images), 3),
-            prefill_flops(self._shape, [words + n for n in lengths]),
+            prefill_flops(self._costs, [words + n for n in lengths]),
             _rounded(evidence),
             _rounded(objects),
             _rounded(_mean([p for p in pairs if p is not None])),
@@ -154,7 +156,7 @@ class Runner:
 
     def _lengths(self, images: Sequence[ImageRecord], plan: PrunePlan) -> list[int]:
         """[layers] visual tokens of all pictures that enter each decoder layer."""
-        levels = [sum(stage.site <= layer for stage in plan.stages) for layer in range(self._shape.layers)]
+        levels = [sum(stage.site <= layer for stage in plan.stages) for layer in range(len(self._costs.layers))]
         return [sum((record.total, *record.counts)[level] for record in images) for level in levels]
 
 

@@ -47,7 +47,7 @@ class PruningMethod(ABC):
     source: ClassVar[str]  # "arXiv:2512.02700, Alg. 1"
     needs: ClassVar[frozenset[Signal]] = frozenset()  # refused where one is missing
     wants: ClassVar[frozenset[Signal]] = frozenset()  # used where available: one of several substitutes, or optional
-    default_layer: ClassVar[int | None] = None  # None = before the language model; 2 = input of decoder layer 2
+    default_layer: ClassVar[int | str | None] = None  # None = before the language model; 2 = decoder layer 2; "tower"
     question_aware: ClassVar[bool] = False  # may the same image keep other tokens for another question?
     slow_from: ClassVar[int | None] = None  # tokens from which a choice takes minutes on a CPU, and is warned about
     looks_itself: ClassVar[bool] = False  # for what is not finite, in the course of its work, which costs less
@@ -58,6 +58,10 @@ class PruningMethod(ABC):
         for verb in ("select", "select_batch"):
             if verb in vars(cls):
                 setattr(cls, verb, _alone(vars(cls)[verb]))
+
+    def needs_at(self, site: int) -> frozenset[Signal]:
+        """What it cannot do without in front of decoder layer `site`; 0 is before the language model."""
+        return self.needs
 
     @property
     def at_most(self) -> bool:
@@ -86,7 +90,7 @@ class PruningMethod(ABC):
                 raise error.renumbered(i, len(tokens)) from None
         return made
 
-    def stages(self, keep: Keep, num_layers: int) -> list[tuple[PruningMethod, Keep, int | None]]:
+    def stages(self, keep: Keep, num_layers: int) -> list[tuple[PruningMethod, Keep, Any]]:
         """(method, keep, layer) of each stage when the method is asked for by name alone.
 
         Methods whose paper prunes at several layers override it; a float `keep` is a share of the image's own tokens.

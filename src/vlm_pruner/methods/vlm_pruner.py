@@ -79,6 +79,9 @@ class VLMPruner(PruningMethod):
             raise PlanError(f"temporal_scale={self.temporal_scale} must be >= 0")
         self._rule()
 
+    def needs_at(self, site: int) -> frozenset[Signal]:
+        return self.wants if site else self.needs
+
     @property
     def at_most(self) -> bool:
         return not self.fill

@@ -60,6 +60,7 @@ class ProfileResult:
         default_factory=dict
     )  # variant -> tokens asked for, left, a layer
     about: dict[str, Any] = field(default_factory=dict)  # date and versions
+    tower_saved: dict[str, int] = field(default_factory=dict)  # variant -> FLOPs that its tower was spared
 
     @property
     def unpruned(self) -> Variant:
@@ -75,6 +76,11 @@ class ProfileResult:
     def flops(self, variant: Variant) -> int:
         """Prefill FLOPs of the decoder by formula."""
         return prefill_flops(self.shape, self.lengths(variant.stages))
+
+    def vision(self, variant: Variant) -> int | None:
+        """FLOPs of tower and projector by formula; None where there is none."""
+        spared = self.tower_saved.get(variant.name, 0)
+        return None if self.vision_flops is None else self.vision_flops - spared
 
     def kv_predicted(self, variant: Variant) -> int:
         """Cache bytes by formula: the prompt's entries and all new tokens but the last, which is never fed back."""
@@ -146,6 +152,7 @@ class ProfileResult:
             "samples_ms": variant.samples,
             "median_ms": {span: variant.ms(span) for span in SPANS if variant.samples.get(span)},
             "prefill_flops": self.flops(variant),
+            "vision_flops": self.vision(variant),
             "kv_bytes": variant.kv_bytes,
             "kv_bytes_predicted": self.kv_predicted(variant),
             "peak_bytes": variant.peak_bytes,

@@ -16,7 +16,7 @@ from vlm_pruner.engine.release import cache_in
 from vlm_pruner.errors import PlanError, UnsupportedModelError
 from vlm_pruner.flops import DecoderShape, ProjectorShape, VisionShape, projector_flops, vision_flops
 from vlm_pruner.methods.base import PruningMethod
-from vlm_pruner.plan import PrunePlan
+from vlm_pruner.plan import TOWER, Layer, PrunePlan, Stage
 from vlm_pruner.profiling.result import ProfileResult, Variant
 from vlm_pruner.profiling.timing import Probe, describe_machine, interleave, peak_bytes
 from vlm_pruner.report import provenance
@@ -42,7 +42,7 @@ def profile(
     name: str | None = None,
     image: str = "",
     keep: Keep | Sequence[Keep] = 64,
-    layer: int | None = None,
+    layer: Layer = None,
     new_tokens: int = 8,
     repeats: int = 7,
     warmup: int = 2,
@@ -87,7 +87,7 @@ def profile(
     return _result(called, image, model, inputs, plans, variants, hooks, reports, new_tokens)
 
 
-def _plans(method: Any, keep: Any, layer: int | None, layers: int) -> dict[str, PrunePlan | None]:
+def _plans(method: Any, keep: Any, layer: Layer, layers: int) -> dict[str, PrunePlan | None]:
     """What is measured, by name: nothing, every budget, and the hooks of the first plan alone."""
     if isinstance(method, PrunePlan):
         plans = {"plan " + method.fingerprint()[:6]: method.check(layers)}
@@ -164,13 +164,17 @@ def vision_prediction(config: Any, inputs: Mapping[str, torch.Tensor]) -> int | 
     grids = inputs.get("image_grid_thw", inputs.get("video_grid_thw"))
     if grids is not None:
         grid = [(int(t), int(h), int(w)) for t, h, w in grids.tolist()]
-    elif "pixel_values" in inputs:
-        height, width = inputs["pixel_values"].shape[-2:]
-        tiles = inputs["pixel_values"].shape[:-3].numel()
+    elif (pixels := inputs.get("pixel_values", inputs.get("pixel_values_videos"))) is not None:
+        height, width = pixels.shape[-2:]
+        tiles = pixels.shape[:-3].numel()  # or frames
         grid = [(1, height // tower.patch_size, width // tower.patch_size)] * tiles
     else:
         return None
     return sum(vision_flops(tower, g) + projector_flops(projector, g[0] * g[1] * g[2]) for g in grid)
+
+
+def _place(stage: Stage) -> str:
+    return stage.place if stage.layer == TOWER else f"at layer {stage.site}"
 
 
 def _result(
@@ -191,7 +195,7 @@ def _result(
     parameter = next(model.base_model.get_decoder().parameters())
     return ProfileResult(
         model=name,
-        method=" + ".join(f"{s.method.name} at layer {s.site}" for s in plan.stages),
+        method=" + ".join(f"{s.method.name} {_place(s)}" for s in plan.stages),
         machine=describe_machine(device) | {"dtype": str(parameter.dtype).removeprefix("torch.")},
         shape=DecoderShape.from_config(model.config),
         text_tokens=inputs["input_ids"].shape[1] - sum(images),
@@ -199,6 +203,11 @@ def _result(
         new_tokens=new_tokens,
         itemsize=parameter.element_size(),
         vision_flops=vision_prediction(model.config, inputs),
+        tower_saved={
+            key: report.vision_flops_full - report.vision_flops_pruned
+            for key, report in reports.items()
+            if report.vision_flops_pruned is not None
+        },
         variants=variants,
         hooks=hooks,
         image=image,

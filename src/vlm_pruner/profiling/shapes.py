@@ -33,6 +33,17 @@ _CLIP_TINY = _CLIP_L | {
     "num_attention_heads": 2,
     "projection_dim": 32,
 }
+_SIGLIP = {
+    "model_type": "siglip_vision_model",
+    "hidden_size": 1152,
+    "intermediate_size": 4304,
+    "num_hidden_layers": 26,  # the last one is left out, and the pooling head
+    "num_attention_heads": 16,
+    "patch_size": 14,
+    "image_size": 384,
+    "vision_use_head": False,
+}
+_SIGLIP_TINY = _SIGLIP | {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
 _PINPOINTS = [[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]]
 
 
@@ -60,8 +71,9 @@ class ModelShape:
     model_type: str
     text: dict[str, Any]
     vision: dict[str, Any]
-    tokens: int  # visual tokens of the default image
+    tokens: int  # visual tokens of the default image, or of the video
     extra: dict[str, Any] = field(default_factory=dict)
+    frames: int = 0  # of the video that it reads; 0 = it reads an image
 
     def config(self) -> Any:
         """The transformers config."""
@@ -71,6 +83,9 @@ class ModelShape:
         ids: dict[str, Any] = {"image_token_id": vocab - 1}
         if self.model_type == "qwen2_5_vl":
             ids |= {"video_token_id": vocab - 2, "vision_start_token_id": vocab - 3, "vision_end_token_id": vocab - 4}
+        elif self.model_type == "llava_onevision":
+            text["model_type"] = "qwen2"
+            ids |= {"video_token_id": vocab - 2}
         else:
             text["model_type"] = "llama"
             ids = {"image_token_index": vocab - 1}
@@ -101,20 +116,34 @@ class ModelShape:
         """One prompt: half of the text, `tokens` visual tokens, the other half.
 
         Models of native resolution read one square image; the others as many of their images as make up `tokens`.
+        Shapes of a video read that.
 
         Raises:
             PlanError: no image of this model, and no number of them, has that many visual tokens.
         """
         generator = torch.Generator().manual_seed(seed)
         tokens = self.tokens if tokens is None else tokens
-        pixels = self._pixels(tokens, generator)
+        pixels = self._video(tokens, generator) if self.frames else self._pixels(tokens, generator)
         words = torch.randint(3, self.text["vocab_size"] - 8, (text,), generator=generator)
-        image = torch.full((tokens,), self.text["vocab_size"] - 1)
-        ids = torch.cat([words[: text // 2], image, words[text // 2 :]])[None]  # [1, text + tokens]
+        placeholder = self.text["vocab_size"] - (2 if self.frames else 1)
+        shown = torch.full((tokens,), placeholder)
+        ids = torch.cat([words[: text // 2], shown, words[text // 2 :]])[None]  # [1, text + tokens]
         inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), **pixels}
-        if "image_grid_thw" in pixels:
-            inputs["mm_token_type_ids"] = (ids == self.text["vocab_size"] - 1).int()
+        if self.model_type == "qwen2_5_vl":
+            inputs["mm_token_type_ids"] = (ids == placeholder).int() * (2 if self.frames else 1)
         return {k: v.to(device, dtype) if v.is_floating_point() else v.to(device) for k, v in inputs.items()}
+
+    def _video(self, tokens: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
+        if tokens != self.tokens:
+            raise PlanError(f"{self.name} is measured on a video of {self.tokens} visual tokens, not of {tokens}")
+        side, patch = self.vision.get("image_size", 0), self.vision["patch_size"]
+        if self.model_type != "qwen2_5_vl":
+            return {"pixel_values_videos": torch.randn(1, self.frames, 3, side, side, generator=generator)}
+        t = self.frames // 2
+        side = isqrt(tokens // t)
+        grid = torch.tensor([[t, 2 * side, 2 * side]])
+        pixels = torch.randn(4 * tokens, 3 * 2 * patch * patch, generator=generator)
+        return {"pixel_values_videos": pixels, "video_grid_thw": grid, "second_per_grid_ts": torch.ones(1)}
 
     def _pixels(self, tokens: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
         patch = self.vision["patch_size"]
@@ -148,6 +177,10 @@ _QWEN_VISION = {
     "window_size": 112,
     "fullatt_block_indexes": [7, 15, 23, 31],
 }
+_QWEN_TINY = _QWEN_VISION | {
+    "depth": 2, "hidden_size": 32, "intermediate_size": 64, "num_heads": 2, "fullatt_block_indexes": [1],
+}  # fmt: skip
+_QWEN_7B = _text(3584, 18944, 28, 28, 4, 152064)
 _MROPE = {"rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [16, 24, 24]}}
 
 SHAPES = {
@@ -173,9 +206,45 @@ SHAPES = {
             "qwen2.5-vl-7b",
             "Qwen/Qwen2.5-VL-7B-Instruct, image of 1008 x 1008",
             "qwen2_5_vl",
-            _text(3584, 18944, 28, 28, 4, 152064) | _MROPE,
+            _QWEN_7B | _MROPE,
             _QWEN_VISION,
             1296,
+        ),
+        ModelShape(
+            "wide-8-video",
+            "none: hidden 1024, 32 frames of 196 tokens and a newline",
+            "llava_onevision",
+            _text(1024, 2816, 8, 16, 16, 1024),
+            _SIGLIP_TINY,
+            32 * 196 + 1,
+            frames=32,
+        ),
+        ModelShape(
+            "wide-8-pairs",
+            "none: hidden 1024, 64 frames in pairs of 144 tokens",
+            "qwen2_5_vl",
+            _text(1024, 2816, 8, 8, 8, 1024) | _MROPE,
+            _QWEN_TINY | {"out_hidden_size": 1024},
+            32 * 144,
+            frames=64,
+        ),
+        ModelShape(
+            "llava-onevision-7b-video",
+            "llava-hf/llava-onevision-qwen2-7b-ov-hf, 32 frames",
+            "llava_onevision",
+            _QWEN_7B,
+            _SIGLIP,
+            32 * 196 + 1,
+            frames=32,
+        ),
+        ModelShape(
+            "qwen2.5-vl-7b-video",
+            "Qwen/Qwen2.5-VL-7B-Instruct, 64 frames of 336 x 336",
+            "qwen2_5_vl",
+            _QWEN_7B | _MROPE,
+            _QWEN_VISION,
+            32 * 144,
+            frames=64,
         ),
     )
 }

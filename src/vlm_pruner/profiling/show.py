@@ -73,8 +73,9 @@ def _size_rows(result: ProfileResult) -> list[list[str]]:
         ["  predicted", *(_mega(result.kv_predicted(v)) for v in variants)],
         ["peak memory", *(_mega(v.peak_bytes) for v in variants)],
     ]
-    if result.vision_flops is not None:
-        rows.insert(3, ["vision FLOPs", *(_giga(result.vision_flops) for _ in variants)])
+    vision = [flops for flops in map(result.vision, variants) if flops is not None]
+    if vision:
+        rows.insert(3, ["vision FLOPs", *map(_giga, vision)])
     return rows
 
 

@@ -21,7 +21,7 @@ from vlm_pruner.budget import Keep
 from vlm_pruner.engine import Session, prune
 from vlm_pruner.errors import PlanError
 from vlm_pruner.methods.base import PruningMethod
-from vlm_pruner.plan import PrunePlan
+from vlm_pruner.plan import TOWER, Layer, PrunePlan
 from vlm_pruner.verify.batches import both, row
 from vlm_pruner.verify.choice import choices_of
 from vlm_pruner.verify.forced import answer, forced
@@ -82,7 +82,7 @@ def verify(
     *,
     method: PrunePlan | PruningMethod | str = "vlm-pruner",
     keep: Keep | None = 0.25,
-    layer: int | None = None,
+    layer: Layer = None,
     new_tokens: int = 8,
     progress: Callable[[str, float], None] = lambda *_: None,
 ) -> Verification:
@@ -104,6 +104,8 @@ def verify(
     answer(model, inputs, 1)  # what transformers puts on the model in its first call stays
     before = _state(model)
     plan = replace(prune(model, method, keep=keep, layer=layer).plan, min_visual_tokens=1)
+    if plan.stages[0].layer == TOWER:
+        raise PlanError("a stage before the vision tower cannot be checked: what the whole tower would make is unknown")
     if plan.positions != "kept":
         raise PlanError(f"positions={plan.positions!r} cannot be checked: the full model has none but its own")
     first = replace(prune(model, "random", keep=plan.stages[0].keep, layer=0).plan, min_visual_tokens=1)

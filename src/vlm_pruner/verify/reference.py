@@ -29,6 +29,7 @@ class _Hidden:
         self.dropped: dict[int, Tensor] = {}  # layer -> [b, s] bool, s = places decided so far
         self.modules: dict[int, int] = {}  # attention of a layer -> the layer whose keys it reads
         self.total = 0
+        self.prompt = 0  # columns of the prompt, which a window over what is generated leaves out
 
 
 _hidden = _Hidden()
@@ -56,7 +57,8 @@ def _attention(
         whole = torch.zeros(len(dropped), _hidden.total, dtype=torch.bool, device=scores.device)
         known = min(_hidden.total, dropped.shape[1])
         whole[:, :known] = dropped[:, :known]
-        whole = whole[:, _hidden.total - key.shape[2] :]  # sliding layers hand over the last columns only
+        away = _hidden.total - key.shape[2]  # sliding layers hand over the last columns only, some behind the prompt
+        whole = torch.cat([whole[:, : _hidden.prompt], whole[:, _hidden.prompt + away :]], 1)
         whole = whole.repeat_interleave(len(scores) // len(whole), 0)  # beams
         scores = scores.masked_fill(whole[:, None, None], torch.finfo(torch.float64).min)
     weights = scores.softmax(-1).to(value.dtype)
@@ -96,6 +98,10 @@ def masked(model: Any, dropped: dict[int, Tensor]) -> Iterator[None]:
         hidden = hidden[0] if hidden.dim() == 4 else hidden  # of several residual streams
         cache = kwargs.get("cache", kwargs.get("past_key_values"))  # since transformers 5.24, and before
         _hidden.total = hidden.shape[1] + (int(cache.get_seq_length()) if cache is not None else 0)
+
+        _hidden.prompt = (
+            getattr(cache.layers[0], "prefill_length", None) or 0 if cache is not None and cache.layers else 0
+        )
 
     layers = layers_of(model)
     handle = layers[0].register_forward_pre_hook(count, with_kwargs=True)

@@ -22,7 +22,9 @@ __all__ = ["CHOOSING", "STATES", "layers_of", "shortened", "types_of"]
 
 _CACHE = ("cache", "past_key_values")  # names of it, since transformers 5.24 and before
 STATES = ("linear_attention", "conv", "moe", "mlp")
-CHOOSING = ("indexed_attention",)  # layers that choose among the keys that are there
+PADDING = ("conv_mask",)  # arguments that hide what is not there when rows are called alone
+BLOCKS = ("minimax_m3_sparse",)  # layers that choose among blocks of them, counted from the first
+CHOOSING = ("indexed_attention", *BLOCKS)  # layers that choose among the keys that are there
 
 
 def types_of(model: Any) -> list[str]:
@@ -79,8 +81,10 @@ def _rows(
         places = alive[row].nonzero().flatten()
         given = {key: _cut(value, row, places, length) for key, value in kwargs.items()}
         given.update({key: _own(told, value, row) for key, value in given.items() if isinstance(value, UserDict)})
-        given[name] = None
-        given["attention_mask"] = _mask(model, index, places, hidden)
+        given |= dict.fromkeys((name, *(key for key in PADDING if key in given)))
+        given["attention_mask"] = _mask(model, index, places, hidden, kwargs.get("attention_mask"))
+        if types_of(model)[index] in BLOCKS:
+            given["position_ids"] = torch.arange(len(places), device=places.device)[None]
         whole = original(hidden[row : row + 1, places], **given)
         out[row, places] = whole[0][0] if isinstance(whole, tuple) else whole[0]
         others.append(whole[1:] if isinstance(whole, tuple) else None)
@@ -103,13 +107,17 @@ def _with_earlier(
         count = hidden.new_zeros(len(hidden), 1, hidden.shape[1], 1)
         cache.update(count, count, index)
     # Held, so that no other has its number.
-    _, states, tables, places = told.setdefault((id(cache), index), (cache, [], [], []))
+    _, states, tables, places, words = told.setdefault((id(cache), index), (cache, [], [], [], {}))
     states.append(hidden)
     places.append(kwargs.get("position_ids"))
     rotary = kwargs.get("position_embeddings")
-    if rotary is not None:
+    if rotary is not None and rotary[0].shape[1] == hidden.shape[1]:  # else those of all turns
         tables.append(rotary)
         kwargs["position_embeddings"] = tuple(torch.cat(parts, 1) for parts in zip(*tables, strict=True))
+    for name, value in kwargs.items():  # of every token
+        if name not in ("attention_mask", "position_ids") and isinstance(value, Tensor) and value.dim() == 2:
+            words.setdefault(name, []).append(value)
+            kwargs = {**kwargs, name: torch.cat(words[name], 1)}
     known = None if places[-1] is None or places[-1].dim() != 2 else torch.cat(places, 1)
     return torch.cat(states, 1), {**kwargs, "position_ids": known}
 
@@ -125,11 +133,14 @@ def _cut(value: Any, row: int, places: Tensor, length: int) -> Any:
     return value[row % value.shape[0], places][None]
 
 
-def _mask(model: Any, index: int, places: Tensor, like: Tensor) -> Tensor | None:
-    """[1, 1, k, k] causal, inside the window where the layer has one; None where it attends to nothing."""
+def _mask(model: Any, index: int, places: Tensor, like: Tensor, before: Any) -> Tensor | None:
+    """[1, 1, k, k] causal, inside the window where the layer has one; None where it attends to nothing. A layer that
+    makes its own of [b, q] gets [1, k]."""
     kind = types_of(model)[index]
     if kind in STATES:
         return None
+    if isinstance(before, Tensor) and before.dim() == 2:
+        return torch.ones(1, len(places), dtype=before.dtype, device=before.device)
     seen = places[:, None] >= places[None]
     if "sliding" in kind:
         seen &= places[:, None] - places[None] < model.config.get_text_config().sliding_window

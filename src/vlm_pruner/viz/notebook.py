@@ -9,6 +9,7 @@ from typing import Protocol
 from torch import Tensor
 
 from vlm_pruner.types import Selection
+from vlm_pruner.viz.film import kept_per_frame
 from vlm_pruner.viz.geometry import Layout
 from vlm_pruner.viz.palette import order_colour
 from vlm_pruner.viz.squares import picture_layout
@@ -91,7 +92,18 @@ def _figure(number: int, image: Pruned) -> str:
             f'<svg viewBox="0 0 {columns * CELL} {rows * CELL}" width="{columns * CELL}" role="img" '
             f'aria-label="kept tokens {panel.name}" style="background: #4a4f57; margin-right: 8px">{cells}</svg>'
         )
+    if image.modality == "video":
+        maps.append(_bars(kept_per_frame(layout, image.selection)))
     return f'<figure style="margin: 8px 0">{"".join(maps)}<figcaption>{escape(caption)}</figcaption></figure>'
+
+
+def _bars(counts: Sequence[int]) -> str:
+    """A bar for every frame, as high as its share of the largest count."""
+    heights = [40 * count / max(1, *counts) for count in counts]
+    mark = "display: inline-block; width: 12px; margin-right: 2px; background: #0072b2"
+    bars = "".join(f'<i style="{mark}; height: {height:.1f}px"></i>' for height in heights)
+    said = f"tokens kept per frame: {', '.join(map(str, counts))}"
+    return f'<div role="img" aria-label="{said}" style="margin-top: 4px">{bars}</div>'
 
 
 def _coloured(selection: Selection) -> list[tuple[int, str]]:

@@ -6,14 +6,17 @@ change with its settings and its release. So none of them is written down here: 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
-__all__ = ["See", "Window", "image_window", "pixels_of", "seen_windows"]
+from vlm_pruner.viz.patches import pixels_of
+
+__all__ = ["See", "Window", "image_window", "seen_windows"]
 
 See = Callable[[Image.Image], Sequence[Any]]
 """The pixels that a model is given for a picture: tensors or arrays [..., 3, H, W], in the order of their tokens."""
@@ -58,12 +61,6 @@ def image_window(processor: Any, size: tuple[int, int]) -> Window:
     return windows[0] if windows is not None and len(windows) == 1 else Window.whole(size)
 
 
-def pixels_of(made: Mapping[str, Any]) -> list[Any]:
-    """Of what a processor has made, the pixels, in the order of their tokens: tiles that stand apart come first."""
-    names = ("pixel_values_local", "pixel_values", "pixel_values_images")
-    return [made[name] for name in names if made.get(name) is not None]
-
-
 def seen_windows(see: See, size: tuple[int, int]) -> list[Window] | None:
     """The window of every picture [3, H, W] that a model is given for an image of `size` (width, height).
 
@@ -92,7 +89,7 @@ def _code(size: tuple[int, int]) -> Image.Image:
 
 def _pictures(pixels: Sequence[Any]) -> list[Values] | None:
     """Every [3, H, W]; None if there is something else."""
-    arrays = [np.asarray(one) for one in pixels]
+    arrays = [np.asarray(one.float() if isinstance(one, Tensor) else one) for one in pixels]  # NumPy has no bfloat16
     if any(a.ndim < 4 or a.shape[-3] != 3 or min(a.shape[-2:]) < 2 for a in arrays):
         return None
     return [picture for a in arrays for picture in a.reshape(-1, *a.shape[-3:])]

@@ -67,9 +67,11 @@ def picture_layout(windows: Sequence[Window] | None, size: tuple[int, int], reco
 def _squares(records: Sequence[Placed]) -> list[_Square]:
     found, first = [], 0
     for record in records:
-        t, y, x = record.position.detach().cpu().round().long().unbind(1)
+        place = record.position.detach().cpu().float()
+        whole = ((place - place.round()).abs() < 1e-3).all(1)  # else a token that closes a row
+        t, y, x = place.round().long().unbind(1)
         for number in range(record.grid[0]):
-            own = ((t == number) & (y >= 0) & (x >= 0)).nonzero().flatten()
+            own = ((t == number) & (y >= 0) & (x >= 0) & whole).nonzero().flatten()
             rows, columns = int(y[own].max()) + 1, int(x[own].max()) + 1
             found.append(_Square(first + own, y[own], x[own], rows, columns))
         first += record.total

@@ -9,7 +9,7 @@ from vlm_pruner.asking import EMBEDDED, Loaded
 from vlm_pruner.engine import prune
 from vlm_pruner.errors import VlmPrunerError
 from vlm_pruner.methods.base import PruningMethod, registry
-from vlm_pruner.plan import PrunePlan
+from vlm_pruner.plan import TOWER, PrunePlan, parse_layer
 from vlm_pruner.web.settings import MAX_CHOICES, Choice, Own
 
 __all__ = ["AUTO", "NOBODY", "about", "choices_of", "layer_options", "method_options", "row_of"]
@@ -44,14 +44,14 @@ def _fits(loaded: Loaded, method: PrunePlan | PruningMethod | str) -> bool:
 def layer_options(layers: int) -> list[tuple[str, str]]:
     """(label, value) of the places where a model of so many decoder layers can be pruned."""
     inside = [(f"layer {i}", str(i)) for i in range(1, layers)]
-    return [("auto", AUTO), ("before LLM", "0"), *inside]
+    return [("auto", AUTO), ("before tower", TOWER), ("before LLM", "0"), *inside]
 
 
 def choices_of(rows: Sequence[object]) -> tuple[Choice, ...]:
     """The choices of the rows: method, percent, layer, method, percent, layer, ...; rows without a method are none."""
     triples = [rows[i : i + 3] for i in range(0, len(rows), 3)]
     return tuple(
-        Choice(str(method), float(str(percent)), None if layer in (AUTO, None) else int(str(layer)))
+        Choice(str(method), float(str(percent)), None if layer in (AUTO, None) else parse_layer(str(layer)))
         for method, percent, layer in triples
         if method
     )

@@ -107,7 +107,7 @@ class Service:
         whole = Choice("none", 100)
         for column, choice in enumerate((whole, *choices)):
             try:
-                yield from self._column(column, choice.plan(self.loaded.layers, self.own), inputs, max_new_tokens, stop)
+                yield from self._column(column, choice.plan(self.loaded.plan, self.own), inputs, max_new_tokens, stop)
             except StoppedError:
                 yield Stopped()
                 return

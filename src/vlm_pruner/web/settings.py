@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from urllib.parse import urlencode
@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 from vlm_pruner.asking import DEMO_IMAGE, EMBEDDED
 from vlm_pruner.errors import InputError, PlanError
 from vlm_pruner.methods.base import PruningMethod, create, method_class
-from vlm_pruner.plan import PrunePlan
+from vlm_pruner.plan import Layer, PrunePlan, parse_layer
 
 __all__ = [
     "MAX_CHOICES",
@@ -39,18 +39,19 @@ class Choice:
 
     method: str
     percent: float  # of the image's tokens that stay
-    layer: int | None = None  # None: as the method prefers
+    layer: Layer = None  # None: as the method prefers; 0: before the language model
 
-    def plan(self, num_layers: int, own: Own = MappingProxyType({})) -> PrunePlan:
-        """The plan of this choice for a model of `num_layers` decoder layers; a finished one says itself how much.
+    def plan(self, make: Callable[..., PrunePlan], own: Own = MappingProxyType({})) -> PrunePlan:
+        """The plan of this choice; a finished one says itself how much.
+
+        Args:
+            make: what makes plans for a model: `Loaded.plan`.
 
         Raises:
             PlanError: an unknown method, or a budget or layer that the model cannot meet.
         """
         method = own.get(self.method, self.method)
-        if isinstance(method, PrunePlan):
-            return method.check(num_layers)
-        return PrunePlan.of(method, self.percent / 100, self.layer, num_layers=num_layers)
+        return make(method) if isinstance(method, PrunePlan) else make(method, self.percent / 100, self.layer)
 
     def title(self, own: Own = MappingProxyType({})) -> tuple[str, str]:
         """Name and budget for the head of a column."""
@@ -74,7 +75,7 @@ class Choice:
         if name not in own:
             method_class(name)
         try:
-            choice = cls(name, float(numbers[0]), int(numbers[1]) if numbers[1:] else None)
+            choice = cls(name, float(numbers[0]), parse_layer(numbers[1]) if numbers[1:] else None)
         except (ValueError, IndexError):
             raise InputError(f"{text!r} is not method,percent,layer as in 'vlm-pruner,11,2'") from None
         if not 1 <= choice.percent <= 100:
@@ -128,18 +129,21 @@ def address(page: str, settings: Settings) -> str:
 def python_lines(model: str, settings: Settings, own: Own = MappingProxyType({})) -> str:
     """A script that asks the same: the model and the question, then three lines for each choice.
 
-    A visitor's picture stands in it as picture.png.
+    A visitor's picture or video stands in it as uploaded.file.
     """
     name = "" if model == EMBEDDED else repr(model)
     file = DEMO_IMAGE if settings.picture in ("", DEMO_IMAGE) else "picture.png"
+    opening = "open_image"
+    if settings.picture == UPLOADED:
+        file, opening = "uploaded.file", "open_shown"
     head = [
         "import vlm_pruner as vp",
-        "from vlm_pruner.asking import open_image, open_model",
+        f"from vlm_pruner.asking import {', '.join(sorted(('open_model', opening)))}",
         "",
         *_own_files(settings, own),
         f"loaded = open_model({name})",
         "model, processor = loaded.model, loaded.processor",
-        f'inputs = loaded.inputs({settings.question!r}, open_image("{file}"))',
+        f'inputs = loaded.inputs({settings.question!r}, {opening}("{file}"))',
     ]
     for choice in settings.choices:
         head += [

@@ -52,7 +52,7 @@ def test_where_pictures_have_any_size_a_smaller_picture_is_the_yardstick(mark: i
     qwen = open_model(str(checkpoint("qwen2_5_vl")))
     made = treatment(qwen, method="downsample", keep="0.25")
     assert made.apply(Image.new("RGB", (80, 40))).size == (40, 20)
-    cells, left_out = cells_of(qwen, ["vlm-pruner", "scope"], [0.5])
+    cells, left_out = cells_of(qwen, {"vlm-pruner": "vlm-pruner", "scope": "scope"}, [0.5])
     assert [cell.label for cell in cells] == ["none", "random", "grid", "vlm-pruner", "scope", "downsample"]
     assert left_out == []
     with pytest.raises(PlanError, match="give a share"):

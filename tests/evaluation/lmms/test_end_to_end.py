@@ -140,9 +140,26 @@ def test_a_recipe_stands_for_budgets_and_plans(home: dict[str, str], whole: Path
     assert full["budget"] == 576
 
 
+def test_parameters_and_a_plan_of_ones_own(home: dict[str, str], tmp_path: Path) -> None:
+    words = ("eval", *FEW, "--no-yardsticks")
+    done = run(home, *words, "--methods", "random", "--keep", 64, "--set", "random.seed=3", "-o", tmp_path / "set")
+    assert done.returncode == 0, done.stderr
+    plan = evaluated(tmp_path / "set")[1]["plan"]
+    assert plan["stages"][0]["params"] == {"seed": 3}
+    (tmp_path / "mine.json").write_text(json.dumps(plan))
+    done = run(home, *words, "--plan", tmp_path / "mine.json", "-o", tmp_path / "plan")
+    assert done.returncode == 0, done.stderr
+    by_set, by_plan = evaluated(tmp_path / "set")[1], evaluated(tmp_path / "plan")[1]
+    assert (by_plan["label"], by_plan["budget"]) == ("mine.json", 64)
+    assert by_plan["samples"] == by_set["samples"]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (("--recipe", "llava-1.5-7b", "--keep", "64"), "leave out --keep"),
+        (("--tasks", "scenes", "--plan", "p.json", "--methods", "random"), "leave out --methods"),
+        (("--tasks", "scenes", "--set", "pivotz=9"), "pivotz"),
         (("--official", "all"), "name one"),
         (("--recipe", "llava-1.5-7"), "did you mean 'llava-1.5-7b'"),
         (("--recipe", "llava-1.5-7b", "--official", "roundin"), "did you mean 'rounding'"),

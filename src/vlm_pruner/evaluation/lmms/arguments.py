@@ -17,7 +17,7 @@ from vlm_pruner.evaluation.cells import DOWNSAMPLE, build_grid
 from vlm_pruner.evaluation.questions import picture_tokens
 from vlm_pruner.evaluation.runner import shrink
 from vlm_pruner.methods import create
-from vlm_pruner.plan import PrunePlan
+from vlm_pruner.plan import PrunePlan, parse_layer
 
 __all__ = ["KNOWN", "Treatment", "open_with", "treatment"]
 
@@ -83,10 +83,8 @@ def treatment(
     known = create(method).params()
     if unknown := [name for name in params or {} if name not in known]:
         raise InputError(unknown_name("model argument", unknown[0], {*KNOWN, *known}))
-    made = PrunePlan.of(
-        method, budget, None if layer is None else int(layer), num_layers=loaded.layers,
-        positions=positions, **(params or {}),  # type: ignore[arg-type]
-    )  # fmt: skip
+    place = None if layer is None else parse_layer(str(layer))
+    made = loaded.plan(method, budget, place, positions=positions, **(params or {}))
     return Treatment(made, method)
 
 

@@ -16,12 +16,14 @@ from vlm_pruner import __version__
 from vlm_pruner.asking import Loaded
 from vlm_pruner.budget import Keep
 from vlm_pruner.errors import InputError, VlmPrunerError, first_line, unknown_name
-from vlm_pruner.evaluation.cells import DOWNSAMPLE, build_grid
+from vlm_pruner.evaluation.cells import DOWNSAMPLE, Price, build_grid
 from vlm_pruner.evaluation.lmms.answers import key_of
 from vlm_pruner.evaluation.lmms.arguments import Treatment, treatment
 from vlm_pruner.evaluation.lmms.suites import numbers_of, score_of
 from vlm_pruner.evaluation.questions import picture_tokens
 from vlm_pruner.evaluation.results import write_json
+from vlm_pruner.methods import PruningMethod
+from vlm_pruner.plan import PrunePlan
 from vlm_pruner.report import provenance
 
 __all__ = ["Evaluated", "Task", "about", "cells_of", "evaluate", "find_tasks"]
@@ -56,16 +58,24 @@ class Evaluated:
 
 
 def cells_of(
-    loaded: Loaded, methods: Sequence[str], budgets: Sequence[Keep], *, yardsticks: bool = True, equal: bool = False
+    loaded: Loaded,
+    methods: Mapping[str, str | PruningMethod | PrunePlan],
+    budgets: Sequence[Keep],
+    *,
+    yardsticks: bool = True,
+    equal: Price | None = None,
 ) -> tuple[list[Task], list[dict[str, Any]]]:
     """The cells, the unpruned model first, and those that cannot be with the reason.
+
+    Args:
+        methods: by their label, finished plans among them.
 
     Raises:
         PlanError: an unknown method, or a budget that pictures of this model do not have.
     """
-    names = list(dict.fromkeys([*(YARDSTICKS if yardsticks else ("none",)), *methods]))
+    names = {name: name for name in (YARDSTICKS if yardsticks else ("none",))} | dict(methods)
     tokens = picture_tokens(loaded.model)
-    grid = build_grid(names, budgets, seeds=1, layers=loaded.layers, tokens=tokens, equal=equal)
+    grid = build_grid(names, budgets, seeds=1, layers=loaded.layers, tokens=tokens, equal=equal, make=loaded.plan)
     cells = [
         Task(c.label, c.budget, Treatment(c.plan, c.label, c.small_picture, tokens if c.small_picture else None))
         for c in grid.cells
