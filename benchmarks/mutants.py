@@ -95,8 +95,8 @@ ENGINE = (
     Mutant(
         "pruned layers report what they store",
         "engine/cache.py",
-        "return super().get_seq_length() + self.pruned_dropped",
-        "return super().get_seq_length()",
+        "return stored if self.pruned_bare else stored + self.pruned_dropped",
+        "return stored",
         _EQUAL,
     ),
     Mutant(

@@ -54,7 +54,7 @@ IMAGES, FEW, SIDE, WIDTH = 1000, 300, 10, 64
 LARGE = {"vispruner": (24, 320)}  # side and width of images on which float32 made another choice of nearly every one
 EXACT = ("vlm-pruner", "vlm-pruner-plus", "divprune", "vispruner")  # of which all sets must be the same
 VIDEO = ("vidcom2", "evs", "v-cast", "holitom", "fastvid", "flashvid", "dycoke", "dtd", "prunevid")
-NOT_COMPARED = {"none", "random", "grid", "pooling"}  # look at no numbers
+NOT_COMPARED = {"none", "random", "grid", "pooling", "pixelprune", "erase"}  # look at no numbers, or at bytes
 
 
 def image(seed: int, side: int = SIDE, width: int = WIDTH) -> tuple[VisualTokens, int]:

@@ -26,6 +26,7 @@ LEVELS = (
     ("budget", "flops"),
     ("ops",),
     ("methods",),
+    ("stage",),
     ("plan",),
     ("adapters",),
     ("engine", "report"),
@@ -50,6 +51,7 @@ FAMILIES = re.compile(
 MAY_NAME_FAMILIES = {
     "adapters": "the one place where families differ",
     "models": "configurations of models that are built, not adapted to",
+    "serving/vllm/families.py": "architectures that vLLM knows by name; nothing branches on them",
     "video/stand_ins.py": "which processors of transformers are stood in for",
     "profiling/shapes.py": "widths of published models by name; nothing branches on them",
 }

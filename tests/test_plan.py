@@ -159,3 +159,28 @@ def test_tokens_that_enter_each_layer() -> None:
     plan = PrunePlan((Stage("random", 300, 1), Stage("random", 0.1, 3)))
     assert plan.lengths(576, 5) == [576, 300, 300, 58, 58]
     assert plan.lengths(100, 5) == [100, 100, 100, 10, 10]
+
+
+def test_old_pictures_keep_less_and_plans_without_say_nothing_of_it() -> None:
+    plan = PrunePlan.of("random", 64, num_layers=4, older=[32, 0.1])
+    assert PrunePlan.from_json(plan.to_json()) == plan
+    assert [plan.most(100, age) for age in range(4)] == [100, 32, 10, 10]
+    assert [plan.asked_of(100, age) for age in range(4)] == [64, 32, 10, 10]
+    assert plan.asked_of(20, 1) == 20
+    plain = PrunePlan.of("random", 64, num_layers=4)
+    assert "older" not in plain.to_dict()
+    assert plan.fingerprint() != plain.fingerprint()
+
+
+@pytest.mark.parametrize(
+    ("older", "given", "why"),
+    [
+        ([0], {}, "keep=0 keeps nothing"),
+        ("64", {}, "not a list of numbers"),
+        ([8], {"per": "frame"}, "have no age"),
+        ([8], {"layer": "tower"}, "have no age"),
+    ],
+)
+def test_ages_that_cannot_be_had(older: Any, given: dict[str, Any], why: str) -> None:
+    with pytest.raises(PlanError, match=why):
+        PrunePlan.of("random", 64, num_layers=4, older=older, **given)

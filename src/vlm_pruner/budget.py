@@ -5,13 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fractions import Fraction
 from numbers import Integral, Real
+from typing import Literal
 
 from vlm_pruner.errors import PlanError
 
-__all__ = ["Keep", "check_keep", "keep_count", "layer_average", "parse_keep", "split_budget"]
+__all__ = [
+    "Budget", "Keep", "check_keep", "keep_count", "layer_average", "parse_keep", "share_budget", "split_budget",
+]  # fmt: skip
 
 Keep = int | float
 """A budget: an int counts tokens per image, a float is a share of them (`1` is one token, `1.0` is all)."""
+
+
+Budget = Literal["fixed", "ceiling", "mean"]
+"""What a budget is to a method: `fixed`, exactly so many tokens stay; `ceiling`, at most; `mean`, of the images of one
+call that share a budget and whose sizes may differ, so many stay on average."""
 
 
 def check_keep(keep: object) -> Keep:
@@ -83,6 +91,35 @@ def split_budget(totals: Sequence[int], keep: int) -> list[int]:
     for i in sorted(range(len(totals)), key=lambda i: (-remainder[i], i))[: keep - sum(quota)]:
         quota[i] += 1
     return quota
+
+
+def share_budget(weights: Sequence[float], sizes: Sequence[int], keep: int) -> list[int]:
+    """Deal `keep` tokens out over images in proportion to their weights, at least 1 each and no more than their size.
+
+    Sums to `keep` exactly: what an image cannot take goes to the others, the remainder to the largest fractions and
+    there to the earlier image. Weights that are all 0 count alike.
+
+    Raises:
+        PlanError: fewer tokens than images, or more than sum(sizes).
+    """
+    if not len(sizes) <= keep <= sum(sizes):
+        raise PlanError(f"cannot share {keep} tokens among {len(sizes)} images that hold {sum(sizes)} together")
+    exact = [Fraction(weight) for weight in (weights if any(weights) else [1.0] * len(sizes))]
+    low, high = Fraction(0), Fraction(keep) / min(weight for weight in exact if weight) + 1
+
+    def dealt(rate: Fraction) -> list[int]:
+        return [min(size, max(1, int(rate * weight))) for weight, size in zip(exact, sizes, strict=True)]
+
+    for _ in range(64):  # the largest rate at which no more than `keep` are dealt out
+        middle = (low + high) / 2
+        low, high = (middle, high) if sum(dealt(middle)) <= keep else (low, middle)
+    counts = dealt(low)
+    order = sorted(range(len(sizes)), key=lambda i: (counts[i] - low * exact[i], i))  # largest fraction left over first
+    while sum(counts) < keep:
+        for i in order:
+            if sum(counts) < keep and counts[i] < sizes[i]:
+                counts[i] += 1
+    return counts
 
 
 def layer_average(counts: Sequence[int]) -> float:

@@ -98,6 +98,8 @@ EXTRAS = {
     "gradio": "web",
     "lmms_eval": "eval",
     "matplotlib": "viz",
+    "pyarrow": "batch",
+    "ray": "ray",
 }
 """Packages that something may need which is not always installed, and our extra that holds them."""
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from numbers import Integral
 from typing import Any, Literal, get_args
 
 from vlm_pruner.budget import Keep, check_keep, keep_count
 from vlm_pruner.errors import PlanError, unknown_name
 from vlm_pruner.methods.base import PruningMethod, create
+from vlm_pruner.stage import TOWER, Bias, Layer, Stage, check_keys, parse_layer
 
-__all__ = ["PLAN_VERSION", "TOWER", "Layer", "Per", "Positions", "PrunePlan", "Stage", "parse_layer"]
+__all__ = ["PLAN_VERSION", "TOWER", "Bias", "Layer", "Per", "Positions", "PrunePlan", "Stage", "parse_layer"]
 
 PLAN_VERSION = 1
 
@@ -22,82 +22,8 @@ Positions = Literal["kept", "repacked"]
 
 _STORY = ("asked", "made_by")  # of a plan: told, but no part of what it does
 
-TOWER: Literal["tower"] = "tower"
-
-Layer = int | Literal["tower"] | None
-"""Where a stage acts: a decoder layer, None for before the language model, `tower` for before the vision tower."""
-
 Per = Literal["image", "frame"]
 """Whose budget it is: one per image or video, or one per frame of a video."""
-
-
-def parse_layer(text: str) -> Layer:
-    """ "2" is a decoder layer, "0" before the language model, "tower" before the vision tower.
-
-    Raises:
-        PlanError: something else.
-    """
-    return _check_layer(int(text) if text.lstrip("-").isdecimal() else text) or 0
-
-
-def _check_layer(layer: object) -> Layer:
-    if layer is None or layer == TOWER:
-        return layer
-    if isinstance(layer, bool) or not isinstance(layer, Integral):
-        raise PlanError(
-            f"layer={layer!r} is not a decoder layer: a whole number, None for before the language model, or "
-            f"{TOWER!r} for before the vision tower"
-        )
-    if layer < 0:
-        raise PlanError(f"layer={int(layer)} is negative: decoder layers count from 0 (0 = before the language model)")
-    return int(layer) or None
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One pruning step: `method` keeps `keep` of each image's tokens at the input of decoder layer `layer`.
-
-    With `layer="tower"` only the patches of the kept tokens enter the vision tower. A float `keep` is a share of the
-    tokens that the image had at first, whatever earlier stages left of them.
-    Layer 0 and None are one and the same place, before the language model, and stored as None.
-
-    Raises:
-        PlanError: unknown method, invalid keep or layer.
-    """
-
-    method: PruningMethod
-    keep: Keep
-    layer: Layer = None
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "method", create(self.method))
-        object.__setattr__(self, "keep", check_keep(self.keep))
-        object.__setattr__(self, "layer", _check_layer(self.layer))
-
-    @property
-    def site(self) -> int:
-        """Index of the decoder layer in front of which tokens are gone: 0 for what never entered the tower, too."""
-        return self.layer if isinstance(self.layer, int) else 0
-
-    @property
-    def place(self) -> str:
-        """Where it acts, in words: "before the tower", "before the language model", "at decoder layer 2"."""
-        if self.layer == TOWER:
-            return "before the tower"
-        return f"at decoder layer {self.layer}" if self.layer else "before the language model"
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "method": self.method.name,
-            "params": self.method.params(),
-            "keep": self.keep,
-            "layer": self.layer,
-        }
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Stage:
-        _check_keys("stage", data, {"method", "keep"}, {"params", "layer"})
-        return cls(create(data["method"], **data.get("params", {})), data["keep"], data.get("layer"))
 
 
 @dataclass(frozen=True)
@@ -107,17 +33,19 @@ class PrunePlan:
     Images of fewer than `min_visual_tokens` tokens are left alone, and the report says so. With `per="frame"` every
     frame of a video is pruned, and reported, as an image of its own. `asked` is the budget that
     a method called `made_by` made the stages for: they may leave fewer at the end. Plans with the same stages are
-    equal, whoever made them.
+    equal, whoever made them. `older` is what pictures keep at most that newer ones follow in their prompt: the one
+    before the newest, the one before that, and so on; its last number goes for all that are older still.
 
     Raises:
-        PlanError: no stage, stages out of order, a budget that grows, or repacked positions without a stage before the
-            language model.
+        PlanError: no stage, stages out of order, a budget that grows, repacked positions without a stage before the
+            language model, or `older` where the age of a picture is not known.
     """
 
     stages: tuple[Stage, ...]
     min_visual_tokens: int = 16
     positions: Positions = "kept"
     per: Per = "image"
+    older: tuple[Keep, ...] = ()
     asked: Keep | None = field(default=None, compare=False)
     made_by: str | None = field(default=None, compare=False)
 
@@ -137,6 +65,9 @@ class PrunePlan:
                 raise PlanError(unknown_name(name, getattr(self, name), get_args(kind)))
         if self.per == "frame" and self.stages[0].layer == TOWER:
             raise PlanError("per='frame' has no meaning before the vision tower: there a video has one budget")
+        object.__setattr__(self, "older", tuple(check_keep(keep) for keep in _listed(self.older)))
+        if self.older and (self.per == "frame" or self.stages[0].layer == TOWER):
+            raise PlanError("older: frames, and pictures before the vision tower, have no age")
         if self.positions == "repacked" and self.stages[0].site:
             raise PlanError(
                 f"positions can only be repacked before the language model, not at layer {self.stages[0].layer}: "
@@ -157,6 +88,8 @@ class PrunePlan:
         num_layers: int,
         positions: Positions = "kept",
         per: Per = "image",
+        older: Sequence[Keep] = (),
+        bias: Bias | None = None,
         **params: Any,
     ) -> PrunePlan:
         """The plan that `prune(model, method, keep=, layer=)` means on a model of `num_layers` decoder layers.
@@ -167,16 +100,16 @@ class PrunePlan:
             PlanError: no budget, anything beside a finished plan, or a layer the model does not have.
         """
         if isinstance(method, PrunePlan):
-            if keep is not None or layer is not None or params:
+            if keep is not None or layer is not None or bias is not None or older or params:
                 raise PlanError(
-                    "a plan already says how much, where and how: keep, layer and parameters belong in its stages"
+                    "a plan already says how much, where and how: keep, layer, bias and parameters belong in its stages"
                 )
             return method.check(num_layers)
         chosen = create(method, **params)
         if keep is None and chosen.name != "none":
             raise PlanError(f"how many tokens should {chosen.name} keep? keep=64 (per image) or keep=0.111 (a share)")
         asked, maker = (None, None) if chosen.name == "none" else (keep, chosen.name)
-        stages = [Stage(*s) for s in chosen.stages(1.0 if keep is None else check_keep(keep), num_layers)]
+        stages = [Stage(*s, bias=bias) for s in chosen.stages(1.0 if keep is None else check_keep(keep), num_layers)]
         if layer is not None:
             if len(stages) != 1:
                 raise PlanError(
@@ -184,13 +117,22 @@ class PrunePlan:
                     f"{[s.site for s in stages]}. Call it without layer=, or write a PrunePlan with a stage for every "
                     "layer you want"
                 )
-            stages = [Stage(stages[0].method, stages[0].keep, layer)]
-        return cls(tuple(stages), positions=positions, per=per, asked=asked, made_by=maker).check(num_layers)
+            stages = [Stage(stages[0].method, stages[0].keep, layer, bias)]
+        rest: dict[str, Any] = {"positions": positions, "per": per, "older": older}
+        return cls(tuple(stages), **rest, asked=asked, made_by=maker).check(num_layers)
 
-    def asked_of(self, total: int) -> int:
-        """Tokens that were asked for of an image of `total`: what a schedule was made for, else what its end keeps."""
+    def asked_of(self, total: int, age: int = 0) -> int:
+        """Tokens that were asked for of an image of `total`: what a schedule was made for, else what its end keeps.
+
+        Args:
+            age: pictures behind it in its prompt.
+        """
         keep = self.stages[-1].keep if self.asked is None else self.asked
-        return min(keep, total) if isinstance(keep, int) else keep_count(total, keep)
+        return min(_at_most(keep, total), self.most(total, age))
+
+    def most(self, total: int, age: int) -> int:
+        """Tokens that an image of `total` keeps at most for its age, whatever the stages leave."""
+        return _at_most(self.older[min(age, len(self.older)) - 1], total) if age and self.older else total
 
     def lengths(self, total: int, num_layers: int) -> list[int]:
         """Tokens of one image of `total` that enter each of `num_layers` decoder layers."""
@@ -221,6 +163,7 @@ class PrunePlan:
             "min_visual_tokens": self.min_visual_tokens,
             "positions": self.positions,
             "per": self.per,
+            **({"older": list(self.older)} if self.older else {}),
             **{key: getattr(self, key) for key in _STORY if getattr(self, key) is not None},
         }
 
@@ -235,7 +178,7 @@ class PrunePlan:
         Raises:
             PlanError: another version, a missing key, or one that is not known.
         """
-        _check_keys("plan", data, {"version", "stages"}, {f.name for f in fields(cls)})
+        check_keys("plan", data, {"version", "stages"}, {f.name for f in fields(cls)})
         if data["version"] != PLAN_VERSION:
             raise PlanError(
                 f"plan version {data['version']!r} cannot be read; this library reads version {PLAN_VERSION}"
@@ -260,11 +203,11 @@ class PrunePlan:
         return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 
 
-def _check_keys(what: str, data: object, required: set[str], optional: set[str]) -> None:
-    if not isinstance(data, Mapping):
-        raise PlanError(f"a {what} is an object with {sorted(required)}, got {type(data).__name__}")
-    for key in data:
-        if key not in required | optional:
-            raise PlanError(unknown_name(f"key of a {what}", key, required | optional))
-    if missing := required - data.keys():
-        raise PlanError(f"a {what} needs {sorted(missing)}")
+def _at_most(keep: Keep, total: int) -> int:
+    return min(keep, total) if isinstance(keep, int) else keep_count(total, keep)
+
+
+def _listed(older: object) -> Sequence[Any]:
+    if not isinstance(older, list | tuple):
+        raise PlanError(f"older={older!r} is not a list of numbers, one for each age")
+    return older

@@ -79,7 +79,8 @@ class PruneReport:
         return sum(self._asked_of(image) for image in self.images)
 
     def _asked_of(self, image: ImageReport) -> int:
-        return image.total if image.note else self.plan.asked_of(image.total)
+        newer = sum(other.row == image.row for other in self.images[self.images.index(image) + 1 :])
+        return image.total if image.note else self.plan.asked_of(image.total, newer)
 
     @property
     def total(self) -> int:
@@ -90,6 +91,13 @@ class PruneReport:
     def kept(self) -> int:
         """Visual tokens that are left of all images after the last stage."""
         return sum(image.kept for image in self.images)
+
+    @property
+    def spread(self) -> tuple[int, int] | None:
+        """Fewest and most tokens that are left of an image, where the budget adapts to several; else None."""
+        counts = [image.kept for image in self.images if not image.note]
+        adapts = any(stage.method.budget != "fixed" for stage in self.plan.stages)
+        return (min(counts), max(counts)) if adapts and len(counts) > 1 else None
 
     @property
     def layer_average(self) -> float:
@@ -111,6 +119,8 @@ class PruneReport:
             return "; ".join(self.notes) or "nothing was run yet"
         asked = "" if self.asked == self.kept else f", {self.asked} asked for"
         parts = [f"{self.kept}/{self.total} tokens kept{asked}", f"{self.layer_average:.1f} a layer"]
+        if self.spread is not None:
+            parts.insert(1, f"{self.spread[0]} to {self.spread[1]} an image")
         if self.selection_ms is not None:
             parts.append(f"select {self.selection_ms:.1f} ms")
         if self.prefill_ms is not None:
@@ -153,6 +163,7 @@ class PruneReport:
             "asked": self.asked,
             "kept": self.kept,
             "layer_average": self.layer_average,
+            **({} if self.spread is None else {"spread": list(self.spread)}),
             **{name: getattr(self, name) for name in plain + cost + tower},
             "notes": list(self.notes),
         }

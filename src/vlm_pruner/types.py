@@ -78,7 +78,7 @@ class VisualTokens:
     text_attention: Tensor | None = None  # [heads, t, n] the same of every text row after the image
     previous: Tensor | None = None  # [n, d] the rows that entered the layer before
     embeddings: Tensor | None = None  # [n, d] the rows that entered the language model (projector output)
-    pixels: Tensor | None = None  # [n, p] float32 values in 0 ... 1 under each token, before the vision tower alone
+    pixels: Tensor | None = None  # [n, p, 3] float32 in 0 ... 1 under each token, before the vision tower alone
     vision: VisionSignals | None = None
     image_embeds: Tensor | None = (
         None  # [n, c] patches in a space shared with the question (CLIP), if the caller has one

@@ -27,7 +27,7 @@ OPENING = {
     "--device", "--dtype", "--revision", "--attn", "--device-map", "--quantize", "--trust-remote-code",
 }  # fmt: skip
 PRUNING = {"--plan", "--set", "--methods-from"}
-COMMANDS = ("ask", "report", "demo", "bench", "profile", "check", "methods")
+COMMANDS = ("ask", "report", "demo", "serve", "batch", "bench", "profile", "check", "methods")
 METHOD = '''
 from dataclasses import dataclass
 from typing import ClassVar
@@ -102,7 +102,7 @@ def test_every_command_that_opens_a_model_takes_them_all(name: str) -> None:
     commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
     known = {option for parameter in commands[name].params for option in parameter.opts}
     assert known >= OPENING | PRUNING
-    assert set(commands) - set(COMMANDS) == {"models", "eval", "tune"}
+    assert set(commands) - set(COMMANDS) == {"models", "eval", "tune", "doctor"}
 
 
 @pytest.mark.parametrize("name", ["eval", "tune"])

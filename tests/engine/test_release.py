@@ -174,7 +174,7 @@ def test_method_of_models(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_stage_that_did_not_run() -> None:
     family, model = tiny("llava")
     with prune(model, plan((0.4, 2), (0.2, 3))) as session:
-        del session._hooks.inner.stage_at[3]
+        del session._hooks.inner.stages_at[3]
         with pytest.raises(UnsupportedModelError, match=r"1 of the 2 stages of the plan ran\. .* transformers \d"):
             forward(model, batch(family))
 

@@ -12,6 +12,7 @@ import torch
 from tests.support.defaults import default
 from tests.support.device import kernels_written_down, moved, nothing_handed_over
 from tests.support.ops import FAST, running, triton
+from tests.support.registered import FIXED
 from tests.support.sync import no_undeclared_reads
 from tests.support.tokens import visual_tokens
 
@@ -19,10 +20,9 @@ from vlm_pruner.errors import InputError, MissingSignalError, PlanError
 from vlm_pruner.methods import create, registry
 from vlm_pruner.types import Selection, VisualTokens
 
-EXACT = sorted(set(registry()) - {"none"})  # `none` keeps everything whatever the budget
 N = 42
 
-pytestmark = pytest.mark.parametrize("name", EXACT)
+pytestmark = pytest.mark.parametrize("name", FIXED)
 
 
 def select(name: str, tokens: VisualTokens, keep: int) -> Selection:

@@ -75,7 +75,16 @@ def check(session: Session, plan: PrunePlan, prompts: list[Prompt]) -> None:
     assert len(session.images) == 4
     for image in session.images:
         assert image.total == prompts[image.row].tokens[image.index]
-        assert list(image.counts) == [keep_count(image.total, stage.keep) for stage in plan.stages]
+    budgets = {stage.method.budget for stage in plan.stages}
+    for image in session.images:
+        asked = [keep_count(image.total, stage.keep) for stage in plan.stages]
+        assert len(image.counts) == len(asked)
+        if budgets == {"fixed"}:
+            assert list(image.counts) == asked
+        elif budgets == {"ceiling"}:
+            assert all(1 <= count <= most for count, most in zip(image.counts, asked, strict=True))
+    if budgets == {"mean"}:
+        assert session.report.kept == session.report.asked
 
 
 @pytest.mark.parametrize("family", ["llava", "qwen2_5_vl"])
@@ -100,7 +109,7 @@ def test_prefill_and_decoding(name: str, family: str, monkeypatch: pytest.Monkey
     check(session, plan, prompts)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name for name in NAMES if create(name).budget != "mean"])
 def test_a_row_alone_is_the_row_in_the_batch(name: str) -> None:
     """Through `generate`, which counts positions from the first token that is no padding: keys depend on them."""
     made, model = tiny("llava")

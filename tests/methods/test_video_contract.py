@@ -9,6 +9,7 @@ import pytest
 import torch
 from tests.support.defaults import default
 from tests.support.device import moved, nothing_handed_over
+from tests.support.registered import FIXED
 from tests.support.sync import no_undeclared_reads
 from tests.support.tokens import visual_tokens
 
@@ -16,8 +17,7 @@ from vlm_pruner.errors import InvalidSelectionError
 from vlm_pruner.methods import create, registry
 from vlm_pruner.types import Selection, VisualTokens
 
-EXACT = sorted(set(registry()) - {"none"})
-VIDEO = [name for name in EXACT if "Video" in vars(sys.modules[registry()[name].__module__])]  # made for videos
+VIDEO = [name for name in FIXED if "Video" in vars(sys.modules[registry()[name].__module__])]  # made for videos
 GRIDS = [(8, 4, 4), (5, 3, 7), (16, 1, 1), (2, 7, 5), (3, 1, 5), (33, 2, 2)]
 
 
@@ -77,7 +77,7 @@ def survivors(tokens: VisualTokens, index: torch.Tensor) -> VisualTokens:
     )
 
 
-@pytest.mark.parametrize("name", EXACT)
+@pytest.mark.parametrize("name", FIXED)
 @pytest.mark.parametrize("grid", GRIDS, ids=str)
 def test_exact_count_whatever_the_grid(name, grid):
     tokens = visual_tokens(grid)
@@ -85,21 +85,21 @@ def test_exact_count_whatever_the_grid(name, grid):
         select(name, tokens, keep)
 
 
-@pytest.mark.parametrize("name", EXACT)
+@pytest.mark.parametrize("name", FIXED)
 @pytest.mark.parametrize("frames", range(1, 10))
 def test_few_frames(name, frames):
     for keep in (frames, 3 * frames, 6 * frames):
         select(name, visual_tokens((frames, 2, 3)), keep)
 
 
-@pytest.mark.parametrize("name", EXACT)
+@pytest.mark.parametrize("name", FIXED)
 @pytest.mark.parametrize("grid", [(8, 4, 4), (9, 3, 5)], ids=str)
 def test_a_still_video(name, grid):
     for keep in budgets(grid[0], grid[0] * grid[1] * grid[2]):
         select(name, still(grid), keep)
 
 
-@pytest.mark.parametrize("name", EXACT)
+@pytest.mark.parametrize("name", FIXED)
 def test_black_frames(name):
     tokens = visual_tokens((8, 3, 4))
     black = tokens.features.clone().view(8, 12, -1)
@@ -109,7 +109,7 @@ def test_black_frames(name):
         select(name, changed(tokens, torch.zeros_like(tokens.features)), keep)
 
 
-@pytest.mark.parametrize("name", EXACT)
+@pytest.mark.parametrize("name", FIXED)
 def test_what_an_earlier_stage_has_left(name):
     tokens = visual_tokens((6, 3, 4))
     generator = torch.Generator().manual_seed(1)
@@ -151,7 +151,7 @@ def test_a_grid_that_does_not_fit_is_refused(name):
         create(name).select(dataclasses.replace(visual_tokens((4, 2, 3)), grid=(5, 2, 3)), 5)
 
 
-@pytest.mark.parametrize("name", EXACT)
+@pytest.mark.parametrize("name", FIXED)
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 def test_inputs_stay_as_they_are(name, dtype):
     tokens = visual_tokens((8, 4, 4), dtype=dtype)
@@ -165,7 +165,7 @@ def test_inputs_stay_as_they_are(name, dtype):
         assert torch.equal(video.coordinates(), before[2])
 
 
-@pytest.mark.parametrize("name", EXACT)
+@pytest.mark.parametrize("name", FIXED)
 def test_no_undeclared_read(name):
     tokens, method = visual_tokens((7, 3, 4)), create(name)
     for keep in (5, 20, 60):
@@ -175,7 +175,7 @@ def test_no_undeclared_read(name):
         selection.validate(len(tokens), keep)
 
 
-@pytest.mark.parametrize("name", EXACT)
+@pytest.mark.parametrize("name", FIXED)
 def test_a_device_is_neither_read_nor_waited_for(name):
     tokens, method = moved(visual_tokens((7, 3, 4))), create(name)
     placed = moved(survivors(visual_tokens((7, 3, 4)), torch.arange(4, 80)))

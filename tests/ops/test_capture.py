@@ -6,12 +6,13 @@ Without a device, `tests/methods/test_contract.py` holds every method to what a 
 import pytest
 import torch
 from tests.support.device import moved
+from tests.support.registered import FIXED
 from tests.support.tokens import visual_tokens
 
-from vlm_pruner.methods import create, registry
+from vlm_pruner.methods import create
 
 LOOKED_AT = {"prunesid"}  # torch looks on the host whether an eigendecomposition converged
-EXACT = sorted(set(registry()) - {"none"} - LOOKED_AT)
+EXACT = sorted(set(FIXED) - LOOKED_AT)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

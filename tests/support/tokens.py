@@ -63,6 +63,7 @@ def visual_tokens(
             cls_attention=attention(heads, n),
             attention=attention(9, n),
         ),
+        pixels=torch.rand(n, 12, 3, generator=generator),
         image_embeds=rows(n, 16),
         text_embeds=rows(2, 16, along=None),
         word_embeds=rows(2, text, 16, along=None),

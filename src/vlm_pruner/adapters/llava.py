@@ -90,7 +90,7 @@ def clip_or_siglip(base: Any, side: int = 1) -> Tower | None:
         side: patches along one side of what becomes a token.
     """
     kinds = {"clip_vision_model": False, "siglip_vision_model": True}
-    kind = base.config.vision_config.model_type
+    kind = getattr(getattr(base.config, "vision_config", None), "model_type", "")
     return Squares(base.vision_tower, side, kinds[kind]) if kind in kinds else None
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -14,7 +15,7 @@ from torch import Tensor
 from vlm_pruner.adapters import adapter_for
 from vlm_pruner.adapters.refused import REASONS
 from vlm_pruner.asking.loading import Loading, open_device
-from vlm_pruner.asking.prompts import prompt_inputs
+from vlm_pruner.asking.prompts import check_question, conversation_text, prompt_inputs, read_prompt
 from vlm_pruner.asking.videos import Shown
 from vlm_pruner.engine import plan_for
 from vlm_pruner.engine.support import obstacle
@@ -24,13 +25,66 @@ from vlm_pruner.plan import PrunePlan
 from vlm_pruner.video import Clip
 from vlm_pruner.video.stand_ins import stand_in
 
-__all__ = ["EMBEDDED", "EMBEDDED_VIDEO", "Loaded", "moved", "open_model"]
+__all__ = ["EMBEDDED", "EMBEDDED_VIDEO", "Loaded", "Reader", "moved", "open_model", "open_reader"]
 
 EMBEDDED = "embedded"
-EMBEDDED_VIDEO = "embedded-video"
 """The name of the small model inside the package."""
+EMBEDDED_VIDEO = "embedded-video"
+"""The name of its form for videos."""
 
 PICTURES = 8  # frames for a model that takes no videos
+
+
+@dataclass(frozen=True)
+class Reader:
+    """What makes a model's inputs of questions and pictures: a model's processor and configuration, no weights."""
+
+    processor: Any
+    config: Any
+
+    def inputs(self, question: str, shown: Shown | Sequence[Shown] | None, answer: int = 0) -> dict[str, Any]:
+        """`prompt_inputs`.
+
+        Args:
+            shown: a picture, a video, several of them in the order of the prompt, or nothing.
+            answer: tokens for which there must be room behind the prompt.
+
+        Raises:
+            InputError: as `prompt_inputs`, or more tokens than the model has places for.
+        """
+        form = adapter_for(self.config.model_type).prompt
+        return self.fitting(prompt_inputs(self.processor, question, shown, form=form), answer)
+
+    def conversation(
+        self, messages: Sequence[Mapping[str, Any]], images: Sequence[Image.Image], answer: int = 0
+    ) -> dict[str, Any]:
+        """As `inputs`, of a whole conversation: see `conversation_text`.
+
+        Args:
+            images: the pictures of all messages, in their order.
+
+        Raises:
+            InputError: as `inputs`, of any text in it.
+        """
+        for message in messages:
+            for part in message["content"]:
+                if part["type"] == "text":
+                    check_question(self.processor, part["text"])
+        text = conversation_text(self.processor, messages, adapter_for(self.config.model_type).prompt)
+        return self.fitting(read_prompt(self.processor, text, images), answer)
+
+    def fitting(self, ready: dict[str, Any], answer: int) -> dict[str, Any]:
+        """What the model reads, if there is room for it and an answer of so many tokens.
+
+        Raises:
+            InputError: there is none.
+        """
+        length = ready["input_ids"].shape[1]
+        places = getattr(self.config.get_text_config(), "max_position_embeddings", None)
+        if places is not None and length + answer > places:
+            behind = f", and an answer of up to {answer} has no room behind it" if length <= places else ""
+            raise InputError(f"the prompt has {length} tokens; this model has places for {places}{behind}")
+        return ready
 
 
 @dataclass(frozen=True)
@@ -46,6 +100,11 @@ class Loaded:
         """Decoder layers of the language model."""
         return int(self.model.config.get_text_config().num_hidden_layers)
 
+    @property
+    def reader(self) -> Reader:
+        """What makes its inputs."""
+        return Reader(self.processor, self.model.config)
+
     def plan(self, method: PrunePlan | PruningMethod | str, *given: Any, **named: Any) -> PrunePlan:
         """The plan that pruning this model with these arguments carries out: `vlm_pruner.plan_for`, errors too."""
         return plan_for(self.model, method, *given, **named)
@@ -57,7 +116,7 @@ class Loaded:
         return adapter.takes_videos(self.model.config) and getattr(self.processor, "video_processor", None) is not None
 
     def inputs(self, question: str, shown: Shown | Sequence[Shown] | None, answer: int = 0) -> dict[str, Any]:
-        """`prompt_inputs` on the model's device, floating tensors in its dtype.
+        """`Reader.inputs` on the model's device, floating tensors in its dtype.
 
         Args:
             shown: a picture, a video, several of them in the order of the prompt, or nothing. Where a model takes no
@@ -65,16 +124,9 @@ class Loaded:
             answer: tokens for which there must be room behind the prompt.
 
         Raises:
-            InputError: as `prompt_inputs`, or more tokens than the model has places for.
+            InputError: as `Reader.inputs`.
         """
-        form = adapter_for(self.model.config.model_type).prompt
-        ready = prompt_inputs(self.processor, question, self.spread(shown), form=form)
-        length = ready["input_ids"].shape[1]
-        places = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
-        if places is not None and length + answer > places:
-            behind = f", and an answer of up to {answer} has no room behind it" if length <= places else ""
-            raise InputError(f"the prompt has {length} tokens; this model has places for {places}{behind}")
-        return moved(self.model, ready)
+        return moved(self.model, self.reader.inputs(question, self.spread(shown), answer))
 
     def fitted(self, shown: Shown, sampled: bool) -> tuple[Shown, list[str]]:
         """What is asked about, and what a person should know of it.
@@ -125,13 +177,36 @@ def open_model(name: str = EMBEDDED, *, device: str = "auto", dtype: str = "auto
     """
     loading = Loading(device, dtype, **options)
     open_device(device)  # before anything is read
+    folder, loading = _source(name, loading)
+    with _told(name):
+        reader = _open_reader(folder, loading)  # first: it costs nothing to find it missing
+        return Loaded(name, loading.load(folder, reader.config), reader.processor)
+
+
+def open_reader(name: str = EMBEDDED, **options: Any) -> Reader:
+    """What reads for the model that `open_model` opens with the same arguments.
+
+    Raises:
+        InputError, UnsupportedModelError, BackendUnavailableError: as of `open_model`.
+    """
+    folder, loading = _source(name, Loading(**options))
+    with _told(name):
+        return _open_reader(folder, loading)
+
+
+def _source(name: str, loading: Loading) -> tuple[str, Loading]:
+    """What `from_pretrained` calls the model, and how it is loaded.
+
+    Raises:
+        InputError: no such model or revision.
+    """
     here = Path(name).exists()
     inside = name in (EMBEDDED, EMBEDDED_VIDEO)
     if inside:
         from vlm_pruner.models.embedded import embedded_folder
 
         folder = str(embedded_folder(name == EMBEDDED_VIDEO))
-        loading = replace(loading, dtype="float32") if dtype == "auto" else loading
+        loading = replace(loading, dtype="float32") if loading.dtype == "auto" else loading
     elif here or (name.count("/") == 1 and not name.startswith((".", "/", "~"))):
         folder = name
     else:
@@ -143,23 +218,31 @@ def open_model(name: str = EMBEDDED, *, device: str = "auto", dtype: str = "auto
         )
     if loading.revision is not None and (here or inside):
         raise InputError(f"{name!r} lies on this machine: only a model of the hub has a revision {loading.revision!r}")
+    return folder, loading
+
+
+@contextmanager
+def _told(name: str) -> Iterator[None]:
+    """Within the block, whatever a checkpoint that is damaged or unknown stumbles over in transformers is one line.
+
+    Raises:
+        InputError, UnsupportedModelError, BackendUnavailableError: as of `open_model`.
+    """
     try:
-        return Loaded(name, *_from_pretrained(folder, loading))
+        yield
     except VlmPrunerError:
         raise
-    except Exception as error:  # a checkpoint that is damaged or unknown stumbles in transformers over whatever it is
+    except Exception as error:
         needed = missing_package(f"model {name!r}", error) or _untrusted(name, error)
         raise needed or InputError(f"model {name!r} cannot be loaded: {first_line(error)}") from error
 
 
-def _from_pretrained(name: str, loading: Loading) -> tuple[Any, Any]:
-    """Model in eval mode on its device, and its processor, which is read first: it costs nothing to find it missing."""
+def _open_reader(folder: str, loading: Loading) -> Reader:
     from transformers import AutoConfig
 
-    config = AutoConfig.from_pretrained(name, **loading.source)
+    config = AutoConfig.from_pretrained(folder, **loading.source)
     _check_family(config)
-    processor = _processor(name, loading, config.model_type)
-    return loading.load(name, config), processor
+    return Reader(_processor(folder, loading, config.model_type), config)
 
 
 def _untrusted(name: str, error: BaseException) -> InputError | None:

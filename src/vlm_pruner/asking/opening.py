@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import sys
@@ -19,7 +20,7 @@ from PIL.ImageFile import ImageFile
 from vlm_pruner.asking.colours import as_shown, with_notes
 from vlm_pruner.errors import InputError
 
-__all__ = ["DEMO_IMAGE", "MAX_PIXELS", "check_size", "existing", "open_image"]
+__all__ = ["DEMO_IMAGE", "MAX_PIXELS", "check_size", "existing", "open_image", "read_image"]
 
 DEMO_IMAGE = "demo"
 """The name of the image inside the package, where no file is called that (a folder may be)."""
@@ -43,6 +44,22 @@ def open_image(path: str | Path) -> Image.Image:
         InputError: no such file, not an image, a damaged one, or one that `check_size` refuses.
     """
     file = existing(path)
+    return _read(file, file.name, repr(str(path)))
+
+
+def read_image(data: bytes, name: str) -> Image.Image:
+    """As `open_image`, of the bytes of a file.
+
+    Args:
+        name: what messages call it.
+
+    Raises:
+        InputError: not an image, a damaged one, or one that `check_size` refuses.
+    """
+    return _read(io.BytesIO(data), name, repr(name))
+
+
+def _read(file: Path | io.BytesIO, name: str, called: str) -> Image.Image:
     said: list[str] = []
     try:
         with _gathered(file, said), Image.open(file) as image:
@@ -58,11 +75,12 @@ def open_image(path: str | Path) -> Image.Image:
     except InputError:
         raise
     except Image.DecompressionBombError as error:
-        raise InputError(f"{str(path)!r} is too large: {_pixels(error)}; {_LIMIT}") from error
+        raise InputError(f"{called} is too large: {_pixels(error)}; {_LIMIT}") from error
     except Exception as error:  # Pillow's readers raise whatever their formats do: OSError, SyntaxError, struct.error
         more = f" ({'; '.join(said)})" if said else ""
-        raise InputError(f"{str(path)!r} is not a readable image: {error}{more}") from error
-    shown.info["name"] = file.name
+        why = str(error).replace(f"{file!r}", called)  # Pillow names the object that holds the bytes
+        raise InputError(f"{called} is not a readable image: {why}{more}") from error
+    shown.info["name"] = name
     notes = [f"it holds {frames} frames: the first one is shown"] if frames > 1 else []
     if max(size) > max(shown.size):
         notes.append(f"it has {size[0] * size[1] / 1e6:.0f} megapixels: it is read at {shown.width} x {shown.height}")
@@ -153,9 +171,9 @@ def _key(image: ImageFile) -> int | tuple[int, ...] | None:
 
 
 @contextmanager
-def _gathered(file: Path, said: list[str]) -> Iterator[None]:
+def _gathered(file: Path | io.BytesIO, said: list[str]) -> Iterator[None]:
     """Warnings of Pillow and of libtiff go to `said` instead of the standard error stream."""
-    with file.open("rb") as start:
+    with file.open("rb") if isinstance(file, Path) else nullcontext(io.BytesIO(file.getbuffer()[:2])) as start:
         tiff = start.read(2) in (b"II", b"MM")
     with _ALONE, warnings.catch_warnings(record=True) as caught, _stderr_lines(said) if tiff else nullcontext():
         warnings.simplefilter("always")

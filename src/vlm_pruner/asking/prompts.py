@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from PIL import Image
@@ -13,7 +13,9 @@ from vlm_pruner.asking.shapes import check_shape, refusal
 from vlm_pruner.errors import InputError, first_line
 from vlm_pruner.video import Clip
 
-__all__ = ["Form", "Kind", "check_question", "kinds_of", "prompt_inputs", "prompt_text", "read_prompt"]
+__all__ = [
+    "Form", "Kind", "check_question", "conversation_text", "kinds_of", "prompt_inputs", "prompt_text", "read_prompt"
+]  # fmt: skip
 
 Form = Callable[[str, int, str], str | None]
 """`Adapter.prompt`: (placeholder, number of images, question) -> prompt."""
@@ -129,16 +131,34 @@ def prompt_text(processor: Any, question: str, kinds: Sequence[Kind], form: Form
     Raises:
         InputError: a model without a prompt form, or without one of several kinds.
     """
+    content = [*({"type": kind} for kind in kinds), {"type": "text", "text": question}]
+    return conversation_text(processor, [{"role": "user", "content": content}], form)
+
+
+def conversation_text(processor: Any, messages: Sequence[Mapping[str, Any]], form: Form | None) -> str:
+    """The whole prompt of a conversation whose next answer is the model's.
+
+    Args:
+        messages: each a `role` and a `content`: parts `{"type": "image"}` and `{"type": "text", "text": ...}`.
+
+    Raises:
+        InputError: a model without a prompt form, or one that has no form for this conversation.
+    """
     own = getattr(processor, "chat_template", None)
     template = own or getattr(processor.tokenizer, "chat_template", None)
     if template:
-        content = [*({"type": kind} for kind in kinds), {"type": "text", "text": question}]
-        messages = [{"role": "user", "content": content}]
         given = {} if own else {"chat_template": template}
         try:
-            return str(processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False, **given))
+            return str(
+                processor.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False, **given)
+            )
         except Exception as error:  # templates are programs
             raise InputError(f"the chat template of this model cannot be filled in: {first_line(error)}") from error
+    if [message["role"] for message in messages] != ["user"]:
+        raise InputError("this checkpoint has no chat template: it can be asked one question, without a system message")
+    parts = messages[0]["content"]
+    question = "\n".join(part["text"] for part in parts if part["type"] == "text")
+    kinds = [part["type"] for part in parts if part["type"] != "text"]
     if len(set(kinds)) > 1:
         raise InputError(
             "this checkpoint has no chat template, and its family's prompt takes no pictures beside videos"

@@ -10,7 +10,7 @@ lives here, in the cache: copies, interleaved conversations and a new session in
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,6 +48,7 @@ class PrunedLayer:
     pruned_kind: Signature
     pruned_shadow: Any = None  # only on the leader of a signature
     pruned_shift: Tensor | None = None  # [b, 1] places closed up by repacking, on the leader of layer 0
+    pruned_bias: Tensor | None = None  # [b, n] on the logits of the first entries, on the leader of a signature
     pruned_dropped: int | Tensor = 0  # unpruned length minus stored length
     pruned_bare: bool = False  # what is stored is told for the moment
     # Unpruned length up to the last pruned token, below which nothing may be cropped. Constant while decoding: a
@@ -133,22 +134,25 @@ class PrunedLayer:
         super().reorder_cache(beam_idx)  # type: ignore[misc]
         if self.pruned_shadow is not None:
             self.pruned_shadow.reorder_cache(beam_idx)
-        if self.pruned_shift is not None:
-            self.pruned_shift = self.pruned_shift.index_select(0, beam_idx.to(self.pruned_shift.device))
+        self._each_row(lambda rows: rows.index_select(0, beam_idx.to(rows.device)))
+
+    def _each_row(self, move: Callable[[Tensor], Tensor]) -> None:
+        """Have what is kept row by row follow the entries."""
+        for name in ("pruned_shift", "pruned_bias"):
+            if getattr(self, name) is not None:
+                setattr(self, name, move(getattr(self, name)))
 
     def batch_repeat_interleave(self, repeats: int) -> None:
         super().batch_repeat_interleave(repeats)  # type: ignore[misc]
         if self.pruned_shadow is not None:
             self.pruned_shadow.batch_repeat_interleave(repeats)
-        if self.pruned_shift is not None:
-            self.pruned_shift = self.pruned_shift.repeat_interleave(repeats, 0)
+        self._each_row(lambda rows: rows.repeat_interleave(repeats, 0))
 
     def batch_select_indices(self, indices: Tensor) -> None:
         super().batch_select_indices(indices)  # type: ignore[misc]
         if self.pruned_shadow is not None:
             self.pruned_shadow.batch_select_indices(indices)
-        if self.pruned_shift is not None:
-            self.pruned_shift = self.pruned_shift[indices]
+        self._each_row(lambda rows: rows[indices])
 
     def crop(self, tokens_to_remove: int) -> None:
         left = self.get_seq_length() - abs(int(tokens_to_remove))
@@ -166,7 +170,7 @@ class PrunedLayer:
     def reset(self) -> None:
         super().reset()  # type: ignore[misc]
         self.pruned_dropped = self.pruned_floor = 0
-        self.pruned_shift = self.pruned_shadow = None
+        self.pruned_shift = self.pruned_shadow = self.pruned_bias = None
         self.pruned_state.emptied = True
 
 

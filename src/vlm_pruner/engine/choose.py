@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,7 +11,7 @@ from torch import Tensor
 from vlm_pruner.engine.prompt import ImageState, Prompt
 from vlm_pruner.engine.rows import Kept, gather_rows
 from vlm_pruner.errors import InvalidSelectionError, NotFiniteError
-from vlm_pruner.methods.base import refuse_what_is_not_finite, require
+from vlm_pruner.methods.base import PruningMethod, refuse_what_is_not_finite, require
 from vlm_pruner.plan import TOWER, Stage
 from vlm_pruner.types import Selection, VisualTokens
 
@@ -72,46 +73,67 @@ def select(
     width: int | None,
     everyone: list[ImageState],
 ) -> list[tuple[ImageState, Selection]]:
-    """What `stage` chooses of each image. Those of equal size and budget share one call of the method; an error numbers
-    a picture among `everyone`."""
-    groups: dict[tuple[int, int], list[ImageState]] = {}
-    for image in images:
-        groups.setdefault((image.count, image.budget(stage)), []).append(image)
-    chosen: list[tuple[ImageState, Selection]] = []
-    for (_, keep), group in groups.items():
+    """What `stage` chooses of each image; an error numbers a picture among `everyone`."""
+    method = stage.method
+    key: Callable[[ImageState], Any] = _shown if method.budget == "mean" else id
+    found: dict[Any, Selection] = {}
+    for group in _groups(stage, images):
+        budgets = [image.budget(stage) for image in group]
         tokens = [tokens_of(image) for image in group]
         for one in tokens:
-            require(stage.method, one, *sorted(stage.method.needs_at(stage.site)))
+            require(method, one, *sorted(method.needs_at(stage.site)))
         try:
-            selections = stage.method.select_batch(tokens, [keep] * len(group))
+            selections = method.select_batch(tokens, budgets)
             if tokens[0].device.type != "cpu":  # there the method does not look
-                refuse_what_is_not_finite(stage.method, tokens)
+                refuse_what_is_not_finite(method, tokens)
         except NotFiniteError as error:
             number = next(n for n, image in enumerate(everyone, 1) if image is group[error.picture - 1])
             raise error.renumbered(number, len(everyone)) from None
-        if len(selections) != len(group):
-            raise InvalidSelectionError(
-                f"{stage.method.name} returned {len(selections)} selections for {len(group)} images"
-            )
-        chosen += zip(group, selections, strict=True)
-    own = type(stage.method).__module__.startswith(_OWN)
-    for image, selection in chosen:
+        _check(method, selections, budgets, [image.count for image in group], width)
+        found |= {key(image): made for image, made in zip(group, selections, strict=True)}
+    return [(image, found[key(image)]) for image in images]  # in the order of the prompt, not of the groups
+
+
+def _groups(stage: Stage, images: list[ImageState]) -> list[list[ImageState]]:
+    """Images that share one call of the method: those of equal size and budget, or, where they share a mean, all of
+    them, each once however many rows show it."""
+    if stage.method.budget == "mean":
+        return [list({_shown(image): image for image in reversed(images)}.values())[::-1]] if images else []
+    groups: dict[tuple[int, int], list[ImageState]] = {}
+    for image in images:
+        groups.setdefault((image.count, image.budget(stage)), []).append(image)
+    return list(groups.values())
+
+
+def _shown(image: ImageState) -> tuple[int, str, int]:
+    """Of rows that beams or samples have made of one, the same image is the same."""
+    return image.span.row // image.span.copies, image.span.modality, image.span.index
+
+
+def _check(
+    method: PruningMethod, selections: list[Selection], budgets: list[int], counts: list[int], width: int | None
+) -> None:
+    """Raise where a method did not return what its budget says."""
+    if len(selections) != len(budgets):
+        raise InvalidSelectionError(f"{method.name} returned {len(selections)} selections for {len(budgets)} images")
+    own = type(method).__module__.startswith(_OWN)
+    for selection, keep, count in zip(selections, budgets, counts, strict=True):
         if not isinstance(selection, Selection):
             raise InvalidSelectionError(
-                f"{stage.method.name}: select returns a Selection(index=...) of int64 [keep], got a "
+                f"{method.name}: select returns a Selection(index=...) of int64 [keep], got a "
                 f"{type(selection).__name__}"
             )
-        keep = image.budget(stage)
-        asked = min(keep, len(selection)) if stage.method.at_most else keep
-        selection.validate(image.count, asked, width, values=not own)
-    of = {id(image): selection for image, selection in chosen}
-    return [(image, of[id(image)]) for image in images]  # in the order of the prompt, not of the groups
+        most = {"fixed": keep, "ceiling": min(keep, len(selection)), "mean": min(count, len(selection))}
+        selection.validate(count, most[method.budget], width, values=not own)
+    if method.budget == "mean" and (total := sum(map(len, selections))) != sum(budgets):
+        raise InvalidSelectionError(f"{method.name}: {total} tokens stay of all images, {sum(budgets)} were asked for")
 
 
 def _record(stage: Stage, image: ImageState, selection: Selection) -> None:
     """Carry the choice over from surviving to the image's own coordinates."""
     before = image.index
     source = selection.source
+    _weigh(stage, image, selection)
     if before is None:
         own = selection
     else:
@@ -121,6 +143,17 @@ def _record(stage: Stage, image: ImageState, selection: Selection) -> None:
         own = Selection(before[selection.index], order, selection.features, source)
     image.index, image.count = own.index, len(own)
     image.stages.append((stage.site, stage.keep, own))
+
+
+def _weigh(stage: Stage, image: ImageState, selection: Selection) -> None:
+    """Count what each survivor stands for: itself, or, where this stage merges and counts, what it was merged of."""
+    source, mass = selection.source, image.mass
+    if stage.bias and selection.features is not None and source is not None:
+        ones = torch.ones(len(source), device=source.device) if mass is None else mass
+        there = source >= 0
+        image.mass = ones.new_zeros(len(selection)).index_add(0, source.clamp(min=0), ones * there)
+    elif mass is not None:
+        image.mass = mass[selection.index]
 
 
 def _compose(image: ImageState, before: Tensor, selection: Selection) -> Tensor:

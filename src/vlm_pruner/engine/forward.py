@@ -43,6 +43,7 @@ class Forward:
     visual: Tensor | None = None  # [b, q] bool, those places
     scales: dict[int, Tensor] = field(default_factory=dict)  # [b, k] what the queries of a layer lack
     levels: list[Kept | None] = field(default_factory=list)  # the same after each stage
+    log_mass: dict[int, Tensor] = field(default_factory=dict)  # [b, k] of the rows left after so many stages
     before: LayerBefore | None = None  # what is read of the layer before the next stage
     made: list[tuple[Any, Any, Any]] = field(default_factory=list)  # (thing, tag, what was made of it)
     places: dict[Signature, Places] = field(default_factory=dict)

@@ -2,8 +2,7 @@
 
 outer model       refuses what cannot be pruned; reads what generate() has encoded
 base model        opens and closes the state of a forward
-get_*_features    wrapped on the instance: notes the grids, which generate() drops after encoding
-vision tower      wrapped likewise where a stage acts before it: runs on what is kept
+get_*_features    wrapped on the instance: notes the grids, which generate() drops; so is a tower cut short
 decoder           clocks prefill and decode steps
 layer site - 1    keys and attention rows for the method of the stage
 layers >= site    drop rows; make masks, rotary tables and cache follow
@@ -107,6 +106,7 @@ class Hooks:
         for stage in self.plan.stages:
             if stage.site and reads(stage.method) & FROM_LAYER_BEFORE:
                 self._install_tap(stage)
+        inner.mass.install(self._undo)
         if self.plan.positions == "repacked":
             self._install_rotary()
         for modality in get_args(Modality):

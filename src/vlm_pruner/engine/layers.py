@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from vlm_pruner.engine.added import add_here
 from vlm_pruner.engine.arguments import Arguments, as_pair, by_name, hidden_of, with_hidden
+from vlm_pruner.engine.bias import LogMass
 from vlm_pruner.engine.cache import CacheState, first_pruned
 from vlm_pruner.engine.choose import prune_stage
 from vlm_pruner.engine.clock import mark
@@ -55,6 +56,8 @@ class LayerHooks:
     def __init__(self, parts: Parts, plan: PrunePlan, local: Local) -> None:
         self.parts, self.plan, self.local = parts, plan, local
         self.sites = tuple(stage.site for stage in plan.stages)
+        self.stages_at = {site: [stage for stage in plan.stages if stage.site == site] for site in self.sites}
+        self.mass = LogMass(parts, plan, local)
         self.names = _positional(parts.layers[0])
         self.streams = parts.adapter.streams
         place = torch.zeros(1, 1, dtype=torch.long)
@@ -81,10 +84,9 @@ class LayerHooks:
         if fwd.prompt is not None and self.parts.sources[index] != index and hidden.shape[1] < fwd.rows:
             fwd.ends = hidden.shape[1]
         before, hidden = hidden, add_here(fwd, index, hidden)
-        if fwd.prompt is not None and index in self.sites:
-            for stage in self.plan.stages:
-                if stage.site == index:
-                    hidden = self._prune(fwd, fwd.prompt, stage, hidden)
+        if fwd.prompt is not None and index in self.stages_at:
+            for stage in self.stages_at[index]:
+                hidden = self._prune(fwd, fwd.prompt, stage, hidden)
             if index == 0 and fwd.kept is not None and self.plan.positions == "repacked":
                 self._repack(fwd, fwd.prompt, hidden)
         if fwd.kept is None and fwd.state is None:
@@ -92,6 +94,8 @@ class LayerHooks:
         given = kwargs.get("attention_mask")
         kwargs = follow(fwd, self.parts, index, level, hidden, kwargs)
         self._count(fwd, index, module, hidden, kwargs)
+        if fwd.log_mass:
+            self.mass.entered(fwd, index, level, kwargs.get(self.parts.layer_cache))
         cache, own = kwargs.get(self.parts.layer_cache), self.parts.sources[index]
         if fwd.kept is None and cache is not None and not self.parts.by_stored(index):
             kind = getattr(cache.layers[own], "pruned_kind", None)
@@ -133,6 +137,8 @@ class LayerHooks:
             raise MissingSignalError(f"{error} of this {self.parts.name} model") from error
         fwd.before = None
         fwd.levels.append(fwd.kept)
+        if fwd.kept is not None and stage.site >= self.mass.first:
+            self.mass.chosen(fwd, prompt, hidden.device)
         if fwd.kept is not None and fwd.state is None:
             fwd.state = CacheState(self.sites, self.plan.positions, open=True)
         fwd.lengths.append(prompt.row_lengths())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -16,7 +17,7 @@ from vlm_pruner.errors import UnsupportedModelError
 from vlm_pruner.plan import TOWER, PrunePlan, Stage
 from vlm_pruner.types import Selection
 
-__all__ = ["ImageState", "Prompt", "left_alone", "read_prompt"]
+__all__ = ["ImageState", "Prompt", "left_alone", "read_prompt", "to_cut"]
 
 
 @dataclass
@@ -35,14 +36,19 @@ class ImageState:
         return self.span.layout.tokens
 
     tower: Selection | None = None  # what was chosen before the vision tower
+    most: int | None = None  # tokens that its age leaves it; None = all
+    mass: Tensor | None = None  # [m] tokens that each survivor is the mean of, where a stage counts them; None = 1
 
     def budget(self, stage: Stage) -> int:
         """Tokens that `stage` leaves of this image."""
         if self.tower is not None and stage.layer == TOWER:
             return len(self.tower)
-        if self.note or (isinstance(stage.keep, int) and stage.keep >= self.total):
+        if self.note:
             return self.count
-        return min(self.count, keep_count(self.total, stage.keep))
+        most = self.count if self.most is None else min(self.count, self.most)
+        if isinstance(stage.keep, int) and stage.keep >= self.total:
+            return most
+        return min(most, keep_count(self.total, stage.keep))
 
 
 @dataclass
@@ -84,8 +90,8 @@ class Prompt:
         return self.real[row, : self.end].nonzero()[-1]
 
     def to_cut(self, stage: Stage) -> list[ImageState]:
-        """The images that `stage` shortens."""
-        return [image for image in self.images if image.budget(stage) < image.count]
+        """The images that `stage` may shorten."""
+        return to_cut(self.images, stage)
 
     def row_lengths(self) -> list[int]:
         """Tokens of every row that are still there."""
@@ -118,9 +124,12 @@ class Prompt:
             if plan.stages[0].layer == TOWER:
                 self._locate_before(encoded[modality].tower, modality)
         self.images.sort(key=lambda image: (image.span.row, int(image.span.slots[0])))
-        for image in self.images:
-            image.count = image.total
-            image.note = left_alone(image.total, plan)
+        newer: Counter[int] = Counter()
+        for image in reversed(self.images):
+            most = plan.most(image.total, newer[image.span.row])
+            newer[image.span.row] += 1
+            image.count, image.most = image.total, None if most == image.total else most
+            image.note = left_alone(image.total, plan, image.most)
 
     def _locate_before(self, chosen: Any, modality: Modality) -> None:
         """What was chosen before the tower, for the images of a modality."""
@@ -131,11 +140,21 @@ class Prompt:
                 image.tower = chosen.of(image.span)
 
 
-def left_alone(total: int, plan: PrunePlan) -> str:
-    """Why an image of `total` tokens is not pruned; empty where it is."""
+def to_cut(images: list[ImageState], stage: Stage) -> list[ImageState]:
+    """Those of `images` that `stage` may shorten: all that are larger than their budget, under a ceiling all, and under
+    a mean all as soon as one is larger than it."""
+    larger = [image for image in images if image.budget(stage) < image.count]
+    if stage.method.budget == "ceiling" or (larger and stage.method.budget == "mean"):
+        return [image for image in images if not image.note]
+    return larger
+
+
+def left_alone(total: int, plan: PrunePlan, most: int | None = None) -> str:
+    """Why an image of `total` tokens is not pruned; empty where it is, as where its age leaves it `most` of them."""
     if total < plan.min_visual_tokens:
         return f"left alone: {total} tokens are fewer than min_visual_tokens={plan.min_visual_tokens}"
-    least = min((s.keep if isinstance(s.keep, int) else 0 for s in plan.stages), default=0)
+    exact = [s.keep for s in plan.stages if isinstance(s.keep, int) and s.method.budget == "fixed"]
+    least = min(exact) if len(exact) == len(plan.stages) and most is None else 0
     return f"left alone: {total} tokens are fewer than keep={least}" if total < least else ""
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from torch import nn
 
 from vlm_pruner.budget import Keep
+from vlm_pruner.engine.bias import LogMass
 from vlm_pruner.engine.hooks import Hooks
 from vlm_pruner.engine.records import ImageRecord, Recorder
 from vlm_pruner.engine.reuse import Prefix, check_reusable, run_prefix
@@ -19,7 +20,7 @@ from vlm_pruner.engine.support import Parts, check_backend, check_stages, settle
 from vlm_pruner.engine.tower import tower_of
 from vlm_pruner.errors import PlanError, UnsupportedModelError
 from vlm_pruner.methods.base import PruningMethod
-from vlm_pruner.plan import TOWER, Layer, Per, Positions, PrunePlan
+from vlm_pruner.plan import TOWER, Bias, Layer, Per, Positions, PrunePlan
 from vlm_pruner.report import PruneReport, SessionTotal
 
 __all__ = ["Session", "attach", "detach", "plan_for", "prune"]
@@ -171,6 +172,7 @@ def prune(
     layer: Layer = None,
     positions: Positions = "kept",
     per: Per = "image",
+    bias: Bias | None = None,
     full_length: bool = False,
     **params: Any,
 ) -> Session:
@@ -188,6 +190,7 @@ def prune(
             None = as the method prefers.
         positions: `kept` or, before the language model, `repacked`.
         per: whether the budget is that of a whole video (`image`) or of each of its frames (`frame`).
+        bias: `log-mass` gives survivors that are means of several tokens the weight of all of them.
         full_length: scatter logits and hidden states back to their places in the unpruned prompt, NaN at dropped ones.
         params: hyper-parameters of a method given by name.
 
@@ -196,11 +199,12 @@ def prune(
         UnsupportedModelError: a model whose visual tokens cannot be pruned.
     """
     parts = take_apart(model)
-    plan = _planned(parts, method, keep, layer, positions=positions, per=per, **params)
+    plan = _planned(parts, method, keep, layer, positions=positions, per=per, bias=bias, **params)
     check_stages(plan, parts)
     check_backend(parts)
     if plan.stages[0].layer == TOWER:
         tower_of(parts)
+    LogMass(parts, plan, None).check()
     return Session(model, plan, parts, full_length)
 
 
@@ -212,12 +216,21 @@ def attach(
     layer: Layer = None,
     positions: Positions = "kept",
     per: Per = "image",
+    bias: Bias | None = None,
     full_length: bool = False,
     **params: Any,
 ) -> Session:
     """Prune until the session is detached: for servers and notebooks. Arguments and errors as of `prune`."""
     session = prune(
-        model, method, keep=keep, layer=layer, positions=positions, per=per, full_length=full_length, **params
+        model,
+        method,
+        keep=keep,
+        layer=layer,
+        positions=positions,
+        per=per,
+        bias=bias,
+        full_length=full_length,
+        **params,
     )
     session.start()
     return session
@@ -231,6 +244,7 @@ def plan_for(
     *,
     positions: Positions = "kept",
     per: Per = "image",
+    bias: Bias | None = None,
     **params: Any,
 ) -> PrunePlan:
     """The plan that `prune` carries out on `model` when it is given the same, to be read, written or compared.
@@ -239,7 +253,7 @@ def plan_for(
         PlanError: an unknown method or parameter, no budget, or a layer that the model does not have.
         UnsupportedModelError: a model whose visual tokens cannot be pruned.
     """
-    return _planned(take_apart(model), method, keep, layer, positions=positions, per=per, **params)
+    return _planned(take_apart(model), method, keep, layer, positions=positions, per=per, bias=bias, **params)
 
 
 def _planned(

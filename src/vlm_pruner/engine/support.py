@@ -199,8 +199,8 @@ def _check_place(stage: Stage) -> None:
     Raises:
         PlanError: names what it needs.
     """
-    name, needs = stage.method.name, stage.method.needs
-    if stage.layer != TOWER and Signal.PIXELS in needs:
+    name, needs = stage.method.name, stage.method.needs_at(0)
+    if stage.layer != TOWER and Signal.PIXELS in stage.method.needs:
         raise PlanError(
             f"{name} reads pixels, which it is shown before the vision tower alone: give it layer={TOWER!r}"
         )

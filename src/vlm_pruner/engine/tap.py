@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from vlm_pruner.engine.release import unseen
 
-__all__ = ["Attended", "attention_of", "can_be_tapped", "tap"]
+__all__ = ["Attended", "around", "attention_of", "can_be_tapped", "tap"]
 
 _REGISTRY = "ALL_ATTENTION_FUNCTIONS"  # the name by which modules of transformers know the attention functions
 _EAGER = "eager_attention_forward"  # how the function of a module's own file is called that is used for "eager"
@@ -67,7 +67,30 @@ def can_be_tapped(attention: Any) -> bool:
 
 
 def tap(attention: Any, look: Callable[[Attended], None]) -> Callable[[], None] | None:
-    """Have `look` called with what `attention` attends to, just before it does.
+    """Have `look` called with what `attention` attends to, just before it does. Returns and raises as `around`."""
+
+    def attend(
+        call: Any, backend: str, module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Any, *args: Any,
+        **kwargs: Any,
+    ) -> Any:  # fmt: skip
+        given = {name: value for name, value in kwargs.items() if value is not None}
+        look(
+            Attended(
+                attention, query, key, value, mask,
+                scale=given.get("scaling", query.shape[-1] ** -0.5),
+                softcap=given.get("softcap"),
+                sinks=given.get("s_aux"),
+                causal=given.get("is_causal", getattr(module, "is_causal", True)),
+            )
+        )  # fmt: skip
+        return call(module, query, key, value, mask, *args, **kwargs)
+
+    return around(attention, attend)
+
+
+def around(attention: Any, attend: Callable[..., Any]) -> Callable[[], None] | None:
+    """Have `attend` called in place of the attention function of `attention`: with that function, the name of the
+    backend, and the function's arguments.
 
     Returns:
         A function that takes the tap off, or None where the module does not look its attention function up, so that
@@ -89,23 +112,13 @@ def tap(attention: Any, look: Callable[[Attended], None]) -> Callable[[], None] 
     untapped.config = config
 
     @functools.wraps(eager)
-    def attend(module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Any, *args: Any, **kwargs: Any) -> Any:
-        given = {name: value for name, value in kwargs.items() if value is not None}
-        look(
-            Attended(
-                attention, query, key, value, mask,
-                scale=given.get("scaling", query.shape[-1] ** -0.5),
-                softcap=given.get("softcap"),
-                sinks=given.get("s_aux"),
-                causal=given.get("is_causal", getattr(module, "is_causal", True)),
-            )
-        )  # fmt: skip
+    def tapped(module: Any, *args: Any, **kwargs: Any) -> Any:
         backend = config._attn_implementation
         if "flash" in backend:  # whose functions ask the module's configuration for the backend once more
             module = untapped
-        return registry.get_interface(backend, eager)(module, query, key, value, mask, *args, **kwargs)
+        return attend(registry.get_interface(backend, eager), backend, module, *args, **kwargs)
 
-    registry[name] = attend
+    registry[name] = tapped
     attention.config = own
 
     def remove() -> None:

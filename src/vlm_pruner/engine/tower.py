@@ -18,7 +18,7 @@ from vlm_pruner.adapters.base import Layout, VisualSpan, raster
 from vlm_pruner.adapters.towers import SquaresCall, Tower, TowerCall
 from vlm_pruner.engine.choose import select
 from vlm_pruner.engine.clock import Mark, mark
-from vlm_pruner.engine.prompt import ImageState, left_alone
+from vlm_pruner.engine.prompt import ImageState, left_alone, to_cut
 from vlm_pruner.engine.release import unseen
 from vlm_pruner.engine.support import Parts
 from vlm_pruner.engine.wants import reads
@@ -157,12 +157,12 @@ class BeforeTower:
         images = [ImageState(VisualSpan(0, i, "image", none, raster(*grid), i)) for i, grid in enumerate(call.grids)]
         for image in images:
             image.count, image.note = image.total, left_alone(image.total, self.plan)
-        cut = [image for image in images if image.budget(stage) < image.count]
-        found = dict.fromkeys(range(len(images)))
+        cut = to_cut(images, stage)
+        found: dict[int, Selection | None] = dict.fromkeys(range(len(images)))
         if cut:
             read = _reader(call, Signal.PIXELS in reads(stage.method))
             chosen = select(stage, cut, read, None, images)
-            found |= {image.span.index: replace(made, features=None) for image, made in chosen}
+            found |= {i.span.index: replace(made, features=None) for i, made in chosen if len(made) < i.total}
         kept = [
             torch.arange(image.total, device=device) if made is None else made.index
             for image, made in zip(images, found.values(), strict=True)

@@ -24,7 +24,7 @@ from vlm_pruner.evaluation.matching import Match, match_named
 from vlm_pruner.evaluation.questions import Asked
 from vlm_pruner.video import Sampling
 
-__all__ = ["OwnQuestion", "about_own", "ask_own", "questions_about", "read_questions"]
+__all__ = ["OwnQuestion", "about_own", "ask_own", "images_of", "questions_about", "read_questions"]
 
 KEYS = ("answer", "folder", "fps", "frames", "group", "id", "image", "images", "question", "video")
 _PLACES = ("image", "images", "folder", "video")
@@ -97,7 +97,7 @@ def _question(line: str, number: int, folder: Path, labelled: bool) -> OwnQuesti
     for key, value in (named | {"question": data["question"]}).items():
         if not isinstance(value, str) or not value.strip():
             raise InputError(f"{key!r} is a text, not {value!r}")
-    return OwnQuestion(named["id"], _images(data, folder), data["question"], texts, named["group"], _sampling(data))
+    return OwnQuestion(named["id"], images_of(data, folder), data["question"], texts, named["group"], _sampling(data))
 
 
 def _sampling(data: Mapping[str, Any]) -> Sampling | None:
@@ -121,7 +121,12 @@ def _texts(given: Any) -> tuple[str, ...]:
     return texts
 
 
-def _images(data: Mapping[str, Any], folder: Path) -> tuple[Path, ...]:
+def images_of(data: Mapping[str, Any], folder: Path) -> tuple[Path, ...]:
+    """The pictures that a line names, their paths taken from `folder`.
+
+    Raises:
+        InputError: not just one of 'image', 'images' and 'folder', or one that names nothing.
+    """
     given = [key for key in _PLACES if key in data]
     if len(given) != 1:
         raise InputError(

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, final
 
 import torch
 
+from vlm_pruner.budget import Budget
 from vlm_pruner.errors import PlanError
 from vlm_pruner.methods.base import PruningMethod
 from vlm_pruner.methods.vlm_pruner import VLMPruner
@@ -56,8 +57,8 @@ class ReleasedVLMPruner(PruningMethod):
             raise PlanError(f"reduction_ratio={self.reduction_ratio} must lie in [0, 1)")
 
     @property
-    def at_most(self) -> bool:
-        return self.early_stop or self.rounding != "ceil"
+    def budget(self) -> Budget:
+        return "ceiling" if self.early_stop or self.rounding != "ceil" else "fixed"
 
     def select(self, tokens: VisualTokens, keep: int) -> Selection:
         method = VLMPruner(fill=not self.early_stop)

@@ -21,7 +21,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from vlm_pruner.budget import Keep
+from vlm_pruner.budget import Budget, Keep
 from vlm_pruner.errors import InputError, MissingSignalError, NotFiniteError, PlanError, unknown_name
 from vlm_pruner.ops.sync import declared_sync, may_read
 from vlm_pruner.ops.threads import own_threads, share_out
@@ -64,13 +64,14 @@ class PruningMethod(ABC):
         return self.needs
 
     @property
-    def at_most(self) -> bool:
-        """May fewer tokens stay than the budget? Only where a released code that does so is repeated."""
-        return False
+    def budget(self) -> Budget:
+        """What `keep` is to this method: an exact number, a ceiling below which it decides itself, or a mean."""
+        return "fixed"
 
     @abstractmethod
     def select(self, tokens: VisualTokens, keep: int) -> Selection:
-        """Exactly `keep` of the n tokens. Deterministic; never asks the device for a value.
+        """Exactly `keep` of the n tokens, or, where the budget is a ceiling, 1 to `keep`. Deterministic; never asks the
+        device for a value, unless the count is its own.
 
         Raises:
             PlanError: `keep` is not in 1 ... n.
@@ -81,7 +82,10 @@ class PruningMethod(ABC):
         """
 
     def select_batch(self, tokens: Sequence[VisualTokens], keep: Sequence[int]) -> list[Selection]:
-        """`select` for several images at once; methods that can share the work override it."""
+        """`select` for several images at once; methods that can share the work, or a budget, override it.
+
+        Where the budget is a mean, `sum(keep)` tokens stay of all of them together, at least one of each.
+        """
         made = []
         for i, (t, k) in enumerate(zip(tokens, keep, strict=True), 1):
             try:

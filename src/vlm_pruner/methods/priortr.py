@@ -7,12 +7,13 @@ from typing import ClassVar, final
 
 from torch import Tensor
 
-from vlm_pruner.budget import Keep
+from vlm_pruner.budget import Budget, Keep
 from vlm_pruner.errors import PlanError, unknown_name
 from vlm_pruner.methods._signals import read
 from vlm_pruner.methods._stages import layers
 from vlm_pruner.methods.base import PruningMethod
 from vlm_pruner.ops.basic import chosen, top
+from vlm_pruner.ops.sync import declared_sync
 from vlm_pruner.types import Selection, Signal, VisualTokens
 
 __all__ = ["PriorTR", "above", "priortr"]
@@ -52,8 +53,11 @@ class PriorTR(PruningMethod):
             `question_without_last`. The code takes the first for LLaVA-1.5, the second for 1.6, the third for Qwen.
         heads: `mean` or `max` over heads.
 
+        threshold: None keeps exactly `keep` tokens. A number keeps those whose score lies above it, at least one, and
+            makes `keep` their ceiling: the paper's cut, whose threshold is 0.
+
     Source: "PriorTR", arXiv:2606.24156, ECCV 2026; CodeChildCZJ/PriorTR.
-    Deviates: exactly `keep` tokens; the cut of the paper by a threshold is `above`. float64 instead of the dtype of the
+    Deviates: exactly `keep` tokens unless there is a threshold. float64 instead of the dtype of the
     model, in which scores tie. The caches of the layers before stay whole. Where a single token follows the image it
     is prior and question at once, and the first tokens are kept.
     Cost: O(heads t n), and the attention of the text rows.
@@ -68,14 +72,23 @@ class PriorTR(PruningMethod):
 
     rows: str = "question"
     heads: str = "mean"
+    threshold: float | None = None
 
     def __post_init__(self) -> None:
         for name, known in (("rows", _ROWS), ("heads", _HEADS)):
             if getattr(self, name) not in known:
                 raise PlanError(unknown_name(name, getattr(self, name), known))
 
+    @property
+    def budget(self) -> Budget:
+        return "fixed" if self.threshold is None else "ceiling"
+
     def select(self, tokens: VisualTokens, keep: int) -> Selection:
-        order = top(priortr(read(self, tokens, Signal.TEXT_ATTENTION)[0], self.rows, self.heads), keep)
+        score = priortr(read(self, tokens, Signal.TEXT_ATTENTION)[0], self.rows, self.heads)
+        order = top(score, keep)
+        if self.threshold is not None:
+            with declared_sync():  # how many stay is seen in the attention alone
+                order = order[: int(above(score, self.threshold).sum())]
         return Selection(index=order.sort().values, order=order)
 
     def stages(self, keep: Keep, num_layers: int) -> list[tuple[PruningMethod, Keep, int | None]]:

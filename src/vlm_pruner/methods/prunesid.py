@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, final
 
 import torch
 from torch import Tensor
 
+from vlm_pruner.budget import Budget, share_budget
+from vlm_pruner.errors import PlanError
 from vlm_pruner.methods._float64 import mean_of_heads, unit_rows
 from vlm_pruner.methods.base import PruningMethod
 from vlm_pruner.ops.basic import ranking
@@ -125,11 +128,17 @@ def _rounded(part: Tensor, whole: Tensor) -> Tensor:
 class PruneSID(PruningMethod):
     """Groups tokens by the principal direction they load on, and keeps the most attended of each that differ.
 
+    Args:
+        shared: the images of a call share their budgets in proportion to their variety, 1 - redundancy; `keep` is the
+            mean.
+        reference: the mean variety of a data set. An image keeps round(keep variety / reference), for which `keep` is a
+            ceiling; the paper's mean over a data set is that without a ceiling, `dynamic_count`.
+
     Source: "PruneSID", arXiv:2603.09480, ICLR 2026; ZhengyaoFang/PruneSID.
     Deviates: exact principal directions, where the code draws a random projection without a seed, so that 14 to 22 % of
     its choice differ from run to run and from this; proportions are rounded exactly. The [CLS] row is no token here.
     Tokens stay in their order and places. Towers without [CLS] are pruned as in the authors' port for such models, by
-    the rows and loadings at hand. The budget by an image's variety is `dynamic_count`. Directions of equal strength
+    the rows and loadings at hand. Directions of equal strength
     depend on the processor. A GPU is waited for once, in the decomposition, so that no graph can record it.
     Cost: O(n^2 (n + c)), [n, n] matrices in float64.
     """
@@ -139,7 +148,34 @@ class PruneSID(PruningMethod):
     source: ClassVar[str] = "arXiv:2603.09480"
     wants: ClassVar[frozenset[Signal]] = frozenset({Signal.VISION_FEATURES, Signal.CLS_ATTENTION})
 
+    shared: bool = False
+    reference: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.shared and self.reference is not None:
+            raise PlanError("prunesid: shared=True deals out a mean, reference= sets a ceiling: one of them")
+        if self.reference is not None and not self.reference > 0:
+            raise PlanError(f"reference={self.reference} must be above 0")
+
+    @property
+    def budget(self) -> Budget:
+        return "mean" if self.shared else "fixed" if self.reference is None else "ceiling"
+
+    def select_batch(self, tokens: Sequence[VisualTokens], keep: Sequence[int]) -> list[Selection]:
+        if self.shared:
+            with declared_sync():  # how many stay is seen in the images alone
+                variety = [max(0.0, 1 - float(redundancy(t.features))) for t in tokens]
+            keep = share_budget(variety, [len(t) for t in tokens], sum(keep))
+        elif self.reference is not None:
+            with declared_sync():
+                own = [int(dynamic_count(t.features, k, self.reference)) for t, k in zip(tokens, keep, strict=True)]
+            keep = [min(pair) for pair in zip(own, keep, strict=True)]
+        return [self._chosen(t, k) for t, k in zip(tokens, keep, strict=True)]
+
     def select(self, tokens: VisualTokens, keep: int) -> Selection:
+        return self.select_batch([tokens], [keep])[0]
+
+    def _chosen(self, tokens: VisualTokens, keep: int) -> Selection:
         rows, score = tokens.features, None
         vision = tokens.vision
         if vision is not None and vision.features is not None and vision.cls_attention is not None:

@@ -11,6 +11,7 @@ from typing import ClassVar, final
 import torch
 from torch import Tensor
 
+from vlm_pruner.budget import Budget
 from vlm_pruner.errors import PlanError
 from vlm_pruner.methods.base import PruningMethod, refuse_what_is_not_finite, require, select_alike
 from vlm_pruner.ops import GrowthRule, declared_sync, farthest_points, grow, merge, screen
@@ -83,8 +84,8 @@ class VLMPruner(PruningMethod):
         return self.wants if site else self.needs
 
     @property
-    def at_most(self) -> bool:
-        return not self.fill
+    def budget(self) -> Budget:
+        return "fixed" if self.fill else "ceiling"
 
     def select(self, tokens: VisualTokens, keep: int) -> Selection:
         return self._select_equal([tokens], keep)[0]

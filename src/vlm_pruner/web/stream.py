@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import pairwise
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -59,13 +60,23 @@ def _stoppable(model: torch.nn.Module, flag: threading.Event) -> Iterator[None]:
 
 
 class Generation:
-    """A greedy answer under one plan. Iterate over it for the text so far, then read `run`."""
+    """An answer under one plan. Iterate over it for the text so far, then read `run`.
+
+    Args:
+        sampling: how `generate` draws tokens; greedy by default. `seed` is the state of the draw.
+    """
 
     def __init__(
-        self, loaded: Loaded, inputs: dict[str, Any], plan: PrunePlan, max_new_tokens: int, stop: threading.Event
+        self,
+        loaded: Loaded,
+        inputs: dict[str, Any],
+        plan: PrunePlan,
+        max_new_tokens: int,
+        stop: threading.Event,
+        sampling: Mapping[str, Any] = MappingProxyType({"do_sample": False}),
     ) -> None:
         self._loaded, self._inputs, self._plan = loaded, inputs, plan
-        self._max_new_tokens, self._stop = max_new_tokens, stop
+        self._max_new_tokens, self._stop, self._sampling = max_new_tokens, stop, dict(sampling)
         self._words = _Words(getattr(loaded.processor, "tokenizer", loaded.processor))
         self._error: BaseException | None = None
         self._run: Run | None = None
@@ -110,10 +121,12 @@ class Generation:
     def _generate(self) -> Run:
         started = time.perf_counter()
         model = self._loaded.model
+        if (seed := self._sampling.pop("seed", None)) is not None:
+            torch.manual_seed(seed)
         with torch.inference_mode(), _stoppable(model, self._stop), prune(model, self._plan) as session:
             ids = model.generate(
                 **self._inputs,
-                do_sample=False,
+                **self._sampling,
                 max_new_tokens=self._max_new_tokens,
                 streamer=self._words,
                 stopping_criteria=StoppingCriteriaList([_Stop(self._stop)]),

@@ -13,7 +13,7 @@ PATIENCE = 0.1  # seconds between two looks at the stop flag while waiting
 
 
 class StoppedError(Exception):
-    """The user does not want the answer any more. Never leaves the `web` room."""
+    """The user does not want the answer any more. Never leaves what serves them."""
 
 
 class Ticket:

@@ -1,0 +1,120 @@
+"""`vlm-pruner batch`: a folder, a JSONL or a Parquet file of questions in, answers out."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vlm_pruner.budget import Keep
+from vlm_pruner.cli.console import console, note, progress, quiet
+from vlm_pruner.cli.files import writable
+from vlm_pruner.cli.opening import Opening
+from vlm_pruner.cli.options import Layer, Method, Model, Tokens
+from vlm_pruner.cli.pruning import Pruning
+from vlm_pruner.errors import InputError
+
+if TYPE_CHECKING:
+    from vlm_pruner.serving.batch import Summary
+
+__all__ = ["batch"]
+
+ENGINES = ("local", "ray")
+
+
+def batch(
+    source: Annotated[
+        Path, typer.Argument(help="Folder of pictures, .jsonl or .parquet with image and question.", show_default=False)
+    ],
+    *,
+    output: Annotated[Path, typer.Option("-o", "--output", help="The .jsonl or .parquet to write.")] = Path(
+        "answers.jsonl"
+    ),
+    question: Annotated[
+        str | None, typer.Option("--question", help="What is asked where a row has no question of its own.")
+    ] = None,
+    model: Model = "embedded",
+    method: Method = None,
+    keep: Annotated[
+        str | None, typer.Option("--keep", help="Tokens per image (64) or a share (0.111).", show_default="0.25")
+    ] = None,
+    layer: Layer = None,
+    pruning: Pruning,
+    max_new_tokens: Tokens = 32,
+    size: Annotated[int, typer.Option("--batch", min=1, help="Most rows that are answered together.")] = 16,
+    workers: Annotated[
+        int | None,
+        typer.Option("--workers", min=0, help="Processes that read pictures.", show_default="cores - 1, at most 8"),
+    ] = None,
+    threads: Annotated[
+        int | None,
+        typer.Option("--threads", min=1, help="Of torch, a process; the same number gives the same bytes."),
+    ] = None,
+    engine: Annotated[str, typer.Option("--engine", help="local (torchrun, too) or ray.")] = "local",
+    address: Annotated[
+        str | None, typer.Option("--ray-address", help="Ray cluster that runs; by default one is started here.")
+    ] = None,
+    actors: Annotated[int, typer.Option("--actors", min=1, help="Models on a Ray cluster.")] = 1,
+    opening: Opening,
+) -> None:
+    """Answer thousands of rows with the pruned model, loaded once. Killed, the same command goes on where it was."""
+    from vlm_pruner.serving.batch import Job, Progress, run_job
+    from vlm_pruner.serving.batch.results import beside
+    from vlm_pruner.serving.batch.rows import ENDINGS
+
+    opening.check()
+    pruning.register()
+    wanted = pruning.single(method, keep, layer, 0.25)
+    for path in (output, *beside(output).values()):
+        writable(path, ENDINGS if path == output else ())
+    if source.exists() and output.exists() and source.samefile(output):
+        raise InputError(f"{str(output)!r} is what is read: name another file")
+    job = Job(
+        str(source), question, model, opening.given(), wanted.make, max_new_tokens, size,
+        min(8, max(1, (os.cpu_count() or 2) - 1)) if workers is None else workers, threads, pruning.register,
+        _described(pruning, method, wanted.keep, layer),
+    )  # fmt: skip
+    quiet()
+    with progress(f"loading {model}") as say:
+
+        def told(found: Progress) -> None:
+            say(str(found), found.done / found.total)
+
+        summary = run_job(job, output, engine=_engine(engine, actors, address), progress=told)
+    if summary is not None:
+        _tell(summary, output)
+
+
+def _described(pruning: Pruning, method: str | None, keep: Keep, layer: str | None) -> dict[str, Any]:
+    """What decides the plan, for the record: another run with anything else is another job."""
+    if pruning.plan_file is not None:
+        return {"plan": json.loads(pruning.plan_file.read_text(encoding="utf-8"))}
+    code = [file.read_text(encoding="utf-8") for file in pruning.methods_from or ()]
+    return {"method": method or "vlm-pruner", "keep": keep, "layer": layer, "set": pruning.parameters, "code": code}
+
+
+def _engine(name: str, actors: int, address: str | None) -> Any:
+    if name not in ENGINES:
+        raise InputError(f"--engine is {' or '.join(ENGINES)}, not {name!r}")
+    if name == "ray":
+        from vlm_pruner.serving.batch.on_ray import OnRay
+
+        return OnRay(actors, address)
+    if address is not None or actors != 1:
+        raise InputError("--ray-address and --actors belong to --engine ray")
+    return None
+
+
+def _tell(summary: Summary, output: Path) -> None:
+    from vlm_pruner.serving.batch.results import beside
+
+    out = console()
+    out.print(str(summary), markup=False, soft_wrap=True)
+    out.print("written: " + ", ".join(map(str, (output, *beside(output).values()))), markup=False, soft_wrap=True)
+    if summary.errors:
+        note(f"{summary.errors} of {summary.rows} rows have no answer; their 'error' says why")
+    if summary.errors == summary.rows:
+        raise typer.Exit(1)

@@ -1,0 +1,1 @@
+"""Many questions: batch jobs, a server, and what serving engines need to prune."""

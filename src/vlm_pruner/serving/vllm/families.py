@@ -1,0 +1,33 @@
+"""The models of vLLM that are pruned, by the name of their architecture in a checkpoint's configuration."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["FAMILIES", "Family"]
+
+
+@dataclass(frozen=True)
+class Family:
+    """One architecture, as vLLM has it."""
+
+    module: str  # of vllm.model_executor.models
+    model: str
+    modalities: tuple[str, ...] = ("image",)  # that are pruned; others stay whole
+
+
+_BOTH = ("image", "video")
+
+FAMILIES = {
+    "LlavaForConditionalGeneration": Family("llava", "LlavaForConditionalGeneration"),
+    "LlavaNextForConditionalGeneration": Family("llava_next", "LlavaNextForConditionalGeneration"),
+    "LlavaOnevisionForConditionalGeneration": Family(
+        "llava_onevision", "LlavaOnevisionForConditionalGeneration", _BOTH
+    ),
+    "Qwen2VLForConditionalGeneration": Family("qwen2_vl", "Qwen2VLForConditionalGeneration", _BOTH),
+    "Qwen2_5_VLForConditionalGeneration": Family("qwen2_5_vl", "Qwen2_5_VLForConditionalGeneration"),
+    "Qwen3VLForConditionalGeneration": Family("qwen3_vl", "Qwen3VLForConditionalGeneration"),
+    "Qwen3_5ForConditionalGeneration": Family("qwen3_5", "Qwen3_5ForConditionalGeneration"),
+    "InternVLForConditionalGeneration": Family("interns1", "InternS1ForConditionalGeneration"),
+}
+"""Architectures by name. Videos of the Qwen families behind Qwen2-VL stand in time, or in frames with text between."""

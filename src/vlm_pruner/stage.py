@@ -1,0 +1,120 @@
+"""One step of a plan: which method, how much, and where. A stage is data, and survives a round trip through JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from numbers import Integral
+from typing import Any, Literal, get_args
+
+from vlm_pruner.budget import Keep, check_keep
+from vlm_pruner.errors import PlanError, unknown_name
+from vlm_pruner.methods.base import PruningMethod, create
+
+__all__ = ["TOWER", "Bias", "Layer", "Stage", "check_keys", "parse_layer"]
+
+TOWER: Literal["tower"] = "tower"
+
+Layer = int | Literal["tower"] | None
+"""Where a stage acts: a decoder layer, None for before the language model, `tower` for before the vision tower."""
+
+Bias = Literal["log-mass"]
+"""What a survivor that is the mean of m tokens gets on its logit, behind the stage that merged it: log m."""
+
+
+def parse_layer(text: str) -> Layer:
+    """ "2" is a decoder layer, "0" before the language model, "tower" before the vision tower.
+
+    Raises:
+        PlanError: something else.
+    """
+    return _check_layer(int(text) if text.lstrip("-").isdecimal() else text) or 0
+
+
+def _check_layer(layer: object) -> Layer:
+    if layer is None or layer == TOWER:
+        return layer
+    if isinstance(layer, bool) or not isinstance(layer, Integral):
+        raise PlanError(
+            f"layer={layer!r} is not a decoder layer: a whole number, None for before the language model, or "
+            f"{TOWER!r} for before the vision tower"
+        )
+    if layer < 0:
+        raise PlanError(f"layer={int(layer)} is negative: decoder layers count from 0 (0 = before the language model)")
+    return int(layer) or None
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One pruning step: `method` keeps `keep` of each image's tokens at the input of decoder layer `layer`.
+
+    With `layer="tower"` only the patches of the kept tokens enter the vision tower. A float `keep` is a share of the
+    tokens that the image had at first, whatever earlier stages left of them.
+    Layer 0 and None are one and the same place, before the language model, and stored as None.
+
+    Raises:
+        PlanError: unknown method, invalid keep or layer.
+    """
+
+    method: PruningMethod
+    keep: Keep
+    layer: Layer = None
+    bias: Bias | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "method", create(self.method))
+        object.__setattr__(self, "keep", check_keep(self.keep))
+        object.__setattr__(self, "layer", _check_layer(self.layer))
+        if self.bias is not None and self.bias not in get_args(Bias):
+            raise PlanError(unknown_name("bias", self.bias, get_args(Bias)))
+        if self.bias is not None and self.layer == TOWER:
+            raise PlanError(f"bias={self.bias!r}: nothing is merged before the vision tower")
+
+    @property
+    def site(self) -> int:
+        """Index of the decoder layer in front of which tokens are gone: 0 for what never entered the tower, too."""
+        return self.layer if isinstance(self.layer, int) else 0
+
+    @property
+    def place(self) -> str:
+        """Where it acts, in words: "before the tower", "before the language model", "at decoder layer 2"."""
+        if self.layer == TOWER:
+            return "before the tower"
+        return f"at decoder layer {self.layer}" if self.layer else "before the language model"
+
+    def to_dict(self) -> dict[str, Any]:
+        kind = self.method.budget
+        return {
+            "method": self.method.name,
+            "params": self.method.params(),
+            "keep": self.keep,
+            "layer": self.layer,
+            **({} if kind == "fixed" else {"budget": kind}),
+            **({} if self.bias is None else {"bias": self.bias}),
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Stage:
+        check_keys("stage", data, {"method", "keep"}, {"params", "layer", "budget", "bias"})
+        method = create(data["method"], **data.get("params", {}))
+        stage = cls(method, data["keep"], data.get("layer"), data.get("bias"))
+        if (kind := data.get("budget", stage.method.budget)) != stage.method.budget:
+            raise PlanError(
+                f"budget={kind!r}: to {stage.method.name} with these parameters it is {stage.method.budget}"
+            )
+        return stage
+
+
+def check_keys(what: str, data: object, required: set[str], optional: set[str]) -> None:
+    """Raise where `data` is no object with these keys.
+
+    Raises:
+        PlanError: what is wrong with it.
+    """
+    if not isinstance(data, Mapping):
+        raise PlanError(f"a {what} is an object with {sorted(required)}, got {type(data).__name__}")
+    for key in data:
+        if key not in required | optional:
+            raise PlanError(unknown_name(f"key of a {what}", key, required | optional))
+    if missing := required - data.keys():
+        raise PlanError(f"a {what} needs {sorted(missing)}")
