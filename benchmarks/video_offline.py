@@ -23,6 +23,7 @@ from vlm_pruner.cli.opening import Opening
 from vlm_pruner.evaluation import Grid, build_grid, default_methods, run_bench
 from vlm_pruner.evaluation.bench import describe
 from vlm_pruner.evaluation.frames import FRAMES, UniformFrames
+from vlm_pruner.methods import create
 from vlm_pruner.plan import PrunePlan
 from vlm_pruner.scenes.motion import FRAMES as MOTION_FRAMES
 
@@ -37,7 +38,8 @@ LEFT_OUT = ("downsample", "pooling")
 
 def ablation_grid(layers: int, tokens: int) -> Grid:
     """Every variant before the language model, where methods for videos prune, and VLM-Pruner at its own place."""
-    full = build_grid({"none": "none", "vlm-pruner at layer 2": "vlm-pruner"}, BUDGETS, layers=layers, tokens=tokens)
+    own = {"none": "none", "vlm-pruner at layer 2": create("vlm-pruner")}
+    full = build_grid(own, BUDGETS, layers=layers, tokens=tokens)
     cells = list(full.cells)
     for label, make in VARIANTS.items():
         method = make()
@@ -65,7 +67,7 @@ def main(options: argparse.Namespace) -> None:
             measured: dict[str, Any] = {label: FRAMES.get(label, label) for label in chosen}
             one = about["tokens"] // MOTION_FRAMES
             measured[ONE_FRAME] = PrunePlan.of(UniformFrames(), keep=one, layer=0, num_layers=about["layers"])
-            grid = build_grid(measured, BUDGETS, seeds=options.seeds, **shape)
+            grid = build_grid(measured, BUDGETS, seeds=options.seeds, make=setup.plan, **shape)
         run_bench(
             load, grid, options.results / f"{name}.json", name=options.model, split=about_split(split, options.limit),
             answers=options.answers.with_name(f"{name}.answers.jsonl"), setup=setup, workers=options.jobs,
