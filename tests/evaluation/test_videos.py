@@ -90,7 +90,10 @@ def test_a_run_writes_what_it_found(setup, loaded, tmp_path):
     grid = build_grid({"none": "none", **FRAMES, "evs": "evs"}, [0.25], seeds=2, layers=8, tokens=TOKENS)
     split = about_motion("video-validation", 2)
     results = run_bench(load, grid, tmp_path / "r.json", name=EMBEDDED_VIDEO, split=split, setup=setup)
-    assert [(c.label, c.budget, c.kept) for c in results.cells[:2]] == [("none", 520, 520.0), ("uniform-frames", 130, 130.0)]
+    assert [(c.label, c.budget, c.kept) for c in results.cells[:2]] == [
+        ("none", 520, 520.0),
+        ("uniform-frames", 130, 130.0),
+    ]
     assert len(results.types) == 24
     assert results.row("evs").mean("evidence_kept") is not None
 
