@@ -69,11 +69,10 @@ def bench(
     opening: Opening,
 ) -> None:
     """Measure what methods answer right, what they keep and what it costs. Killed, it goes on where it was."""
-    from vlm_pruner.asking import EMBEDDED, EMBEDDED_VIDEO, one_token
+    from vlm_pruner.asking import one_token
     from vlm_pruner.evaluation.bench import describe, run_bench
     from vlm_pruner.evaluation.cells import build_grid
     from vlm_pruner.evaluation.timing import measure_cells
-    from vlm_pruner.evaluation.videos import VIDEO_SPLITS
     from vlm_pruner.report import provenance
 
     opening.check()
@@ -81,8 +80,7 @@ def bench(
     check_equal(equal)
     budgets = None if keep is None else [parse_keep(text) for text in parse_list(keep)]
     plan = pruning.plan(methods=methods, keep=keep, equal=equal)
-    video = data is None and split in VIDEO_SPLITS
-    model = EMBEDDED_VIDEO if video and model == EMBEDDED else model
+    model, video = _shown(model, split, data)
     measured = _methods(methods or "all", pruning, video) if plan is None else {"none": "none", pruning.named: plan}
     _check_outputs(output)
     limit, seeds, repeats = (1, 2, min(repeats, 1)) if tiny else (limit, seeds, repeats)
@@ -91,8 +89,7 @@ def bench(
     with progress(f"loading {model}"):
         setup = load()
         about = describe(setup, model)
-    shares: list[Keep] = [0.1] if tiny else [0.25, 0.15, 0.1]
-    budgets = budgets or ([] if plan else shares if video else _budgets(about["tokens"], tiny))
+    budgets = budgets or ([] if plan else _budgets(about["tokens"], tiny, video))
     note(one_token(budgets, about["tokens"] or 0))
     grid = build_grid(
         measured, budgets, seeds=seeds, layers=about["layers"], tokens=about["tokens"], equal=setup.price(equal),
@@ -159,8 +156,22 @@ def _check_outputs(output: Path) -> None:
         writable(path, RESULTS if path == output else ())
 
 
-def _budgets(tokens: int | None, tiny: bool) -> list[Keep]:
-    """The usual budgets: counts, or about the same shares where pictures have no fixed number of tokens."""
+def _shown(model: str, split: str, data: Path | None) -> tuple[str, bool]:
+    """The model that is asked, and whether it is about videos: the embedded model has a form of its own for these."""
+    from vlm_pruner.asking import EMBEDDED, EMBEDDED_VIDEO
+    from vlm_pruner.evaluation.videos import VIDEO_SPLITS
+
+    video = data is None and split in VIDEO_SPLITS
+    return EMBEDDED_VIDEO if video and model == EMBEDDED else model, video
+
+
+def _budgets(tokens: int | None, tiny: bool, video: bool) -> list[Keep]:
+    """The usual budgets: counts, or about the same shares where pictures have no fixed number of tokens.
+
+    Those of videos are shares, as their methods publish figures.
+    """
+    if video:
+        return [0.1] if tiny else [0.25, 0.15, 0.1]
     if tokens is None:
         return [0.111] if tiny else [0.333, 0.222, 0.111, 0.056]
     return [64] if tiny else [192, 128, 64, 32]
