@@ -25,7 +25,9 @@ from vlm_pruner.web.gallery import read_upload
 from vlm_pruner.web.service import Service
 from vlm_pruner.web.settings import UPLOADED, Choice
 
-PROCESSORS = sorted({eye.processor for eye in EYES.values()})
+PROCESSORS = sorted(
+    {eye.processor if eye.words_of is None else f"{eye.processor}ImageProcessor" for eye in EYES.values()}
+)
 SHAPES = [(1, 12_000), (12_000, 1), (20, 65_535), (576, 45_000), (5099, 5099)]
 
 
@@ -119,8 +121,8 @@ def _megabytes(processor: Any, shape: tuple[int, int]) -> int:
             try:
                 check_shape(processor, picture)
                 processor.image_processor(images=[picture], return_tensors="pt")
-            except (InputError, ValueError):
-                pass  # refused
+            except (InputError, RuntimeError, ValueError):
+                pass  # refused, or what the processor itself stumbles over
             os.write(theirs, str(_memory("VmHWM") - before).encode())
         finally:
             os._exit(0)

@@ -166,7 +166,7 @@ def test_seconds_between_frames_reach_the_model(film: Clip) -> None:
 @pytest.mark.parametrize("frames", [1, 3, 7])
 def test_few_and_odd_counts_of_frames(family: str, frames: int) -> None:
     shown = clip("carphone_pristine", frames)
-    _, said = loaded(family).fitted(shown, True)
+    _, said = loaded(family).reader.fitted(shown, True)
     odd = f"this model takes 2 frames at a time: the last of {frames} is shown 2 times"
     assert said == ([odd] if family.startswith("qwen") else [])
     check(family, loaded(family).inputs(QUESTION, shown), PrunePlan((Stage("v-cast", 0.5, 1),), min_visual_tokens=1))

@@ -17,7 +17,7 @@ POISON = {
     "empty": "the question is empty",
     "placeholder": "placeholder",
     "silent": "no 'question'",
-    "blind": "one of 'image', 'images' and 'folder'",
+    "blind": "one of 'image', 'images', 'folder' and 'video'",
     "number": "'question' is a text, not 7",
 }
 """Kinds of broken rows, and what their error says."""

@@ -38,7 +38,7 @@ def test_a_run_fills_the_columns_it_needs_and_empties_the_others(desk):
         ({"key": UPLOADED}, "your picture is no longer here; upload it again"),
         ({"key": "nowhere"}, "there is no picture 'nowhere'"),
         ({"rows": ["unheard-of", 11, "auto"]}, "unknown method 'unheard-of'"),
-        ({"rows": ["grid", 11, "deep"]}, "Something went wrong on the server (ValueError)"),
+        ({"rows": ["grid", 11, "deep"]}, "is not a decoder layer"),
     ],
 )
 def test_entries_that_make_no_sense_end_in_one_message(desk, entry, message):

@@ -53,7 +53,7 @@ class Reader:
             InputError: as `prompt_inputs`, or more tokens than the model has places for.
         """
         form = adapter_for(self.config.model_type).prompt
-        return self.fitting(prompt_inputs(self.processor, question, shown, form=form), answer)
+        return self.fitting(prompt_inputs(self.processor, question, self.spread(shown), form=form), answer)
 
     def conversation(
         self, messages: Sequence[Mapping[str, Any]], images: Sequence[Image.Image], answer: int = 0
@@ -86,6 +86,34 @@ class Reader:
             raise InputError(f"the prompt has {length} tokens; this model has places for {places}{behind}")
         return ready
 
+    @property
+    def takes_videos(self) -> bool:
+        """False where the frames of a video are shown as pictures."""
+        adapter = adapter_for(self.config.model_type)
+        return adapter.takes_videos(self.config) and getattr(self.processor, "video_processor", None) is not None
+
+    def fitted(self, shown: Shown, sampled: bool) -> tuple[Shown, list[str]]:
+        """What is asked about, and what a person should know of it.
+
+        Args:
+            sampled: somebody said how many frames. Otherwise 8 at most are shown to a model that takes no videos.
+        """
+        if not isinstance(shown, Clip):
+            return shown, []
+        if self.takes_videos:
+            together = int(getattr(self.processor.video_processor, "temporal_patch_size", None) or 1)
+            times = 1 + -len(shown) % together
+            said = f"this model takes {together} frames at a time: the last of {len(shown)} is shown {times} times"
+            return shown, [said] if times > 1 else []
+        clip = shown if sampled else shown.thinned(PICTURES)
+        return clip, [f"this model takes no videos: {len(clip)} frames are asked about, each as a picture of its own"]
+
+    def spread(self, shown: Shown | Sequence[Shown] | None) -> list[Shown]:
+        """What stands in a prompt, piece by piece: pictures, and videos where the model takes them."""
+        every = [shown] if isinstance(shown, Image.Image | Clip) else list(shown or ())
+        apart = ([one] if isinstance(one, Image.Image) or self.takes_videos else one.pictures() for one in every)
+        return [piece for pieces in apart for piece in pieces]
+
 
 @dataclass(frozen=True)
 class Loaded:
@@ -109,12 +137,6 @@ class Loaded:
         """The plan that pruning this model with these arguments carries out: `vlm_pruner.plan_for`, errors too."""
         return plan_for(self.model, method, *given, **named)
 
-    @property
-    def takes_videos(self) -> bool:
-        """False where the frames of a video are shown as pictures."""
-        adapter = adapter_for(self.model.config.model_type)
-        return adapter.takes_videos(self.model.config) and getattr(self.processor, "video_processor", None) is not None
-
     def inputs(self, question: str, shown: Shown | Sequence[Shown] | None, answer: int = 0) -> dict[str, Any]:
         """`Reader.inputs` on the model's device, floating tensors in its dtype.
 
@@ -126,29 +148,7 @@ class Loaded:
         Raises:
             InputError: as `Reader.inputs`.
         """
-        return moved(self.model, self.reader.inputs(question, self.spread(shown), answer))
-
-    def fitted(self, shown: Shown, sampled: bool) -> tuple[Shown, list[str]]:
-        """What is asked about, and what a person should know of it.
-
-        Args:
-            sampled: somebody said how many frames. Otherwise 8 at most are shown to a model that takes no videos.
-        """
-        if not isinstance(shown, Clip):
-            return shown, []
-        if self.takes_videos:
-            together = int(getattr(self.processor.video_processor, "temporal_patch_size", None) or 1)
-            times = 1 + -len(shown) % together
-            said = f"this model takes {together} frames at a time: the last of {len(shown)} is shown {times} times"
-            return shown, [said] if times > 1 else []
-        clip = shown if sampled else shown.thinned(PICTURES)
-        return clip, [f"this model takes no videos: {len(clip)} frames are asked about, each as a picture of its own"]
-
-    def spread(self, shown: Shown | Sequence[Shown] | None) -> list[Shown]:
-        """What stands in a prompt, piece by piece: pictures, and videos where the model takes them."""
-        every = [shown] if isinstance(shown, Image.Image | Clip) else list(shown or ())
-        apart = ([one] if isinstance(one, Image.Image) or self.takes_videos else one.pictures() for one in every)
-        return [piece for pieces in apart for piece in pieces]
+        return moved(self.model, self.reader.inputs(question, shown, answer))
 
 
 def moved(model: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:

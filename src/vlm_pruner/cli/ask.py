@@ -60,7 +60,7 @@ def ask(
     with progress(f"loading {model}") as say:
         loaded = opening.open(model)
         if picture is not None:
-            picture, fitted = loaded.fitted(picture, sampling != Sampling())
+            picture, fitted = loaded.reader.fitted(picture, sampling != Sampling())
             note("; ".join(f"{image}: {said}" for said in fitted))
         plan = wanted.make(loaded)
         answers = asking.ask(loaded, picture, question, [plan], max_new_tokens=max_new_tokens, progress=say)

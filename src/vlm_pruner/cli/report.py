@@ -60,7 +60,7 @@ def report(
     writable(output, PAGES)
     with progress(f"loading {model}") as say:
         loaded = opening.open(model)
-        picture, fitted = loaded.fitted(picture, sampling != Sampling())
+        picture, fitted = loaded.reader.fitted(picture, sampling != Sampling())
         note("; ".join(f"{image}: {said}" for said in fitted))
         tries = [_plan(each, loaded) for each in wanted]
         answers = asking.compare(loaded, picture, question, tries, max_new_tokens=max_new_tokens, progress=say)

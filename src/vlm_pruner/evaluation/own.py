@@ -24,7 +24,7 @@ from vlm_pruner.evaluation.matching import Match, match_named
 from vlm_pruner.evaluation.questions import Asked
 from vlm_pruner.video import Sampling
 
-__all__ = ["OwnQuestion", "about_own", "ask_own", "images_of", "questions_about", "read_questions"]
+__all__ = ["OwnQuestion", "about_own", "ask_own", "images_of", "questions_about", "read_questions", "sampling_of"]
 
 KEYS = ("answer", "folder", "fps", "frames", "group", "id", "image", "images", "question", "video")
 _PLACES = ("image", "images", "folder", "video")
@@ -97,10 +97,10 @@ def _question(line: str, number: int, folder: Path, labelled: bool) -> OwnQuesti
     for key, value in (named | {"question": data["question"]}).items():
         if not isinstance(value, str) or not value.strip():
             raise InputError(f"{key!r} is a text, not {value!r}")
-    return OwnQuestion(named["id"], images_of(data, folder), data["question"], texts, named["group"], _sampling(data))
+    return OwnQuestion(named["id"], images_of(data, folder), data["question"], texts, named["group"], sampling_of(data))
 
 
-def _sampling(data: Mapping[str, Any]) -> Sampling | None:
+def sampling_of(data: Mapping[str, Any]) -> Sampling | None:
     """Which frames of a video are read; None where a line is about pictures."""
     given = {key: data[key] for key in ("fps", "frames") if key in data}
     if "video" not in data:
@@ -125,7 +125,7 @@ def images_of(data: Mapping[str, Any], folder: Path) -> tuple[Path, ...]:
     """The pictures that a line names, their paths taken from `folder`.
 
     Raises:
-        InputError: not just one of 'image', 'images' and 'folder', or one that names nothing.
+        InputError: not just one of 'image', 'images', 'folder' and 'video', or one that names nothing.
     """
     given = [key for key in _PLACES if key in data]
     if len(given) != 1:
@@ -199,8 +199,8 @@ def _open(loaded: Loaded, files: Sequence[Path], sampling: Sampling | None) -> l
     """What stands in the prompt: pictures, or a video, whose frames are pictures where a model takes no videos."""
     if sampling is None:
         return [open_image(file) for file in files]
-    clip, _ = loaded.fitted(open_shown(files[0], sampling), sampling != Sampling())
-    return loaded.spread(clip)
+    clip, _ = loaded.reader.fitted(open_shown(files[0], sampling), sampling != Sampling())
+    return loaded.reader.spread(clip)
 
 
 def _score(match: Match, accepted: Sequence[str], answer: str) -> float:

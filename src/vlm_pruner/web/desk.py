@@ -63,7 +63,7 @@ class Desk:
 
     def _fitted(self, picture: Picture) -> Picture:
         """As many frames of a video as the model is asked about, with what is to be said of them."""
-        shown, said = self.service.loaded.fitted(picture.image, sampled=False)
+        shown, said = self.service.loaded.reader.fitted(picture.image, sampled=False)
         if isinstance(shown, Clip):
             shown = dataclasses.replace(shown, notes=(*shown.notes, *said))
         return dataclasses.replace(picture, image=shown)

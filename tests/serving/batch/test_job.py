@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from tests.support.jobs import POISON, mixed_rows, poisoned
 
 from vlm_pruner.asking import Loaded, open_image, open_model
@@ -68,6 +69,23 @@ def test_rows_come_in_their_order_and_broken_ones_say_why(rows: Path, done: Path
         else:
             assert row["error"] is None
             assert row["kept"] * 9 == row["total"]
+
+
+def test_a_video_is_a_row_of_its_frames(tmp_path: Path) -> None:
+    frames = [Image.new("RGB", (64, 48), (60 * number, 0, 0)) for number in range(4)]
+    frames[0].save(tmp_path / "clip.gif", save_all=True, append_images=frames[1:], duration=500)
+    asked = [
+        {"video": "clip.gif", "question": "Is it red?"},
+        {"video": "clip.gif", "frames": 2, "question": "Is it red?"},
+        {"image": "clip.gif", "question": "Is it red?"},
+        {"video": "clip.gif", "fps": "fast", "question": "Is it red?"},
+    ]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in asked))
+    run_job(job(tmp_path / "rows.jsonl"), tmp_path / "out.jsonl")
+    *good, bad = read(tmp_path / "out.jsonl")
+    assert [row["total"] for row in good] == [4 * 576, 2 * 576, 576]
+    assert [row["kept"] for row in good] == [4 * 64, 2 * 64, 64]
+    assert bad["error"] == "'fps' is a number, not 'fast'"
 
 
 def test_answers_are_those_of_the_rows_by_themselves(rows: Path, done: Path) -> None:

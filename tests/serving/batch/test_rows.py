@@ -40,7 +40,7 @@ def test_line_separators_within_a_text_do_not_end_a_line(tmp_path: Path) -> None
         ("[1]", "not an object, but a list"),
         ('{"image": "a.png"}', "no 'question'"),
         ('{"image": "a.png", "question": ["x"]}', "'question' is a text, not ['x']"),
-        ('{"question": "Why?"}', "one of 'image', 'images' and 'folder'"),
+        ('{"question": "Why?"}', "one of 'image', 'images', 'folder' and 'video'"),
         ('{"question": "Why?", "image": "a.png", "folder": "b"}', "not two"),
         ('{"question": "Why?", "folder": "none"}', "cannot read the folder"),
         ('{"question": "Why?", "images": []}', "'images' is a list of names"),

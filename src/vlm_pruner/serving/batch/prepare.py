@@ -19,8 +19,10 @@ from torch import Tensor
 
 from vlm_pruner.asking.models import Reader, open_reader
 from vlm_pruner.asking.opening import open_image, read_image
+from vlm_pruner.asking.videos import Shown, open_shown
 from vlm_pruner.errors import VlmPrunerError, first_line
 from vlm_pruner.serving.batch.rows import Row, Source
+from vlm_pruner.video import Sampling
 
 __all__ = ["Opened", "Prepared", "Window", "read_window", "windows"]
 
@@ -165,13 +167,17 @@ def _prepare(reader: Reader, row: Row, answer: int) -> Prepared:
     if row.error:
         return Prepared(None, row.error)
     try:
-        pictures = [_opened(one, f"{row.id} image {i}") for i, one in enumerate(row.images)]
-        return Prepared(reader.inputs(row.question, pictures, answer))
+        shown = [_opened(reader, row, one, f"{row.id} image {i}") for i, one in enumerate(row.images)]
+        return Prepared(reader.inputs(row.question, shown, answer))
     except VlmPrunerError as error:
         return Prepared(None, " ".join(str(error).split()))
     except Exception as error:  # one row never stops a job
         return Prepared(None, f"it cannot be read: {first_line(error)}")
 
 
-def _opened(image: Path | bytes, name: str) -> Any:
-    return read_image(image, name) if isinstance(image, bytes) else open_image(image)
+def _opened(reader: Reader, row: Row, file: Path | bytes, name: str) -> Shown:
+    if isinstance(file, bytes):
+        return read_image(file, name)
+    if row.sampling is None:
+        return open_image(file)
+    return reader.fitted(open_shown(file, row.sampling), row.sampling != Sampling())[0]

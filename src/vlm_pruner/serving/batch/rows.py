@@ -12,12 +12,15 @@ from typing import Any, Protocol
 
 from vlm_pruner.asking.videos import pictures_in
 from vlm_pruner.errors import InputError, missing_package
-from vlm_pruner.evaluation.own import images_of
+from vlm_pruner.evaluation.own import images_of, sampling_of
+from vlm_pruner.video import Sampling
 
 __all__ = ["ENDINGS", "Row", "Source", "arrow", "open_source"]
 
 ENDINGS = (".jsonl", ".parquet")
 """Files that are read, and written."""
+
+_COLUMNS = ("id", "question", "image", "images", "video", "fps", "frames")
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,7 @@ class Row:
     question: str = ""
     images: tuple[Path | bytes, ...] = ()  # files, or what is in them
     error: str = ""
+    sampling: Sampling | None = None  # frames that are read of a video; None where the row is about pictures
 
 
 class Source(Protocol):
@@ -46,8 +50,8 @@ def open_source(path: str | Path, question: str | None = None) -> Source:
     """The rows of a folder of pictures, a .jsonl or a .parquet file.
 
     A row has `question`, `id` (the number of its line by default), and its pictures: `image` or `images`, paths from
-    the folder of the file or, in Parquet, their bytes; in JSONL also `folder`, whose pictures are shown together. What
-    else it has is not looked at.
+    the folder of the file or, in Parquet, their bytes; in JSONL also `folder`, whose pictures are shown together. Or it
+    has a `video`, the path of one, and perhaps `fps` or `frames`. What else it has is not looked at.
 
     Args:
         question: of rows that have none.
@@ -138,7 +142,7 @@ class _Parquet:
         except ValueError as error:  # of pyarrow, for a file that is damaged or is something else
             raise InputError(f"{str(file)!r} is not a readable Parquet file: {error}") from error
         there = self.opened.schema_arrow.names
-        self.columns = [name for name in ("id", "question", "image", "images") if name in there]
+        self.columns = [name for name in _COLUMNS if name in there]
         sizes = [self.opened.metadata.row_group(i).num_rows for i in range(self.opened.num_row_groups)]
         self.starts = [sum(sizes[:i]) for i in range(len(sizes) + 1)]
         self._last: tuple[int, Any] = (-1, None)
@@ -170,7 +174,7 @@ class _Parquet:
 
     def _images(self, data: Mapping[str, Any]) -> tuple[Path | bytes, ...]:
         """Bytes as they are; paths as in JSONL."""
-        given: dict[str, Any] = {key: _held(data[key]) for key in ("image", "images") if key in data}
+        given: dict[str, Any] = {key: _held(data[key]) for key in ("image", "images", "video") if key in data}
         held = next(iter(given.values()), None)
         if len(given) == 1 and isinstance(held, bytes):
             return (held,)
@@ -193,7 +197,7 @@ def _row(data: Mapping[str, Any], name: str, question: str | None, images: Any) 
         asked = data.get("question", question)
         if not isinstance(asked, str):
             raise InputError("no 'question'" if asked is None else f"'question' is a text, not {asked!r}")
-        return Row(name, asked, images(data))
+        return Row(name, asked, images(data), sampling=sampling_of(data))
     except InputError as error:
         return Row(name, error=str(error))
 
