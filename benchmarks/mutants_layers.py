@@ -64,7 +64,7 @@ LAYERS = (
            "getattr(attention, self.parts.adapter.scaled)", "attention.q_proj", f"{_KINDS}distances_and"),
     Mutant("a bias keeps its scale", "engine/layers.py", "return bias if scale is None else",
            "return bias if True else", f"{_KINDS}distances_and"),
-    Mutant("rows of two pictures are one picture", "adapters/base.py",
+    Mutant("rows of two pictures are one picture", "adapters/spans.py",
            "if any(row.tokens != w for row in tiles):", "if False:", f"{_KINDS}rows_of_a_picture"),
     Mutant("patches without padding pass for one row", "adapters/rows.py", "if not padded:", "if False:",
            f"{_KINDS}rows_of_a_picture"),

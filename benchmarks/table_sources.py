@@ -18,6 +18,7 @@ from benchmarks.offline_tables import load, where_run
 from benchmarks.page_tables import SOURCES as PAGES
 from benchmarks.preset_tables import SOURCES as PRESET
 from benchmarks.training import stages_table
+from benchmarks.video_tables import SOURCES as VIDEO
 
 __all__ = ["SOURCES", "markdown", "measured", "models", "refused", "result"]
 
@@ -144,6 +145,7 @@ SOURCES: dict[str, Callable[[], str]] = {
     ),
     **OFFLINE,
     **PRESET,
+    **VIDEO,
     "embedded": measured(
         "embedded",
         {

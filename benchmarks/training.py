@@ -2,6 +2,7 @@
 
 python -m benchmarks.training LOG...     gathers log.jsonl files, in order, to results/training.json, and draws
 python -m benchmarks.training            draws docs/images/embedded_training.svg from the result file
+python -m benchmarks.training --video    the same of the form for videos
 """
 
 from __future__ import annotations
@@ -17,11 +18,13 @@ from benchmarks.common import RESULTS
 
 from vlm_pruner.evaluation.table import table
 from vlm_pruner.scenes import TYPES
+from vlm_pruner.scenes.motion_questions import MOTION_TYPES
 
 __all__ = ["draw", "gather", "stages_table"]
 
 RESULT = RESULTS / "training.json"
 PICTURE = Path(__file__).parents[1] / "docs" / "images" / "embedded_training.svg"
+VIDEO, VIDEO_PICTURE = RESULTS / "training_video.json", PICTURE.with_name("embedded_video_training.svg")
 INK, BAND = "#1f4e79", "#9dc3e6"
 
 
@@ -68,8 +71,9 @@ def new_images(lines: list[dict[str, Any]]) -> int:
 
 
 def checked(line: dict[str, Any]) -> list[float]:
-    """Per cent of right answers on held-out images, per question type."""
-    return [100 * line[f"val_{name}"] for name in TYPES if line.get(f"val_{name}") is not None]
+    """Per cent of right answers on held-out images or videos, per question type."""
+    names = dict.fromkeys((*TYPES, *MOTION_TYPES))
+    return [100 * line[f"val_{name}"] for name in names if line.get(f"val_{name}") is not None]
 
 
 def stages_table(path: Path = RESULT) -> str:
@@ -121,12 +125,14 @@ def draw(path: Path = RESULT, picture: Path = PICTURE) -> None:
 
 def main(options: argparse.Namespace) -> None:
     """Gather if there are logs, then draw."""
+    path, picture = (VIDEO, VIDEO_PICTURE) if options.video else (RESULT, PICTURE)
     if options.logs:
-        write(options.logs, RESULT)
-    draw()
+        write(options.logs, path)
+    draw(path, picture)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--video", action="store_true", help="of the form for videos: training_video.json")
     parser.add_argument("logs", type=Path, nargs="*", help="log.jsonl of the stages, in order")
     main(parser.parse_args())

@@ -15,8 +15,9 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_
 
 from vlm_pruner import UnsupportedModelError, prune
 from vlm_pruner.adapters import Encoded, adapter_for, families
-from vlm_pruner.adapters.base import deal_out, raster
+from vlm_pruner.adapters.base import raster
 from vlm_pruner.adapters.llava_next import anyres, unpadded
+from vlm_pruner.adapters.spans import deal_out
 
 SIDE = 4
 

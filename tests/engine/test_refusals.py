@@ -288,7 +288,8 @@ def test_token_counts_that_do_not_match(llava: Any, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_picture_split_over_rows(llava: Any) -> None:
-    from vlm_pruner.adapters.base import deal_out, raster
+    from vlm_pruner.adapters.base import raster
+    from vlm_pruner.adapters.spans import deal_out
 
     places = torch.zeros(2, 10, dtype=torch.bool)
     places[0, :3] = places[1, :5] = True

@@ -65,7 +65,7 @@ def test_answers_are_those_of_the_command_line(qwen: Setup, mark: int) -> None:
 def test_what_a_token_shows_is_looked_up_in_the_plane_of_its_picture() -> None:
     """All is kept: every piece of evidence is. A corner alone: what lies there, and nothing else."""
     from vlm_pruner.engine import ImageRecord
-    from vlm_pruner.evaluation.single import _covered
+    from vlm_pruner.evaluation.measures import covered
     from vlm_pruner.types import Selection
 
     single = (q for q in scenes.load_split("test", 1) if len(q.scenes) == 1)
@@ -78,11 +78,11 @@ def test_what_a_token_shows_is_looked_up_in_the_plane_of_its_picture() -> None:
     for kept in (torch.arange(h * w), evidence.nonzero().flatten(), (~evidence).nonzero().flatten()):
         choice = Selection(kept)
         record = ImageRecord(0, 0, "image", (1, h, w), place, ((0, 1.0, choice),), (len(kept),), h * w, len(kept), "")
-        shown, things = _covered(asked, [record])
+        shown, things = covered(asked, [record])
         assert shown == (1.0 if bool(evidence[kept].any()) else 0.0)
         assert things == pytest.approx(int(objects[kept].sum()) / int(objects.sum()), abs=1e-4)
     unknown = ImageRecord(0, 0, "image", (2, h, w), place, (), (), h * w, h * w, "")
-    assert _covered(asked, [unknown]) == (None, None)
+    assert covered(asked, [unknown]) == (None, None)
 
 
 class _Words:

@@ -19,7 +19,8 @@ from torch import Tensor
 from transformers import AutoModelForImageTextToText
 
 from vlm_pruner.adapters import Encoded, Layout, adapter_for
-from vlm_pruner.adapters.base import deal_out, plane
+from vlm_pruner.adapters.base import plane
+from vlm_pruner.adapters.spans import deal_out
 
 __all__ = ["EYES", "Eye", "Look"]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import nn
 
 from vlm_pruner.adapters.base import Adapter, Encoded, Layout
 from vlm_pruner.adapters.llava import vicuna, with_cls
@@ -26,9 +27,16 @@ class VideoLlava(Adapter):
         side = self._side(config)
         one = with_cls(side, side, side * side + 1)
         assert one.position is not None
+        assert one.patch is not None
         place = one.position.repeat(frames, 1)
         place[:, 0] = torch.arange(frames).repeat_interleave(one.tokens)
-        return [Layout(len(place), (frames, side, side), place, tiles=frames)] * videos
+        patch = one.patch + torch.arange(frames)[:, None] * side * side  # [frames, n]
+        patch = patch.where(one.patch >= 0, -1).flatten()
+        return [Layout(len(place), (frames, side, side), place, patch, tiles=frames)] * videos
+
+    def video_tower(self, base: nn.Module) -> nn.Module | None:
+        tower = getattr(base, "video_tower", None)
+        return tower if isinstance(tower, nn.Module) else None
 
     def prompt(self, token: str, images: int, question: str) -> str | None:
         return vicuna(token, images, question)

@@ -5,7 +5,7 @@ from vlm_pruner.asking.colours import as_shown, notes_of
 from vlm_pruner.asking.facts import describe, facts, one_token, title_of
 from vlm_pruner.asking.fits import fits
 from vlm_pruner.asking.loading import Loading, open_device
-from vlm_pruner.asking.models import EMBEDDED, Loaded, open_model
+from vlm_pruner.asking.models import EMBEDDED, EMBEDDED_VIDEO, Loaded, open_model
 from vlm_pruner.asking.opening import DEMO_IMAGE, check_size, open_image
 from vlm_pruner.asking.prompts import prompt_inputs
 from vlm_pruner.asking.videos import Shown, is_video, notes_about, open_shown
@@ -13,6 +13,7 @@ from vlm_pruner.asking.videos import Shown, is_video, notes_about, open_shown
 __all__ = [
     "DEMO_IMAGE",
     "EMBEDDED",
+    "EMBEDDED_VIDEO",
     "Answer",
     "Loaded",
     "Loading",

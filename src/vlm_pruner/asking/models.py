@@ -25,10 +25,12 @@ from vlm_pruner.plan import PrunePlan
 from vlm_pruner.video import Clip
 from vlm_pruner.video.stand_ins import stand_in
 
-__all__ = ["EMBEDDED", "Loaded", "Reader", "moved", "open_model", "open_reader"]
+__all__ = ["EMBEDDED", "EMBEDDED_VIDEO", "Loaded", "Reader", "moved", "open_model", "open_reader"]
 
 EMBEDDED = "embedded"
 """The name of the small model inside the package."""
+EMBEDDED_VIDEO = "embedded-video"
+"""The name of its form for videos."""
 
 PICTURES = 8  # frames for a model that takes no videos
 
@@ -199,19 +201,22 @@ def _source(name: str, loading: Loading) -> tuple[str, Loading]:
         InputError: no such model or revision.
     """
     here = Path(name).exists()
-    if name == EMBEDDED:
+    inside = name in (EMBEDDED, EMBEDDED_VIDEO)
+    if inside:
         from vlm_pruner.models.embedded import embedded_folder
 
-        folder = str(embedded_folder())
+        folder = str(embedded_folder(name == EMBEDDED_VIDEO))
         loading = replace(loading, dtype="float32") if loading.dtype == "auto" else loading
     elif here or (name.count("/") == 1 and not name.startswith((".", "/", "~"))):
         folder = name
     else:
-        hint = f"; did you mean {EMBEDDED!r}?" if get_close_matches(name, [EMBEDDED]) else "."
+        close = get_close_matches(name, [EMBEDDED, EMBEDDED_VIDEO])
+        hint = f"; did you mean {close[0]!r}?" if close else "."
         raise InputError(
-            f"no model {name!r}{hint} A model is {EMBEDDED!r}, a checkpoint folder, or a hub id like 'owner/name'"
+            f"no model {name!r}{hint} A model is {EMBEDDED!r}, {EMBEDDED_VIDEO!r}, a checkpoint folder, or a hub id "
+            "like 'owner/name'"
         )
-    if loading.revision is not None and (here or name == EMBEDDED):
+    if loading.revision is not None and (here or inside):
         raise InputError(f"{name!r} lies on this machine: only a model of the hub has a revision {loading.revision!r}")
     return folder, loading
 

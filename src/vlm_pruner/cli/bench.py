@@ -47,7 +47,7 @@ def bench(
     pruning: Pruning,
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="Runs of methods that draw lots.")] = 5,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="The first so many questions a type.")] = None,
-    split: Annotated[str, typer.Option("--split", help="test or validation.")] = "test",
+    split: Annotated[str, typer.Option("--split", help="test or validation; video or video-validation.")] = "test",
     data: Data = None,
     match: Matching = "normalised",
     max_new_tokens: Longest = 32,
@@ -80,7 +80,8 @@ def bench(
     check_equal(equal)
     budgets = None if keep is None else [parse_keep(text) for text in parse_list(keep)]
     plan = pruning.plan(methods=methods, keep=keep, equal=equal)
-    measured = _methods(methods or "all", pruning) if plan is None else {"none": "none", pruning.named: plan}
+    model, video = _shown(model, split, data)
+    measured = _methods(methods or "all", pruning, video) if plan is None else {"none": "none", pruning.named: plan}
     _check_outputs(output)
     limit, seeds, repeats = (1, 2, min(repeats, 1)) if tiny else (limit, seeds, repeats)
     quiet()
@@ -89,7 +90,7 @@ def bench(
         setup = load()
         about = describe(setup, model)
     _tell_unasked(setup)
-    budgets = budgets or ([] if plan else _budgets(about["tokens"], tiny))
+    budgets = budgets or ([] if plan else _budgets(about["tokens"], tiny, video))
     note(one_token(budgets, about["tokens"] or 0))
     grid = build_grid(
         measured, budgets, seeds=seeds, layers=about["layers"], tokens=about["tokens"], equal=setup.price(equal),
@@ -120,19 +121,24 @@ def _source(
     return partial(load_data, model, opening, data, *own, pruning), partial(about_data, data, *own)
 
 
-def _methods(methods: str, pruning: Pruning) -> dict[str, str | PruningMethod]:
+def _methods(methods: str, pruning: Pruning, video: bool) -> dict[str, str | PruningMethod]:
     """What is measured, by its label; 'none' in any case: all that is told is a share of its accuracy.
+
+    On a split of videos, whole frames are among it.
 
     Raises:
         PlanError: a parameter that is not known, or one that the benchmark sets itself.
     """
     from vlm_pruner.evaluation.cells import default_methods
+    from vlm_pruner.evaluation.frames import FRAMES
 
-    names = default_methods() if methods == "all" else parse_list(methods)
+    names = [*default_methods(), *(FRAMES if video else ())] if methods == "all" else parse_list(methods)
     names = names if "none" in names else ["none", *names]
-    if drawn := [name for name, values in pruning.set_on(names).items() if "seed" in values]:
+    own = [name for name in names if video and name in FRAMES]
+    registered = [name for name in names if name not in own]
+    if drawn := [name for name, values in pruning.set_on(registered).items() if "seed" in values]:
         raise InputError(f"--set {drawn[0]}.seed: the benchmark draws with seeds 0 to N-1 of --seeds N")
-    return pruning.labelled(names)
+    return pruning.labelled(registered) | {name: FRAMES[name] for name in own}
 
 
 def _tell_unasked(setup: Setup) -> None:
@@ -159,8 +165,22 @@ def _check_outputs(output: Path) -> None:
         writable(path, RESULTS if path == output else ())
 
 
-def _budgets(tokens: int | None, tiny: bool) -> list[Keep]:
-    """The usual budgets: counts, or about the same shares where pictures have no fixed number of tokens."""
+def _shown(model: str, split: str, data: Path | None) -> tuple[str, bool]:
+    """The model that is asked, and whether it is about videos: the embedded model has a form of its own for these."""
+    from vlm_pruner.asking import EMBEDDED, EMBEDDED_VIDEO
+    from vlm_pruner.evaluation.videos import VIDEO_SPLITS
+
+    video = data is None and split in VIDEO_SPLITS
+    return EMBEDDED_VIDEO if video and model == EMBEDDED else model, video
+
+
+def _budgets(tokens: int | None, tiny: bool, video: bool) -> list[Keep]:
+    """The usual budgets: counts, or about the same shares where pictures have no fixed number of tokens.
+
+    Those of videos are shares, as their methods publish figures.
+    """
+    if video:
+        return [0.1] if tiny else [0.25, 0.15, 0.1]
     if tokens is None:
         return [0.111] if tiny else [0.333, 0.222, 0.111, 0.056]
     return [64] if tiny else [192, 128, 64, 32]
@@ -182,17 +202,22 @@ def load_setup(name: str, opening: Opening, split: str, limit: int | None, pruni
     """The model and the questions; worker processes call it too."""
     from vlm_pruner.evaluation.bench import Setup
     from vlm_pruner.evaluation.questions import ask_split
+    from vlm_pruner.evaluation.videos import VIDEO_SPLITS, ask_motion
 
     if pruning is not None:
         pruning.register()
     loaded = opening.open(name)
-    return Setup.of(loaded.model, loaded.processor, ask_split(loaded.model, loaded.processor, split, limit))
+    ask = ask_motion if split in VIDEO_SPLITS else ask_split
+    return Setup.of(loaded.model, loaded.processor, ask(loaded.model, loaded.processor, split, limit))
 
 
 def about_split(split: str, limit: int | None) -> dict[str, Any]:
     """What was asked, for the record: versioned, and with the digest of the questions."""
     from vlm_pruner import scenes
+    from vlm_pruner.evaluation.videos import VIDEO_SPLITS, about_motion
 
+    if split in VIDEO_SPLITS:
+        return about_motion(split, limit)
     questions = scenes.load_split(split, limit)
     return {
         "name": split, "version": scenes.VERSION, "per_type": limit or scenes.PER_TYPE,

@@ -42,7 +42,7 @@ class Calls:
             given = {**bound, **bound.pop("kwargs", {})}
             self.local.encoding, self.local.tower = True, None
             try:
-                with VisionTap(self.parts, self.read, given.get("vision_feature_layer")) as vision:
+                with VisionTap(self.parts, self.read, given.get("vision_feature_layer"), modality) as vision:
                     output = original(*args, **kwargs)
             finally:
                 self.local.encoding = False

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vlm_pruner.adapters.base import Adapter, Encoded, Modality, VisualSpan, deal_out, split_frames
+from vlm_pruner.adapters.base import Adapter, Encoded, Modality, VisualSpan
+from vlm_pruner.adapters.spans import deal_out, split_frames
 from vlm_pruner.budget import Keep, keep_count
 from vlm_pruner.engine.release import unseen
 from vlm_pruner.errors import UnsupportedModelError

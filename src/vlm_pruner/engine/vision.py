@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vlm_pruner.adapters.base import Layout, VisualSpan
+from vlm_pruner.adapters.base import Layout, Modality, VisualSpan
 from vlm_pruner.engine.support import Parts
 from vlm_pruner.engine.tower import Chosen
 from vlm_pruner.engine.wants import VISION
@@ -100,12 +100,20 @@ def _cells(layout: Layout) -> Tensor:
 class VisionTap:
     """Listens to the vision tower while it encodes, if a method asked for that and the tower has a known shape."""
 
-    def __init__(self, parts: Parts, read: frozenset[Signal], layer: int | list[int] | None = None) -> None:
+    def __init__(
+        self,
+        parts: Parts,
+        read: frozenset[Signal],
+        layer: int | list[int] | None = None,
+        modality: Modality = "image",
+    ) -> None:
         self._read = read & VISION
         self._undo = ExitStack()
         self._heard: dict[str, Tensor] = {}
         self._out = EncodedVision()
-        self._tower = parts.adapter.vision_tower(parts.base) if self._read else None
+        adapter = parts.adapter
+        find = adapter.video_tower if modality == "video" else adapter.vision_tower
+        self._tower = find(parts.base) if self._read else None
         self._layers = _encoder_layers(self._tower) if self._tower is not None else None
         self._projector = getattr(parts.base, "multi_modal_projector", None)
         deepest = _deepest(layer, parts.config)

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from vlm_pruner.asking.prompts import Kind
 from vlm_pruner.engine import plan_for
 from vlm_pruner.errors import InputError, VlmPrunerError
 from vlm_pruner.evaluation.cells import Cell, Grid, Price, price_named
@@ -23,6 +24,7 @@ from vlm_pruner.evaluation.runner import Runner
 from vlm_pruner.evaluation.single import Single, encoded_apart
 from vlm_pruner.evaluation.sources import code_hash
 from vlm_pruner.evaluation.store import Answer, AnswerStore
+from vlm_pruner.evaluation.videos import video_tokens
 from vlm_pruner.plan import PrunePlan
 
 __all__ = ["Loaded", "Outcome", "Setup", "answer_batches", "batches_of", "describe", "run_bench"]
@@ -54,8 +56,17 @@ class Setup:
         return cls(model, processor, asked, max_new_tokens, unasked)
 
     @cached_property
+    def tokens(self) -> int | None:
+        """Visual tokens of every picture or video; None where their number depends on it."""
+        if not self.questions[0].video:
+            return picture_tokens(self.model)
+        return video_tokens(self.model, self.processor, self.questions[0])
+
+    @cached_property
     def single(self) -> bool:
         """Is every question asked by itself? See `evaluation.single`."""
+        if self.questions[0].video:
+            return not encoded_apart(self.processor, self.questions[0])
         return picture_tokens(self.model) is None or not encoded_apart(self.processor, self.questions[0])
 
     @property
@@ -74,8 +85,10 @@ class Setup:
 
     def runner(self) -> Any:
         """What answers the questions: a `Runner`, or a `Single`."""
-        kind = Single if self.single else Runner
-        return kind(self.model, self.processor, max_new_tokens=self.max_new_tokens)
+        if self.single:
+            return Single(self.model, self.processor, max_new_tokens=self.max_new_tokens)
+        kind: Kind = "video" if self.questions[0].video else "image"
+        return Runner(self.model, self.processor, max_new_tokens=self.max_new_tokens, kind=kind)
 
 
 Loaded = Callable[[], Setup]
@@ -106,7 +119,7 @@ def describe(setup: Setup, name: str) -> dict[str, Any]:
         "name": name,
         "weights": digest.hexdigest()[:16],
         "layers": config.get_text_config().num_hidden_layers,
-        "tokens": picture_tokens(setup.model),
+        "tokens": setup.tokens,
         "dtype": str(setup.model.dtype).removeprefix("torch."),
         **({} if backend == "sdpa" else {"attention": backend}),
     }

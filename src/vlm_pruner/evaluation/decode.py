@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from vlm_pruner.asking.models import moved
+from vlm_pruner.asking.prompts import Kind, read_prompt
 from vlm_pruner.engine.release import cache_in, cache_name
 from vlm_pruner.errors import UnsupportedModelError
 
@@ -33,6 +34,7 @@ class Prompts:
     shared: int  # ids up to the last placeholder: within a scene the same in all its questions
     scenes: int
     pixels: Mapping[str, Any]  # what else the processor made of the pictures, scene by scene
+    kind: Kind = "image"
 
     @property
     def per_scene(self) -> int:
@@ -44,8 +46,9 @@ def prepare_prompts(
     scenes: Sequence[tuple[Sequence[Any], Sequence[str]]],
     placeholder: int,
     device: torch.device | str = "cpu",
+    kind: Kind = "image",
 ) -> Prompts:
-    """Tokenise the texts of every scene with its images.
+    """Tokenise the texts of every scene with its images, or with its videos.
 
     Args:
         scenes: (images, texts); a text is a whole prompt, image placeholders included.
@@ -56,7 +59,7 @@ def prepare_prompts(
         UnsupportedModelError: the prompts of a scene differ before the end of its pictures, or the pictures of two
             scenes do not end at the same place, so that nothing could be shared.
     """
-    rows = [[processor(images=list(i), text=text, return_tensors="pt") for text in texts] for i, texts in scenes]
+    rows = [[_read(processor, text, i, kind) for text in texts] for i, texts in scenes]
     ids = [[row["input_ids"][0] for row in group] for group in rows]
     ends = {int((i == placeholder).nonzero()[-1]) + 1 for group in ids for i in group}
     end = min(ends)
@@ -64,13 +67,20 @@ def prepare_prompts(
         raise UnsupportedModelError("the prompts of one scene must be the same up to the end of its pictures")
     names = [k for k in rows[0][0] if k not in ("input_ids", "attention_mask")]
     pixels = {k: torch.cat([group[0][k] for group in rows]).to(device) for k in names}
-    return Prompts(tuple(i.to(device) for group in ids for i in group), end, len(scenes), pixels)
+    return Prompts(tuple(i.to(device) for group in ids for i in group), end, len(scenes), pixels, kind)
+
+
+def _read(processor: Any, text: str, shown: Sequence[Any], kind: Kind) -> Mapping[str, Any]:
+    if kind == "video":
+        return read_prompt(processor, text, shown)
+    made: Mapping[str, Any] = processor(images=list(shown), text=text, return_tensors="pt")
+    return made
 
 
 @torch.inference_mode()
-def encode_pictures(model: Any, pixels: Mapping[str, Any]) -> Any:
-    """Vision tower and projector: what the model accepts as `mm_encoder_outputs["image"]`."""
-    encode = model.base_model.get_image_features
+def encode_pictures(model: Any, pixels: Mapping[str, Any], kind: Kind = "image") -> Any:
+    """Vision tower and projector: what the model accepts as `mm_encoder_outputs[kind]`."""
+    encode = model.base_model.get_video_features if kind == "video" else model.base_model.get_image_features
     known = inspect.signature(encode).parameters
     return encode(**{k: v for k, v in moved(model, pixels).items() if k in known}, return_dict=True)
 
@@ -83,7 +93,8 @@ def _for_each_question(encoded: Any, prompts: Prompts) -> Any:
     width = len(features) // prompts.scenes
     groups = [features[i : i + width] * prompts.per_scene for i in range(0, len(features), width)]
     many = copy.copy(encoded)
-    many.pooler_output = [f for group in groups for f in group]
+    repeated = [f for group in groups for f in group]
+    many.pooler_output = torch.stack(repeated) if isinstance(encoded.pooler_output, Tensor) else repeated
     return many
 
 
@@ -98,7 +109,7 @@ def decode_shared(
     first = torch.stack([i[: prompts.shared] for i in prompts.ids[:: prompts.per_scene]])  # [scenes, shared]
     with torch.inference_mode():
         out = model(
-            input_ids=first, attention_mask=torch.ones_like(first), mm_encoder_outputs={"image": encoded},
+            input_ids=first, attention_mask=torch.ones_like(first), mm_encoder_outputs={prompts.kind: encoded},
             use_cache=True, logits_to_keep=1,
         )  # fmt: skip
         cache = cache_in(out)
@@ -121,7 +132,7 @@ def decode_each(model: Any, prompts: Prompts, encoded: Any, max_new_tokens: int)
         ids, mask = _left_pad(prompts.ids)
         out = model(
             input_ids=ids, attention_mask=mask, position_ids=(mask.cumsum(1) - 1).clamp(min=0),
-            mm_encoder_outputs={"image": _for_each_question(encoded, prompts)}, use_cache=True, logits_to_keep=1,
+            mm_encoder_outputs={prompts.kind: _for_each_question(encoded, prompts)}, use_cache=True, logits_to_keep=1,
         )  # fmt: skip
         return _greedy(model, out, mask, max_new_tokens)
 

@@ -40,6 +40,7 @@ class Asked:
     objects: Tensor | None  # [n] bool: those that show any object; None where pictures have no fixed number of tokens
     regions: Callable[[tuple[int, int]], tuple[Tensor, Tensor]] | None = None  # both over a grid (h, w) of each picture
     videos: bool = False  # some of what is shown is a video
+    video: bool = False  # asked about one video, which a model is shown as that; `regions` are of its frames
 
     @property
     def images(self) -> Sequence[Image.Image | Clip]:

@@ -12,12 +12,14 @@ from PIL import Image
 from torch import Tensor
 
 from vlm_pruner.adapters import adapter_for
+from vlm_pruner.asking.prompts import Kind
 from vlm_pruner.budget import layer_average
 from vlm_pruner.engine import ImageRecord, decoder_costs, prune
+from vlm_pruner.errors import PlanError
 from vlm_pruner.evaluation.blind import blinded
 from vlm_pruner.evaluation.cells import Cell
 from vlm_pruner.evaluation.decode import Prompts, decode_each, decode_shared, encode_pictures, prepare_prompts
-from vlm_pruner.evaluation.measures import coverage, redundancy
+from vlm_pruner.evaluation.measures import coverage, covered, redundancy
 from vlm_pruner.evaluation.questions import Asked
 from vlm_pruner.evaluation.store import Answer
 from vlm_pruner.flops import prefill_flops
@@ -55,15 +57,16 @@ class Task:
 class Runner:
     """Answers batches of scenes with one model. Not thread-safe: sessions hook the model."""
 
-    def __init__(self, model: Any, processor: Any, *, max_new_tokens: int = 12) -> None:
-        self.model, self.processor, self.max_new_tokens = model.eval(), processor, max_new_tokens
+    def __init__(self, model: Any, processor: Any, *, max_new_tokens: int = 12, kind: Kind = "image") -> None:
+        self.model, self.processor, self.max_new_tokens, self.kind = model.eval(), processor, max_new_tokens, kind
         config = model.base_model.config
         self._costs = decoder_costs(model)
-        self._placeholder = adapter_for(config.model_type).placeholders(config)["image"]
+        self._placeholder = adapter_for(config.model_type).placeholders(config)[kind]
 
     def task(self, scenes: Sequence[Sequence[Asked]]) -> Task:
         """Tokenise the questions of some scenes. Their pictures are encoded when a cell first needs them."""
-        return Task(scenes, self._prompts(scenes, [asked[0].stills for asked in scenes]))
+        shown = [asked[0].images if self.kind == "video" else asked[0].stills for asked in scenes]
+        return Task(scenes, self._prompts(scenes, shown))
 
     def run(self, cell: Cell, task: Task) -> list[Answer]:
         """All questions of a batch under one cell.
@@ -74,7 +77,7 @@ class Runner:
         prompts, encoded = self.encoded(task, cell.small_picture)
         with prune(self.model, cell.plan) as session:
             if cell.plan.stages[0].layer == TOWER:
-                encoded = encode_pictures(self.model, prompts.pixels)
+                encoded = encode_pictures(self.model, prompts.pixels, prompts.kind)
             if cell.question_aware:
                 tokens = decode_each(self.model, prompts, encoded, self.max_new_tokens)
                 repeat = 1
@@ -85,7 +88,10 @@ class Runner:
         for number, asked in enumerate(asked for scene in task.scenes for asked in scene):
             images = [record for record in session.images if record.row == number // repeat]
             first = number // prompts.per_scene * len(images)
-            features = encoded.pooler_output[first : first + len(images)]
+            rows = encoded.pooler_output
+            if self.kind == "video":  # a row is a frame
+                rows = rows.reshape(len(task.scenes) * len(images), -1, rows.shape[-1])
+            features = rows[first : first + len(images)]
             answers.append(self._answer(asked, tokens[number], prompts.ids[number], images, cell.plan, features))
         return answers
 
@@ -94,17 +100,19 @@ class Runner:
         if detail not in task.encoded:
             prompts = task.prompts
             if detail is not None:
+                if self.kind == "video":
+                    raise PlanError("it is measured on pictures")
                 tokens = self._tokens(task)
                 images = [[shrink(i, detail, tokens) for i in asked[0].stills] for asked in task.scenes]
                 prompts = self._prompts(task.scenes, images)
             with prune(self.model, _Everything(), keep=1.0):
-                task.encoded[detail] = prompts, encode_pictures(self.model, prompts.pixels)
+                task.encoded[detail] = prompts, encode_pictures(self.model, prompts.pixels, prompts.kind)
         return task.encoded[detail]
 
-    def _prompts(self, scenes: Sequence[Sequence[Asked]], images: Sequence[Sequence[Image.Image]]) -> Prompts:
+    def _prompts(self, scenes: Sequence[Sequence[Asked]], images: Sequence[Sequence[Any]]) -> Prompts:
         texts = [[a.prompt for a in asked] for asked in scenes]
         return prepare_prompts(
-            self.processor, list(zip(images, texts, strict=True)), self._placeholder, self.model.device
+            self.processor, list(zip(images, texts, strict=True)), self._placeholder, self.model.device, self.kind
         )
 
     def _tokens(self, task: Task) -> int:
@@ -129,6 +137,10 @@ class Runner:
         lengths = self._lengths(images, plan)
         words = int((prompt != self._placeholder).sum())
         kept = torch.cat([_kept(r) + sum(s.total for s in images[:i]) for i, r in enumerate(images)])
+        evidence = None if asked.evidence is None else coverage(kept, asked.evidence)
+        objects = None if asked.objects is None else coverage(kept, asked.objects)
+        if asked.video:
+            evidence, objects = covered(asked, images)
         pairs = [redundancy(own[_kept(record)]) for own, record in zip(features, images, strict=True)]
         return Answer(
             asked.key,
@@ -137,8 +149,8 @@ class Runner:
             len(kept) // len(images),
             round(layer_average(lengths) / len(images), 3),
             prefill_flops(self._costs, [words + n for n in lengths]),
-            _rounded(None if asked.evidence is None else coverage(kept, asked.evidence)),
-            _rounded(None if asked.objects is None else coverage(kept, asked.objects)),
+            _rounded(evidence),
+            _rounded(objects),
             _rounded(_mean([p for p in pairs if p is not None])),
         )
 

@@ -11,21 +11,20 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from vlm_pruner.asking.models import moved
 from vlm_pruner.asking.prompts import read_prompt
-from vlm_pruner.engine import ImageRecord, prune
+from vlm_pruner.engine import prune
 from vlm_pruner.errors import PlanError
 from vlm_pruner.evaluation.cells import Cell
-from vlm_pruner.evaluation.measures import coverage
+from vlm_pruner.evaluation.measures import covered
 from vlm_pruner.evaluation.questions import Asked
 from vlm_pruner.evaluation.store import Answer
 from vlm_pruner.report import PruneReport
 
 __all__ = ["Single", "Singles", "encoded_apart"]
 
-_APART = {"input_ids", "attention_mask", "pixel_values"}
+_APART = {"input_ids", "attention_mask", "pixel_values", "pixel_values_videos"}
 
 
 def encoded_apart(processor: Any, asked: Asked) -> bool:
@@ -74,7 +73,7 @@ class Single:
             ids = self.model.generate(**inputs, do_sample=False, max_new_tokens=self.max_new_tokens)
         text = self.processor.decode(ids[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip()
         report, shown = session.report, asked.pictures
-        evidence, objects = _covered(asked, session.images)
+        evidence, objects = covered(asked, session.images)
         return Answer(
             asked.key,
             text,
@@ -85,24 +84,3 @@ class Single:
             evidence,
             objects,
         )
-
-
-def _covered(asked: Asked, records: Sequence[ImageRecord]) -> tuple[float | None, float | None]:
-    """Shares of the evidence and of all objects that were kept; None where it is not known which token shows what."""
-    if asked.regions is None or len(records) != asked.pictures or any(r.grid[0] != 1 for r in records):
-        return None, None
-    kept: list[Tensor] = []
-    shows: list[tuple[Tensor, Tensor]] = []
-    for number, record in enumerate(records):
-        _, h, w = record.grid
-        place = record.position.cpu().round().long()  # [n, 3]
-        cell = place[:, 1].clamp(0, h - 1) * w + place[:, 2].clamp(0, w - 1)  # [n] cell of the plane behind each token
-        evidence, objects = (mask.view(-1, h * w)[number][cell] for mask in asked.regions((h, w)))
-        shows.append((evidence, objects))
-        mask = torch.zeros(record.total, dtype=torch.bool)
-        mask[torch.arange(record.total) if record.selection is None else record.selection.index.cpu()] = True
-        kept.append(mask)
-    index = torch.cat(kept).nonzero().flatten()
-    shares = (coverage(index, torch.cat(masks)) for masks in zip(*shows, strict=True))
-    found = [None if share is None else round(share, 4) for share in shares]
-    return found[0], found[1]

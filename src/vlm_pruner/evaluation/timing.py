@@ -48,7 +48,7 @@ def measure_cells(
         for task in tasks:
             if isinstance(task, Task):
                 started = time.perf_counter()
-                encode_pictures(setup.model, task.prompts.pixels)
+                encode_pictures(setup.model, task.prompts.pixels, task.prompts.kind)
                 vision.append((time.perf_counter() - started) * 1000)
             for key, cell in timed.items():
                 if key not in samples:
@@ -83,7 +83,7 @@ def _prefill(runner: Runner | Single, cell: Cell, task: Task | Singles) -> tuple
     with prune(runner.model, cell.plan) as session:
         runner.model(
             input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=True, logits_to_keep=1,
-            mm_encoder_outputs={"image": encoded},
+            mm_encoder_outputs={prompts.kind: encoded},
         )  # fmt: skip
     report = session.report
     return report.selection_ms or 0.0, report.prefill_ms or 0.0

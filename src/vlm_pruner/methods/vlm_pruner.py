@@ -97,10 +97,17 @@ class VLMPruner(PruningMethod):
     def _rule(self) -> GrowthRule:
         return GrowthRule(self.spatial_weight, self.threshold, self.threshold_step, self.token_batch, self.fill)
 
+    def select_from(self, tokens: VisualTokens, pivots: Tensor, keep: int) -> Selection:
+        """A growth from other pivots than its own: [p] int64, distinct, at most `keep` of them."""
+        return self._grown([tokens], pivots[None], keep)[0]
+
     def _select_equal(self, tokens: Sequence[VisualTokens], keep: int) -> list[Selection]:
         """Selections of images that agree in shape, dtype and device."""
-        features = [t.features for t in tokens]
         pivots = farthest_points([_pivot_space(self, t) for t in tokens], min(self.pivots, keep))  # [B, p]
+        return self._grown(tokens, pivots, keep)
+
+    def _grown(self, tokens: Sequence[VisualTokens], pivots: Tensor, keep: int) -> list[Selection]:
+        features = [t.features for t in tokens]
         place, diagonal = zip(*(geometry(t, self.temporal_scale) for t in tokens), strict=True)
         where = together(place), together(diagonal)
         # The screened features have no name here, so that their memory is free again before rows are merged.

@@ -22,6 +22,7 @@ from transformers.image_processing_backends import PilBackend
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
 from transformers.models.llava_onevision.image_processing_pil_llava_onevision import LlavaOnevisionImageProcessorPil
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil, smart_resize
+from transformers.models.video_llava.image_processing_video_llava import VideoLlavaImageProcessor
 from transformers.utils import PushToHubMixin
 from transformers.utils.hub import cached_file
 from transformers.video_utils import VideoMetadata
@@ -170,6 +171,7 @@ STAND_INS: dict[str, tuple[type[Any], Any]] = {
     "Qwen2_5_VLProcessor": _QWEN,
     "Qwen3VLProcessor": (QwenPictures, _QWEN3),
     "LlavaOnevisionProcessor": (OnevisionPictures, FrameReader(size={"height": 384, "width": 384})),
+    "VideoLlavaProcessor": (VideoLlavaImageProcessor, FrameReader(size={"height": 224, "width": 224})),
 }
 """By the family's processor: how it reads pictures, and videos where nothing is said."""
 
@@ -193,7 +195,13 @@ def stand_in(name: str, model_type: str, source: Mapping[str, Any]) -> Any | Non
     whole, _ = own.get_processor_dict(name, **revision)
     told = whole.get("video_processor") or _first(name, revision)
     tokenizer = transformers.AutoTokenizer.from_pretrained(name, **source)
-    return kind.from_args_and_dict([pictures.from_pretrained(name, **revision), tokenizer, usual.like(told)], whole)
+    reader = usual.like(told)
+    if isinstance(reader, FrameReader) and "height" not in reader.size:
+        return None  # frames that are cropped are read by the family's own processor alone
+    parts = {
+        "image_processor": pictures.from_pretrained(name, **revision), "video_processor": reader, "tokenizer": tokenizer
+    }  # fmt: skip
+    return kind.from_args_and_dict([parts[part] for part in own.get_attributes()], whole)
 
 
 def _first(name: str, revision: Mapping[str, str]) -> dict[str, Any]:

@@ -12,21 +12,26 @@ from vlm_pruner.errors import InputError
 if TYPE_CHECKING:
     from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
-__all__ = ["WEIGHTS", "embedded_folder", "load_embedded"]
+__all__ = ["VIDEO_WEIGHTS", "WEIGHTS", "embedded_folder", "load_embedded"]
 
 WEIGHTS = Path(__file__).parent / "weights"
 """A plain Hugging Face checkpoint folder: `from_pretrained` takes it as it is."""
 
 
-def embedded_folder() -> Path:
-    """The checkpoint folder inside the package.
+VIDEO_WEIGHTS = Path(__file__).parent / "video_weights"
+"""The same of the form for videos."""
+
+
+def embedded_folder(video: bool = False) -> Path:
+    """The checkpoint folder inside the package: the model for pictures, or its form for videos.
 
     Raises:
         InputError: the package was installed without its weights.
     """
-    if not (WEIGHTS / "model.safetensors").exists():
-        raise InputError(f"no weights at {WEIGHTS}: train them with `python -m vlm_pruner.models.embedded.train`")
-    return WEIGHTS
+    folder, recipe = (VIDEO_WEIGHTS, "train.video") if video else (WEIGHTS, "train")
+    if not (folder / "model.safetensors").exists():
+        raise InputError(f"no weights at {folder}: train them with `python -m vlm_pruner.models.embedded.{recipe}`")
+    return folder
 
 
 def load_embedded(

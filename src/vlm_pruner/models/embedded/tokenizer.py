@@ -36,6 +36,23 @@ QUESTION_WORDS = (
     "no",
     "gray",
 )
+VIDEO = "<video>"
+VIDEO_WORDS = (  # of questions about videos
+    "at",
+    "start",
+    "middle",
+    "end",
+    "last",
+    "before",
+    "after",
+    "does",
+    "move",
+    "up",
+    "down",
+    "times",
+    "appear",
+    "when",
+)
 SPACE = "▁"
 CHAT_TEMPLATE = (
     "{% for message in messages %}{% if message['role'] == 'user' %}USER: {% else %}ASSISTANT: {% endif %}"
@@ -46,18 +63,27 @@ CHAT_TEMPLATE = (
 )
 
 
-def pieces() -> list[str]:
-    """All pieces, special ones first."""
+VIDEO_CHAT_TEMPLATE = CHAT_TEMPLATE.replace(
+    "{% for part in message['content'] if part['type'] == 'text'",
+    "{% for part in message['content'] if part['type'] == 'video' %}<video>\n{% endfor %}"
+    "{% for part in message['content'] if part['type'] == 'text'",
+)
+
+
+def pieces(video: bool = False) -> list[str]:
+    """All pieces, special ones first; those of the video form go on after them."""
     words = [*QUESTION_WORDS, *v.CATEGORIES, *v.TINY, *v.COLORS, *v.PLACES, *v.ROLES, *v.COUNTS, *v.SLOTS]
     chars = [*v.ALPHABET, *(chr(c) for c in range(33, 127))]
-    return list(dict.fromkeys([*SPECIAL, SPACE, *(SPACE + w for w in words), *chars]))
+    more = [VIDEO, *(SPACE + w for w in VIDEO_WORDS)] if video else []
+    return list(dict.fromkeys([*SPECIAL, SPACE, *(SPACE + w for w in words), *chars, *more]))
 
 
-def build_tokenizer() -> PreTrainedTokenizerFast:
+def build_tokenizer(video: bool = False) -> PreTrainedTokenizerFast:
     """A Unigram tokenizer in which a known word is always one piece; capitals of question words are folded."""
-    score = {piece: -1.0 if len(piece) > 1 else -20.0 for piece in pieces()}
-    core = Tokenizer(models.Unigram([(p, score[p]) for p in pieces()], unk_id=SPECIAL.index(UNK)))
-    openers = ("Is", "What", "Where", "Which", "How")
+    special = (*SPECIAL, VIDEO) if video else SPECIAL
+    scores = [(piece, -1.0 if len(piece) > 1 else -20.0) for piece in pieces(video)]
+    core = Tokenizer(models.Unigram(scores, unk_id=SPECIAL.index(UNK)))
+    openers = ("Is", "What", "Where", "Which", "How", *(("When",) if video else ()))
     core.normalizer = normalizers.Sequence([normalizers.Replace(word + " ", word.lower() + " ") for word in openers])
     core.pre_tokenizer = pre_tokenizers.Metaspace(replacement=SPACE, prepend_scheme="always")
     core.decoder = decoders.Metaspace(replacement=SPACE, prepend_scheme="always")
@@ -67,10 +93,10 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
                 name,
                 special=True,
                 normalized=False,
-                lstrip=name in (IMAGE, ASSISTANT),
-                rstrip=name in (USER, IMAGE, ASSISTANT),
+                lstrip=name in (IMAGE, VIDEO, ASSISTANT),
+                rstrip=name in (USER, IMAGE, VIDEO, ASSISTANT),
             )
-            for name in SPECIAL
+            for name in special
         ]
     )
     core.post_processor = processors.TemplateProcessing(single=f"{BOS} $A", special_tokens=[(BOS, SPECIAL.index(BOS))])
@@ -81,8 +107,8 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
         unk_token=UNK,
         pad_token=PAD,
         padding_side="left",
-        additional_special_tokens=[IMAGE, USER, ASSISTANT],
-        extra_special_tokens={"image_token": IMAGE},
+        additional_special_tokens=[IMAGE, USER, ASSISTANT, *special[len(SPECIAL) :]],
+        extra_special_tokens={"image_token": IMAGE, **({"video_token": VIDEO} if video else {})},
         clean_up_tokenization_spaces=False,
         model_max_length=8192,
     )

@@ -10,7 +10,8 @@ from torch import Tensor
 from vllm.logger import init_logger
 
 from vlm_pruner.adapters import adapter_for
-from vlm_pruner.adapters.base import Encoded, Layout, Modality, deal_out, plane
+from vlm_pruner.adapters.base import Encoded, Layout, Modality, plane
+from vlm_pruner.adapters.spans import deal_out
 from vlm_pruner.errors import UnsupportedModelError, VlmPrunerError
 from vlm_pruner.plan import PrunePlan
 from vlm_pruner.serving.vllm.counting import field

@@ -6,7 +6,7 @@ each answer step; without this a small decoder spends most of its time on findin
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -114,7 +114,7 @@ def answer(
     return packed, rows
 
 
-def _looking_loss(packed: Packed, rows: dict[str, Tensor], images: int, asked: int, length: int) -> Tensor:
+def looking_loss(packed: Packed, rows: dict[str, Tensor], images: int, asked: int, length: int) -> Tensor:
     """-log of the attention that the first half of the heads give to the evidence, or to the first token."""
     group, side = rows["b"] // images, rows["b"] % images
     width = rows["evidence"].shape[1]
@@ -157,20 +157,20 @@ def decoder_loss(
     total = (loss * weight).sum() / weight.sum()
     info = {("pair_" if images == 2 else "") + k: x for k, x in exact(rows, batch).items()}
     if looking:
-        look = _looking_loss(packed, rows, images, ASKED, batch["tokens"].shape[2])
+        look = looking_loss(packed, rows, images, ASKED, batch["tokens"].shape[2])
         total = total + looking * look
         info["looking"] = look.item()
     return total, info | {"answers": (loss * weight).sum().item() / weight.sum().item()}
 
 
-def exact(rows: dict[str, Tensor], batch: Batch) -> dict[str, float]:
-    """Share of questions of each type whose tokens are all right."""
+def exact(rows: dict[str, Tensor], batch: Batch, types: Sequence[str] = TYPES) -> dict[str, float]:
+    """Share of questions of each of the types whose tokens are all right."""
     wrong = torch.zeros(batch["type"].shape, device=batch["type"].device)
     asked = torch.zeros_like(wrong, dtype=torch.bool)
     wrong.index_put_((rows["b"], rows["q"]), (rows["logits"].argmax(-1) != rows["target"]).float(), accumulate=True)
     asked[rows["b"], rows["q"]] = True
     out = {}
-    for index, name in enumerate(TYPES):
+    for index, name in enumerate(types):
         mine = asked & (batch["type"] == index)
         if mine.any():
             out[name] = (wrong[mine] == 0).float().mean().item()

@@ -33,13 +33,13 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return x * cos + torch.cat([-x[..., half:], x[..., :half]], -1) * sin
 
 
-def prefix_positions(keep: Tensor | None, images: int, batch: int, device: torch.device) -> Tensor:
-    """Original positions [b, HEAD + n] of a prefix whose images show the tokens `keep` [b, n], or all of them."""
+def prefix_positions(keep: Tensor | None, images: int, batch: int, device: torch.device, total: int = TOKENS) -> Tensor:
+    """Original positions [b, HEAD + n] of a prefix whose images show tokens `keep` [b, n] of `total`, or all."""
     head = torch.arange(HEAD, device=device).expand(batch, -1)
     if keep is None:
-        return torch.arange(HEAD + images * TOKENS, device=device).expand(batch, -1)
+        return torch.arange(HEAD + images * total, device=device).expand(batch, -1)
     per_image = keep.shape[1] // images
-    shift = torch.arange(images, device=device).repeat_interleave(per_image) * TOKENS
+    shift = torch.arange(images, device=device).repeat_interleave(per_image) * total
     return torch.cat([head, HEAD + keep + shift], 1)
 
 
@@ -54,6 +54,7 @@ def run_packed(
     blind: int = 0,
     watch: Collection[int] = (),
     until: Tensor | None = None,
+    total: int = TOKENS,
 ) -> Packed:
     """Decode blocks [b, q, l] behind projected image tokens [b, images * n, width].
 
@@ -61,6 +62,7 @@ def run_packed(
     blind: in layers from `foreign` to below `blind`, blocks see no image token.
     watch: layers whose attention is returned.
     until: [q] block i sees image tokens in the layers below until[i] only; None: in all.
+    total: visual tokens of a whole image, or of a whole video.
     """
     language = model.model.language_model
     batch, count, length = tokens.shape
@@ -68,8 +70,8 @@ def run_packed(
     head = language.embed_tokens(torch.tensor([index(BOS), index(USER)], device=tokens.device)).expand(batch, -1, -1)
     prefix = torch.cat([head, image.to(head.dtype)], 1)
     text = language.embed_tokens(tokens.reshape(batch, count * length))
-    places = prefix_positions(keep, images, batch, tokens.device)
-    after = HEAD + images * TOKENS + torch.arange(length, device=tokens.device)
+    places = prefix_positions(keep, images, batch, tokens.device, total)
+    after = HEAD + images * total + torch.arange(length, device=tokens.device)
     angles_p = tuple(a.unsqueeze(1).float() for a in language.rotary_emb(prefix, places))  # [b, 1, p, head_dim]
     angles_t = tuple(a.unsqueeze(1).float().repeat(1, 1, count, 1) for a in language.rotary_emb(text, after[None]))
     seen: dict[int, Tensor] = {}
