@@ -66,6 +66,8 @@ def _named(loaded: Loaded, opening: Opening, image: str) -> dict[str, Any]:
 
 
 def _print(found: Verification, loaded: Loaded) -> None:
+    from vlm_pruner.plan import TOWER
+
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     table.add_column("promise", overflow="fold")
     for head in ("largest\ndifference", "allowed", "kept"):
@@ -77,11 +79,12 @@ def _print(found: Verification, loaded: Loaded) -> None:
     notes = [f"{each.promise}: {each.note}" for each in found.checks if each.note]
     about = found.to_dict()
     versions = ", ".join(f"{name} {number}" for name, number in about["versions"].items())
-    where = ", ".join(str(site) for site in found.places)
+    sites = ", ".join(str(place) for place in found.places if place != TOWER)
+    where = " and ".join(["the vision tower"] * (TOWER in found.places) + [f"layer {sites}"] * bool(sites))
     for line in (
         *notes, "",
         f"model       {loaded.name}: {found.family}, {found.layers} decoder layers",
-        f"pruning     {found.method}, keep {found.keep}, before layer {where}; {found.new_tokens} tokens generated",
+        f"pruning     {found.method}, keep {found.keep}, before {where}; {found.new_tokens} tokens generated",
         f"runs with   {found.attention} attention, {found.dtype} on {found.device}, {about['machine']}",
         f"versions    {versions}",
         "",
