@@ -89,7 +89,8 @@ def test_before_the_tower_it_says_what_is_not_checked(cup: Path) -> None:
     text = " ".join(result.stdout.split())
     for part in (
         "keep=1.0 changes no bit 0 0 yes", "- 0 not run",
-        "dropped patches hidden: not checked on this model: there is no", "keep 0.5, before the vision tower;", "every promise that can be checked on this model is kept",
+        "dropped patches hidden: not checked on this model: there is no", "keep 0.5, before the vision tower;",
+        "every promise that can be checked on this model is kept",
     ):  # fmt: skip
         assert part in text, part
 

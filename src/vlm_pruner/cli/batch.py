@@ -13,7 +13,7 @@ from vlm_pruner.budget import Keep
 from vlm_pruner.cli.console import console, note, progress, quiet
 from vlm_pruner.cli.files import writable
 from vlm_pruner.cli.opening import Opening
-from vlm_pruner.cli.options import Layer, Method, Model, Tokens
+from vlm_pruner.cli.options import Bias, Layer, Method, Model, Tokens
 from vlm_pruner.cli.pruning import Pruning
 from vlm_pruner.errors import InputError
 
@@ -42,6 +42,7 @@ def batch(
         str | None, typer.Option("--keep", help="Tokens per image (64) or a share (0.111).", show_default="0.25")
     ] = None,
     layer: Layer = None,
+    bias: Bias = None,
     pruning: Pruning,
     max_new_tokens: Tokens = 32,
     size: Annotated[int, typer.Option("--batch", min=1, help="Most rows that are answered together.")] = 16,
@@ -67,7 +68,7 @@ def batch(
 
     opening.check()
     pruning.register()
-    wanted = pruning.single(method, keep, layer, 0.25)
+    wanted = pruning.single(method, keep, layer, 0.25, bias=bias)
     for path in (output, *beside(output).values()):
         writable(path, ENDINGS if path == output else ())
     if source.exists() and output.exists() and source.samefile(output):
@@ -75,7 +76,7 @@ def batch(
     job = Job(
         str(source), question, model, opening.given(), wanted.make, max_new_tokens, size,
         min(8, max(1, (os.cpu_count() or 2) - 1)) if workers is None else workers, threads, pruning.register,
-        _described(pruning, method, wanted.keep, layer),
+        _described(pruning, method, wanted.keep, layer, bias),
     )  # fmt: skip
     quiet()
     with progress(f"loading {model}") as say:
@@ -88,12 +89,13 @@ def batch(
         _tell(summary, output)
 
 
-def _described(pruning: Pruning, method: str | None, keep: Keep, layer: str | None) -> dict[str, Any]:
+def _described(pruning: Pruning, method: str | None, keep: Keep, layer: str | None, bias: str | None) -> dict[str, Any]:
     """What decides the plan, for the record: another run with anything else is another job."""
     if pruning.plan_file is not None:
         return {"plan": json.loads(pruning.plan_file.read_text(encoding="utf-8"))}
     code = [file.read_text(encoding="utf-8") for file in pruning.methods_from or ()]
-    return {"method": method or "vlm-pruner", "keep": keep, "layer": layer, "set": pruning.parameters, "code": code}
+    asked = {"method": method or "vlm-pruner", "keep": keep, "layer": layer, "bias": bias}
+    return {**asked, "set": pruning.parameters, "code": code}
 
 
 def _engine(name: str, actors: int, address: str | None) -> Any:

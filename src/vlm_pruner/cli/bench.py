@@ -16,7 +16,7 @@ from vlm_pruner.cli.bench_data import Data, Longest, Matching, about_data, load_
 from vlm_pruner.cli.console import complain, console, note, progress, quiet
 from vlm_pruner.cli.files import RESULTS, saving, writable
 from vlm_pruner.cli.opening import Opening
-from vlm_pruner.cli.options import COSTS, Model, check_equal, parse_list
+from vlm_pruner.cli.options import COSTS, Bias, Model, check_equal, parse_list
 from vlm_pruner.cli.pruning import Pruning
 from vlm_pruner.errors import BackendUnavailableError, InputError
 
@@ -44,6 +44,7 @@ def bench(
             show_default="192,128,64,32; 0.333,0.222,0.111,0.056 where pictures have no fixed number of tokens",
         ),
     ] = None,
+    bias: Bias = None,
     pruning: Pruning,
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="Runs of methods that draw lots.")] = 5,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="The first so many questions a type.")] = None,
@@ -73,13 +74,14 @@ def bench(
     from vlm_pruner.evaluation.bench import describe, run_bench
     from vlm_pruner.evaluation.cells import build_grid
     from vlm_pruner.evaluation.timing import measure_cells
+    from vlm_pruner.plan import parse_bias
     from vlm_pruner.report import provenance
 
     opening.check()
     pruning.register()
     check_equal(equal)
     budgets = None if keep is None else [parse_keep(text) for text in parse_list(keep)]
-    plan = pruning.plan(methods=methods, keep=keep, equal=equal)
+    plan, logits = pruning.plan(methods=methods, keep=keep, equal=equal, bias=bias), parse_bias(bias)
     measured = _methods(methods or "all", pruning) if plan is None else {"none": "none", pruning.named: plan}
     _check_outputs(output)
     limit, seeds, repeats = (1, 2, min(repeats, 1)) if tiny else (limit, seeds, repeats)
@@ -92,7 +94,7 @@ def bench(
     note(one_token(budgets, about["tokens"] or 0))
     grid = build_grid(
         measured, budgets, seeds=seeds, layers=about["layers"], tokens=about["tokens"], equal=setup.price(equal),
-        make=setup.plan,
+        make=setup.plan if logits is None else partial(setup.plan, bias=logits),
     )  # fmt: skip
     workers = jobs or (1 if setup.model.device.type == "cuda" else os.cpu_count() or 1)
     with progress("answers") as say, _told_where(output):

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from vlm_pruner.cli.console import console, note, print_json, progress
 from vlm_pruner.cli.opening import Opening
-from vlm_pruner.cli.options import Json, Layer, Method
+from vlm_pruner.cli.options import Bias, Json, Layer, Method
 from vlm_pruner.cli.pruning import Pruning
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ def check(
         str | None, typer.Option("--keep", help="Tokens per image (64) or a share (0.25).", show_default="0.25")
     ] = None,
     layer: Layer = None,
+    bias: Bias = None,
     pruning: Pruning,
     new_tokens: Annotated[int, typer.Option("--new-tokens", min=1, help="Tokens to generate in every run.")] = 8,
     json: Json = False,
@@ -43,7 +44,7 @@ def check(
 
     opening.check()
     pruning.register()
-    wanted = pruning.single(method, keep, layer, 0.25)
+    wanted = pruning.single(method, keep, layer, 0.25, bias=bias)
     picture = asking.open_image(image)
     note("; ".join(f"{image}: {said}" for said in asking.notes_of(picture)))
     with progress(f"loading {model}") as say:

@@ -58,6 +58,8 @@ def plan_of(asked: object, *, rotary: bool) -> PrunePlan | None:
         raise PlanError(f"positions {plan.positions!r}: {why}, so only {positions!r} can be had")
     if plan.older:
         raise PlanError("older: vLLM caches a picture's tokens under the picture alone, whatever its age is later")
+    if stage.bias is not None:
+        raise PlanError(f"bias={stage.bias!r}: vLLM's attention takes no number of its own for every key")
     if plan.per != "image":
         raise PlanError("per='frame': vLLM is told one count for a whole video")
     _check_signals(method)
