@@ -16,7 +16,7 @@ from vlm_pruner.methods.base import PruningMethod, create
 from vlm_pruner.plan import Positions, PrunePlan
 from vlm_pruner.types import Signal
 
-__all__ = ["KEY", "kept_of", "plan_of", "read", "written"]
+__all__ = ["KEY", "kept_of", "plan_of", "read", "rotary_of", "written"]
 
 KEY = "vlm_pruner"
 """Name of the plan in `--hf-overrides` and in `mm_processor_kwargs`."""
@@ -66,6 +66,11 @@ def plan_of(asked: object, *, rotary: bool) -> PrunePlan | None:
     if method.budget != "fixed":
         raise PlanError(f"{method.name} as configured may keep fewer tokens than announced, which ends the server")
     return None if method.name == "none" else plan
+
+
+def rotary_of(config: Any) -> bool:
+    """Does a model with this configuration place tokens in time, height and width (M-RoPE)?"""
+    return "mrope_section" in (getattr(config.get_text_config(), "rope_parameters", None) or {})
 
 
 def _short(asked: Mapping[str, Any], positions: Positions) -> PrunePlan:
