@@ -82,6 +82,15 @@ def _counted(h: int, w: int) -> Payload:
     return {"pixel_values": _noise(h * w, 48), "image_grid_hw": torch.tensor([[h, w]])}
 
 
+def _padded(h: int, w: int) -> Payload:
+    """Patches of 4 pixels, padded at the right of every row and below."""
+    rows, columns = -(-h // 4), w // 4 + 1
+    picture = torch.full((rows * 4, columns * 4, 3), -0.01, dtype=torch.float64)
+    picture[:h, :w] = _noise(h, w, 3).abs()
+    cut = picture.view(rows, 4, columns, 4, 3).transpose(1, 2).flatten(0, 1)
+    return {"pixel_values": cut[:, None].repeat(1, 2, 1, 1, 1)}
+
+
 def _sample(h: int, w: int) -> Payload:
     return {"pixel_values": _noise(1, 1, 3, h, w)}
 
@@ -122,6 +131,7 @@ KINDS: dict[str, tuple[Make, list[Size], int]] = {  # how to make a picture, its
         (_placed, [(2, 2), (4, 2), (2, 50), (50, 2), (30, 30), (4, 1), (4, 3), (1, 1)], 7),
     ),
     "gemma4_unified": (partial(_placed, pool=1), [(1, 1), (1, 4), (16, 1), (5, 3), (2, 600), (30, 30)], 6),
+    "inkling_mm_model": (_padded, [(1, 1), (1, 25), (25, 1), (4, 4), (16, 16), (3, 600), (600, 3), (7, 9)], 8),
     "emu3": (_sized, CELLS, 5),
     "chameleon": (_pixels, MAPS, 8),
     "fast_vlm": (_pixels, MAPS, 8),

@@ -116,11 +116,13 @@ def test_a_benchmark_runs(name: str, dtype: str, tmp_path: Path) -> None:
     words = ["--model", checkpoint(name), "--dtype", dtype, "--keep", keep, "--limit", 1, "--repeats", 1, "--jobs", 1]
     methods = "vlm-pruner,v2drop,visionzip,blind,downsample"
     result = run("bench", *words, "--seeds", 1, "--methods", methods, "-o", tmp_path / "r.json")
-    if name == "fuyu":  # some questions are about two pictures
-        assert "refuses a question with a picture: " in complaint(result)
-        return
     assert result.exit_code == 0, (result.output, result.exception)
     results = BenchResults.load(tmp_path / "r.json")
+    told = "left out: 1 question of two_images: the processor of this model refuses a question with 2 pictures: "
+    assert (told in result.stderr) == (name == "fuyu"), "its prompts hold one picture"
+    assert (f"## Not asked\n\n- {told}" in result.stdout) == (name == "fuyu")
+    assert [one["type"] for one in results.unasked or ()] == ["two_images"] * (name == "fuyu")
+    assert ("two_images" in results.types) == (name != "fuyu")
     assert {"none", "vlm-pruner", "v2drop"} <= {row.label for row in results.rows()}
     assert results.about is not None
     reasons = {item["label"]: item["reason"] for item in results.left_out}

@@ -23,6 +23,7 @@ INDEXED = {"dots3_note", "hy_v4_vl", "mistral_large4"}  # what the indexer does 
 CHOOSING = {"qwen4_exp"}  # its indexer scores query by query, in products that are no batched ones
 NOT_COUNTED = {"ernie4_5_vl_moe"}
 STORED = ("keys", "values", "prefill_keys", "prefill_values")  # a prompt in front of a window stands apart
+PADDED = {"inkling_mm_model"}  # short convolutions beside attention pad their ends
 STREAMS = {"gemma3n"}  # products between its residual streams are left out
 
 
@@ -53,7 +54,7 @@ def test_prefills_and_caches_cost_what_the_modules_say(name: str) -> None:
         rest = 0.03 if name in CHOOSING else 5e-3  # convolutions pad their ends
         assert prefill_flops(flat, lengths) == pytest.approx(linear, rel=rest)
     else:
-        rest = 0.015 if name in INDEXED else 0.05 if name in STREAMS else 0.0
+        rest = 0.015 if name in INDEXED else 0.05 if name in STREAMS else 5e-3 if name in PADDED else 0.0
         assert prefill_flops(costs, lengths) == pytest.approx(sum(operations.values()), rel=rest, abs=0)
     if cache is not None:
         parts = [getattr(layer, name, None) for layer in cache.layers for name in STORED]

@@ -42,6 +42,50 @@ def test_queries_that_are_scaled_by_their_places_keep_them(layer: int, cache: bo
     close(got.logits, want.logits, model)
 
 
+@pytest.mark.parametrize("cache", [True, False])
+@pytest.mark.parametrize("layer", [0, 2])
+def test_distances_and_scales_are_those_of_the_whole_sequence(layer: int, cache: bool) -> None:
+    """Inkling scales its logits from some place on; here from place 4."""
+    family, model = tiny("inkling_mm_model")
+    prompts = [family.prompt(3, 2)]
+    inputs = family.inputs(prompts, model.dtype)
+    words, plain = model.config.get_text_config(), forward(model, inputs).logits
+    words.log_scaling_n_floor, words.log_scaling_alpha = 4, 2.0
+    try:
+        assert (forward(model, inputs).logits - plain).abs().max() > 1e-3
+        with prune(model, plan((0.4, layer))) as session:
+            got = generate(model, inputs, use_cache=cache)
+        with masked(model, dropped(session, prompts)):
+            want = generate(model, inputs)
+    finally:
+        words.log_scaling_n_floor, words.log_scaling_alpha = None, 0.1
+    assert torch.equal(got.sequences, want.sequences)
+    close(got.logits, want.logits, model)
+
+
+def test_rows_of_a_picture_are_read_from_the_padding_of_its_patches() -> None:
+    """Where the processor is another one, nothing tells how wide a picture is; two in one run of words are one, if at
+    all."""
+    family, model = tiny("inkling_mm_model")
+    prompt = family.prompt(3, 2)
+    inputs = family.inputs([prompt], model.dtype)
+    unpadded = {**inputs, "pixel_values": inputs["pixel_values"].abs()}
+    with (
+        prune(model, plan((0.4, 0))),
+        pytest.raises(UnsupportedModelError, match="not padded as by its own processor"),
+    ):
+        forward(model, unpadded)
+    between = torch.ones(len(prompt.ids), dtype=torch.bool)
+    between[int(prompt.places[0][-1]) + 1 : int(prompt.places[1][0])] = False
+    ids = {name: value[:, between] for name, value in inputs.items() if name in ("input_ids", "attention_mask")}
+    assert [first["pixel_values"].shape[0] for first in prompt.payload] == [8, 9], "rows of 4 and of 3"
+    with (
+        prune(model, plan((0.4, 0))),
+        pytest.raises(UnsupportedModelError, match="rows of different length stand behind one another"),
+    ):
+        forward(model, {**inputs, **ids})
+
+
 @newer_only("Gemma 4 takes all rows through its last layers")
 def test_a_prompt_that_ends_with_a_picture_is_not_cut_to_it() -> None:
     """Gemma 4 takes the rows alone whose logits are asked for through the layers that read others' keys."""

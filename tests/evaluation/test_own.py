@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,31 @@ from tests.support.bench import made_up_results
 from tests.support.own import own_data
 
 from vlm_pruner.errors import InputError
+from vlm_pruner.evaluation.bench import Setup
 from vlm_pruner.evaluation.own import about_own, ask_own, pictures_in, read_questions
+from vlm_pruner.evaluation.questions import Unasked
 from vlm_pruner.evaluation.results import CellResult
-from vlm_pruner.evaluation.table import markdown
+from vlm_pruner.evaluation.table import markdown, unasked_lines
 from vlm_pruner.models import load_embedded
+
+
+class OnePicture:
+    """Of a processor, what refuses two pictures in a prompt."""
+
+    chat_template = "a template"
+    tokenizer = type("Words", (), {"bos_token": None, "all_special_tokens": ()})()
+
+    def image_processor(self, images: list[Image.Image], return_tensors: str) -> dict[str, Any]:
+        return {}
+
+    def apply_chat_template(self, messages: Any, **options: Any) -> str:
+        return str(messages[0]["content"][-1]["text"])
+
+    def __call__(self, text: list[str], return_tensors: str, images: list[Image.Image]) -> dict[str, Any]:
+        if len(images) > 1:
+            raise ValueError("one picture a prompt")
+        return {}
+
 
 GOOD = {"image": "a.png", "question": "What is it?", "answer": "cup"}
 
@@ -46,6 +68,22 @@ def test_a_line_says_what_is_shown_asked_and_right(tmp_path: Path) -> None:
     assert [file.name for file in second.images] == ["b.png", "a.png"]
     assert [file.name for file in third.images] == ["f1.png", "f9.png", "f10.png"]
     assert [one.id for one in read_questions(path, limit=1)] == ["line-1", "x"]
+
+
+def test_questions_about_more_pictures_than_a_prompt_takes_are_left_out_and_told(tmp_path: Path) -> None:
+    model, _ = load_embedded()
+    pair = {"images": ["b.png", "a.png"], "question": "Which?", "answer": "left", "group": "pairs"}
+    questions = read_questions(write(tmp_path, GOOD, pair, pair | {"question": "Why?"}))
+    asked = ask_own(model, OnePicture(), questions)
+    reason = "the processor of this model refuses a question with 2 pictures: one picture a prompt"
+    setup = Setup.of(model, OnePicture(), asked)
+    assert [one.key for one in setup.questions] == ["line-1"]
+    assert setup.unasked == [Unasked("pairs", 2, reason)]
+    assert unasked_lines([vars(one) for one in setup.unasked]) == [f"left out: 2 questions of pairs: {reason}"]
+    with pytest.raises(InputError, match="refuses a question with 2 pictures"):
+        Setup.of(model, OnePicture(), asked[1:])
+    kept = [replace(one, videos=True) for one in asked]
+    assert list(Setup.of(model, OnePicture(), kept).questions) == kept, "frames of a video are no pictures of a prompt"
 
 
 @pytest.mark.parametrize(

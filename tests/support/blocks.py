@@ -78,6 +78,16 @@ def three_rows(generator: Generator) -> Block:
     return IMAGE, 3 * w, {"pixel_values": noise(generator, 1, 3 * w, 48)}
 
 
+def padded(generator: Generator) -> Block:
+    """Patches of 4 pixels, with padding at the right of every row and below: 2 x 4, 3 x 3 or 3 x 2 of them."""
+    h, w = [(8, 12), (11, 10), (12, 6)][int(torch.randint(0, 3, (1,), generator=generator))]
+    rows, columns = -(-h // 4), w // 4 + 1
+    picture = torch.full((rows * 4, columns * 4, 3), -0.01, dtype=torch.float64)
+    picture[:h, :w] = noise(generator, h, w, 3).abs()
+    cut = picture.view(rows, 4, columns, 4, 3).transpose(1, 2).flatten(0, 1)
+    return IMAGE, rows * columns, {"pixel_values": cut[:, None].expand(-1, 2, -1, -1, -1).clone()}
+
+
 def mapped(generator: Generator) -> Block:
     """2 x 3 to 3 x 3 cells of 4 pixels, in a square of 12 that is padded to one size."""
     h, w = [(8, 12), (12, 12), (12, 8)][int(torch.randint(0, 3, (1,), generator=generator))]

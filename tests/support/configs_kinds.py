@@ -93,6 +93,21 @@ def fuyu() -> Any:
     return _make("fuyu", text_config=words, patch_size=4, image_size=32, image_token_id=IMAGE)
 
 
+def inkling() -> Any:
+    """Distances up to 12 are told apart, windows of 12 places; patches of 4 x 4 pixels, twice."""
+    types = ["hybrid_sliding", "hybrid", "hybrid_sliding", "hybrid", "hybrid"]
+    words = {"layer_types": types, "sliding_window_size": 12, "rel_extent": 24, "d_rel": 4, "conv_kernel_size": 3}
+    words |= {"swa_num_attention_heads": 4, "swa_num_key_value_heads": 2, "swa_head_dim": 8, "head_dim": 8}
+    words |= {"n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24, "n_shared_experts": 1}
+    words |= {"mlp_layer_types": ["dense", "sparse", "sparse", "dense", "sparse"], "logits_mup_width_multiplier": 1.0}
+    vision = {"patch_size": 4, "num_hidden_layers": 4, "hidden_size": 64, "num_attention_heads": 2}
+    return _make(
+        "inkling_mm_model", text_config=_words("inkling_text", **words),
+        vision_config=vision, audio_config={"n_mel_bins": 4, "mel_vocab_size": 4}, image_token_id=IMAGE,
+        audio_token_id=95, image_bos_token_id=START, audio_bos_token_id=END,
+    )  # fmt: skip
+
+
 _LATENT = {"q_lora_rank": 16, "kv_lora_rank": 16, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8, "v_head_dim": 12}
 _INDEX = {"index_topk": 8, "index_head_dim": 16, "index_n_heads": 16}  # most queries see more keys; scores do not tie
 _ROUTED = {"n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24, "n_shared_experts": 1}

@@ -176,6 +176,7 @@ FAMILIES = {
             readers=(1, 3),
             options=_experts,
         ),
+        Family("inkling_mm_model", kinds.inkling, blocks.padded, sliding=True, options=_experts),
         Family("fuyu", kinds.fuyu, blocks.three_rows, apart=3, closed=True, along=1),
         Family("qwen4_exp", hybrid.qwen4, blocks.patches, options=_experts, **_plane),
         Family("glm5_next", hybrid.glm5, blocks.patches, streams=2, untapped=True, options=_experts, **_plane),

@@ -93,6 +93,7 @@ class Look:
         arguments, features = self._encode(image)
         rest = {k: v for k, v in arguments.items() if not k.startswith("pixel_values")}
         (shape,) = [tuple(v.shape) for k, v in arguments.items() if k in ("pixel_values", "pixel_values_images")]
+        rest |= adapter.told(next(v for k, v in arguments.items() if k.startswith("pixel_values")))
         layouts = adapter.image_layouts(self._model.config, Encoded(rest, shape, [len(f) for f in features]))
         row = [there for one in layouts for there in (*[True] * one.tokens, *[False] * (not adapter.joins))]
         return [_record(span.layout) for span in deal_out(layouts, torch.tensor([row]), "image", adapter.joins)]
@@ -244,6 +245,7 @@ EYES: dict[str, Eye] = {
     "minicpm_ocr": Eye("MiniCPMOcrImageProcessor", _SLICES),
     "fuyu": Eye("Fuyu", {"patch_size": {"height": 4, "width": 4}, "size": {"height": 64, "width": 64}},
                 words_of=fuyu_words),
+    "inkling_mm_model": Eye("InklingImageProcessor", {"size": {"height": 4, "width": 4}, "rescale_image_frac": 0.25}),
     "apertus1p5": Eye(
         "Apertus1p5ImageProcessor", {"size": {"min_pixels": 32 * 32, "max_pixels": 64 * 64}, "spatial_factor": 4},
         words=True,

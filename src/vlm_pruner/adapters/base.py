@@ -32,6 +32,7 @@ class Layout:
     position: Tensor | None = None  # [n, 3] float32 (t, y, x), -1 = no place
     patch: Tensor | None = None  # [n] patch row of the vision tower behind each token, -1 = none; None = same order
     tiles: int = 1  # pictures that the vision tower saw of this one
+    row: bool = False  # not more than one row of a picture, which goes on in what stands right behind it
     mixed: bool = False  # a token is interpolated between patches that lie around it
 
 
@@ -82,6 +83,7 @@ class Adapter(ABC):
     whole_tables: ClassVar[bool] = False  # rotary tables reach over everything that is stored
     attends: ClassVar[frozenset[str]] = frozenset()  # kinds of attention layers of its own
     blocks: ClassVar[frozenset[str]] = frozenset()  # kinds that attend to blocks of keys, counted by position ids
+    scaled: ClassVar[str] = "q_proj"  # part of an attention module behind which `query_scale` can be set right
     handed_on: ClassVar[frozenset[str]] = frozenset()  # containers that layers fill and none of them reads
     closing: ClassVar[int] = 0  # tokens behind the last placeholder without which the model cannot number a picture
     canvas: ClassVar[bool] = False  # pictures are numbered together with the marks around them
@@ -173,6 +175,19 @@ class Adapter(ABC):
         """The vision tower of a model, where it can be run on some of its patches alone; else None."""
         return None
 
+    def told(self, pixels: Tensor) -> dict[str, Any]:
+        """What the pixels themselves tell of the layouts, as further arguments of the call that encodes them."""
+        return {}
+
+    def distances(self, attention: Any) -> nn.Module | None:
+        """The part of an attention module that makes a bias of how far queries stand behind keys, called with what it
+        makes it of and the places of both, which the attention module counts itself; None where nothing does."""
+        return None
+
+    def distance_bias(self, part: Any, states: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        """What that part makes, [b, heads, q, k], of places [b, q] and [b, k] that each row has of its own."""
+        raise NotImplementedError
+
     def vision_tower(self, base: nn.Module) -> nn.Module | None:
         """The encoder whose attention rows and keys can be asked for, if it has the CLIP or SigLIP shape."""
         tower = getattr(base, "vision_tower", None)
@@ -251,8 +266,18 @@ def _run(layouts: list[Layout], slots: Tensor) -> int:
 
 
 def _stack(tiles: list[Layout]) -> Layout:
-    """Rasters of equal size as the squares of one picture."""
+    """Rasters of equal size as the squares of one picture, or as its rows.
+
+    Raises:
+        UnsupportedModelError: rows of different length.
+    """
     _, h, w = tiles[0].grid
+    if tiles[0].row:
+        if any(row.tokens != w for row in tiles):
+            raise UnsupportedModelError(
+                "rows of different length stand behind one another in the prompt: put words between two pictures"
+            )
+        return raster(1, len(tiles), w)
     return tiles[0] if len(tiles) == 1 else replace(raster(len(tiles), h, w), tiles=len(tiles))
 
 

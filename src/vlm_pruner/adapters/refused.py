@@ -27,10 +27,6 @@ REASONS = {
     "instructblipvideo": _QUERIES,
     "inkling2": _JOINED,
     "inkling2_loop": _JOINED,
-    "inkling_mm_model": (
-        "it is told patches alone: how many make a row stands neither in its inputs nor in the prompt, so that the "
-        "places of its tokens are unknown"
-    ),
     "kosmos-2": _QUERIES,
     "kosmos-2.5": _QUERIES,
     "pi0": "it moves robots: what it writes is no text",

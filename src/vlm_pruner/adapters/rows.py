@@ -1,7 +1,8 @@
-"""Families that write a picture row by row: HunyuanVL, Emu3, Apertus, Fuyu, Molmo 2, Gemma 4."""
+"""Families that write a picture row by row: HunyuanVL, Emu3, Apertus, Fuyu, Inkling, Molmo 2, Gemma 4."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from vlm_pruner.adapters.llava_next import overview
 from vlm_pruner.adapters.tiles import SharedKeys
 from vlm_pruner.errors import UnsupportedModelError
 
-__all__ = ["Apertus", "Emu3", "Fuyu", "Gemma4", "Hunyuan", "HyV4", "Molmo2", "pooled", "rows_with_ends"]
+__all__ = ["Apertus", "Emu3", "Fuyu", "Gemma4", "Hunyuan", "HyV4", "Inkling", "Molmo2", "pooled", "rows_with_ends"]
 
 
 class Emu3(Adapter):
@@ -64,6 +65,58 @@ def _rows(slots: Tensor) -> Layout:
     if len(slots) % (breaks + 1):
         raise UnsupportedModelError(f"fuyu: {len(slots)} tokens are not {breaks + 1} rows of one length")
     return raster(1, breaks + 1, len(slots) // (breaks + 1))
+
+
+class Inkling(Adapter):
+    """Rows of patches, the last of each padded on the right, which alone tells how wide a picture is. Where a side is a
+    multiple of the patch, that one is nothing but padding. A learned bias goes by how far a query stands behind a key;
+    short convolutions see what is left. Pictures only, with words between two of them."""
+
+    model_types = ("inkling_mm_model",)
+    attends = frozenset({"hybrid", "hybrid_sliding"})
+    padding = frozenset({"conv_mask"})
+    scaled = "q_norm"
+    joins = True
+
+    def told(self, pixels: Tensor) -> dict[str, Any]:
+        corner = pixels[
+            :, 0, 0, -1
+        ]  # [n, 3] of patches [n, t, h, w, 3]: rows of a patch are padded at the bottom alone
+        fill = corner[-1]  # the last patch ends a row
+        ends = (corner == fill).all(-1)  # no pixel is as dark as padding, which is -1 of 0 to 255
+        return {"row_ends": torch.cat([ends, (pixels >= fill).all()[None]])[None]}
+
+    def image_layouts(self, config: Any, encoded: Encoded) -> list[Layout]:
+        *ends, padded = encoded.rows("row_ends")[0]
+        if not padded:
+            raise UnsupportedModelError(
+                "inkling: its patches are not padded as by its own processor, so that nothing tells how wide a picture "
+                "is"
+            )
+        last = [i for i, end in enumerate(ends) if end]
+        widths = [end - start for start, end in zip([-1, *last], last, strict=False)]
+        return [replace(raster(1, 1, w), row=True) for w in widths]
+
+    def query_scale(self, attention: Any, places: Tensor) -> Tensor | None:
+        floor, share = attention.config.log_scaling_n_floor, attention.config.log_scaling_alpha
+        if attention.is_sliding or floor is None:
+            return None
+        scale: Tensor = 1.0 + share * torch.log(((places + 1).float() / floor).clamp(min=1.0))
+        return scale
+
+    def distances(self, attention: Any) -> nn.Module | None:
+        part: nn.Module = attention.rel_logits_proj
+        return part
+
+    def distance_bias(self, part: Any, states: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        profile = (states @ part.proj).transpose(1, 2)  # [b, heads, q, extent]
+        distance = (query[:, :, None] - key[:, None])[:, None]  # [b, 1, q, k]
+        at = distance.clamp(0, part.rel_extent - 1).expand(*profile.shape[:2], -1, -1)
+        bias: Tensor = profile.gather(-1, at).masked_fill((distance < 0) | (distance >= part.rel_extent), 0.0)
+        return bias
+
+    def vision_tower(self, base: nn.Module) -> nn.Module | None:
+        return None  # patches are folded, without attention
 
 
 class Hunyuan(Adapter):

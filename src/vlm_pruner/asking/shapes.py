@@ -63,7 +63,7 @@ def refusal(processor: Any, images: Sequence[Image.Image], error: Exception, vid
             thin = longest is not None and max(image.size) > longest * min(image.size)
             why = f"one side may be at most {longest} times as long as the other" if thin else first_line(own)
             return InputError(f"the processor of this model refuses {called(image)}: {why}")
-    shown = "a video" if videos else "a picture"
+    shown = "a video" if videos else f"{len(images)} pictures" if len(images) > 1 else "a picture"
     what = f"a question with {shown}" if images or videos else "a question without a picture"
     return InputError(f"the processor of this model refuses {what}: {first_line(error)}")
 

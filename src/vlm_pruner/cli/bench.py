@@ -90,6 +90,7 @@ def bench(
     with progress(f"loading {model}"):
         setup = load()
         about = describe(setup, model)
+    _tell_unasked(setup)
     budgets = budgets or ([] if plan else _budgets(about["tokens"], tiny))
     note(one_token(budgets, about["tokens"] or 0))
     grid = build_grid(
@@ -136,6 +137,14 @@ def _methods(methods: str, pruning: Pruning) -> dict[str, str | PruningMethod]:
     return pruning.labelled(names)
 
 
+def _tell_unasked(setup: Setup) -> None:
+    """What is left out of the questions, a line each."""
+    from vlm_pruner.evaluation.table import unasked_lines
+
+    for line in unasked_lines([vars(one) for one in setup.unasked]):
+        note(line)
+
+
 def _beside(output: Path) -> dict[str, Path]:
     """What is written beside the results, by what it is."""
     endings = {"answers": ".answers.jsonl", "times": ".timing.json", "tables": ".md", "curves": ".png"}
@@ -179,7 +188,7 @@ def load_setup(name: str, opening: Opening, split: str, limit: int | None, pruni
     if pruning is not None:
         pruning.register()
     loaded = opening.open(name)
-    return Setup(loaded.model, loaded.processor, ask_split(loaded.model, loaded.processor, split, limit))
+    return Setup.of(loaded.model, loaded.processor, ask_split(loaded.model, loaded.processor, split, limit))
 
 
 def about_split(split: str, limit: int | None) -> dict[str, Any]:

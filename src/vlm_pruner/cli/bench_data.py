@@ -45,7 +45,7 @@ def load_data(
     questions = read_questions(data, limit)
     loaded = opening.open(model)
     asked = ask_own(loaded.model, loaded.processor, questions, match)
-    return Setup(loaded.model, loaded.processor, asked, max_new_tokens)
+    return Setup.of(loaded.model, loaded.processor, asked, max_new_tokens)
 
 
 def about_data(data: Path, limit: int | None, match: str, max_new_tokens: int) -> dict[str, Any]:

@@ -31,7 +31,7 @@ from vlm_pruner.plan import PrunePlan
 __all__ = ["LogMass", "attend_with", "augmented"]
 
 _COLUMNS = 8  # kernels want heads of a multiple of 8
-_WINDOWS = {"sliding_attention", "chunked_attention"}
+_WINDOWS = {"sliding_attention", "chunked_attention", "hybrid_sliding"}
 
 
 class LogMass:

@@ -192,6 +192,7 @@ _STOCK = tuple(
     getattr(cache_utils, form + name)
     for form in ("Dynamic", "Static") for name in _NAMES if hasattr(cache_utils, form + name)
 )  # fmt: skip
+_BESIDE = tuple(kind for name, kind in vars(cache_utils).items() if name.startswith("LinearAttentionAnd"))
 _CLASSES: dict[tuple[type, type], type] = {}
 
 
@@ -201,7 +202,11 @@ def _pruned_class(mixin: type[PrunedLayer], stock: type) -> type[Any]:
         quantized = getattr(cache_utils, "BaseQuantizedLayer", cache_utils.QuantizedLayer)
         # Keys of an indexer beside those of a stock layer, or a window behind the whole prompt.
         derived = hasattr(stock, "update_index") or hasattr(stock, "set_prefill_length")
-        if stock not in _STOCK and not (derived and stock.__base__ in _STOCK) and not issubclass(stock, quantized):
+        if (
+            stock not in (*_STOCK, *_BESIDE)
+            and not (derived and stock.__base__ in _STOCK)
+            and not issubclass(stock, quantized)
+        ):
             raise UnsupportedModelError(
                 f"cache layers of type {stock.__name__} cannot be pruned; known are "
                 f"{', '.join(c.__name__ for c in _STOCK)} and the quantized layers"
@@ -272,6 +277,9 @@ def _shadow_of(layer: Any, batch: int) -> Any:
     """A layer of the same kind whose keys [b, 1, n, 1] are place + 1 of the entries so far (0 = empty or padding)."""
     same_kind = isinstance(layer, cache_utils.StaticLayer | cache_utils.DynamicSlidingWindowLayer)
     shadow = copy.copy(layer) if same_kind else cache_utils.DynamicLayer()
+    if same_kind and isinstance(layer, _BESIDE):  # whose states are not its own
+        shadow = object.__new__(next(kind for kind in type(layer).__mro__ if kind in _STOCK))
+        shadow.__dict__.update(layer.__dict__)
     if isinstance(getattr(layer, "cumulative_length", None), Tensor):
         shadow.cumulative_length = layer.cumulative_length.clone()
     if hasattr(shadow, "idx_keys"):
@@ -283,9 +291,8 @@ def _shadow_of(layer: Any, batch: int) -> Any:
         return shadow
     static = isinstance(layer, cache_utils.StaticLayer)
     stored = min(past, layer.max_cache_len) if static else layer.keys.shape[-2] if layer.is_sliding else past
-    places = torch.zeros(
-        batch, 1, layer.max_cache_len if static else stored, 1, dtype=torch.long, device=layer.keys.device
-    )
+    length = layer.max_cache_len if static else stored
+    places = torch.zeros(batch, 1, length, 1, dtype=torch.long, device=layer.keys.device)
     places[:, :, :stored] = torch.arange(past - stored + 1, past + 1, device=places.device)[:, None]
     shadow.lazy_initialization(places[:, :, :1], places[:, :, :1, :0])
     shadow.keys, shadow.values = places, places[..., :0]

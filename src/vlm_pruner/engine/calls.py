@@ -50,6 +50,8 @@ class Calls:
             pixels = next((v for k, v in given.items() if k.startswith("pixel_values") and v is not None), None)
             shape = tuple(pixels.shape) if isinstance(pixels, Tensor) else ()
             rest = {k: v for k, v in given.items() if not k.startswith("pixel_values")}
+            if isinstance(pixels, Tensor):
+                rest |= self.parts.adapter.told(pixels)
             features = getattr(output, "pooler_output", output)
             self._hand_on(modality, output, Encoded(rest, shape, _lengths(features), vision.signals(tower), tower))
             return output

@@ -52,6 +52,9 @@ def _layer(parts: Parts, index: int) -> LayerCosts:
     value_dim = getattr(attention, "v_head_dim", None) or attention.head_dim
     key_dim = getattr(attention, "qk_head_dim", None) or value_dim
     pair = 2 * output.in_features // value_dim * (key_dim + value_dim)
+    measured = parts.adapter.distances(attention)
+    if measured is not None:  # run for every head
+        token += 2 * (output.in_features // value_dim - 1) * _products(parts, measured)
     if getattr(attention, "indexer", None) is not None:
         pair += _chosen(attention.indexer)
     own = parts.sources[index] == index
@@ -81,7 +84,7 @@ def _entry(attention: Any, all_heads: int) -> int:
 def _window(config: Any, index: int) -> int | None:
     """Entries that a sliding layer holds; the newest token is not one of the window in front of it."""
     kinds, width = getattr(config, "layer_types", None) or (), getattr(config, "sliding_window", None)
-    slides = kinds[index] == "sliding_attention" if index < len(kinds) else bool(width)
+    slides = kinds[index] in ("sliding_attention", "hybrid_sliding") if index < len(kinds) else bool(width)
     return width - 1 if slides and width else None
 
 

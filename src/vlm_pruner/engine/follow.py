@@ -42,7 +42,8 @@ def follow(
         layers = cache.layers
         if fwd.kept is None and (index >= len(layers) or not isinstance(layers[index], PrunedLayer)):
             return kwargs  # an earlier turn dropped nothing up to here
-        if fwd.kept is None and kwargs.get("attention_mask") is None and layers[index].pruned_may_lag:
+        asked = kwargs.get("attention_mask") is not None or parts.measures(index)
+        if fwd.kept is None and not asked and layers[index].pruned_may_lag:
             # A decode step without padding: no mask to fit, so that no place is asked for.
             return fit_stored(fwd, parts, index, layers[index], None, kwargs)
         layer, places = _enter_cache(fwd, cache, index, level, hidden)

@@ -42,6 +42,7 @@ class Forward:
     added: dict[int, Tensor] = field(default_factory=dict)  # features [n, d] to add before a layer, at visual places
     visual: Tensor | None = None  # [b, q] bool, those places
     scales: dict[int, Tensor] = field(default_factory=dict)  # [b, k] what the queries of a layer lack
+    apart: dict[int, Places] = field(default_factory=dict)  # of the queries and keys of layers that measure distances
     levels: list[Kept | None] = field(default_factory=list)  # the same after each stage
     log_mass: dict[int, Tensor] = field(default_factory=dict)  # [b, k] of the rows left after so many stages
     before: LayerBefore | None = None  # what is read of the layer before the next stage

@@ -100,9 +100,7 @@ class Hooks:
             self._hook(layer.register_forward_pre_hook(pre, with_kwargs=True))
             for handle in count_stored(parts, index):
                 self._hook(handle)
-            if index in inner.counted:
-                post = functools.partial(inner.queries_post, index)
-                self._hook(attention_of(layer).q_proj.register_forward_hook(post))
+        inner.install_places(self._hook, self._wrap)
         for stage in self.plan.stages:
             if stage.site and reads(stage.method) & FROM_LAYER_BEFORE:
                 self._install_tap(stage)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import threading
+from collections.abc import Callable
 from typing import Any, SupportsIndex
 
 import torch
@@ -121,11 +123,37 @@ class LayerHooks:
         fwd.scales[index] = true / made
 
     def queries_post(self, index: int, module: nn.Module, args: Any, output: Tensor) -> Tensor | None:
-        """Behind the query projection of such a layer."""
+        """Behind the query projection of such a layer, or the norm of its heads."""
         fwd = self.local.forward
         if fwd is None or index not in fwd.scales:
             return None
-        return (output * fwd.scales[index][..., None]).to(output.dtype)
+        scale = fwd.scales[index]
+        return (output * scale.view(*scale.shape, *[1] * (output.dim() - 2))).to(output.dtype)
+
+    def install_places(self, hook: Callable[[Any], None], wrap: Callable[..., None]) -> None:
+        """Hooks on what attention modules make of places that they count themselves."""
+        for index, layer in list(enumerate(self.parts.layers))[min(self.sites) :]:
+            attention = attention_of(layer)
+            if index in self.counted:
+                post = functools.partial(self.queries_post, index)
+                hook(getattr(attention, self.parts.adapter.scaled).register_forward_hook(post))
+            if self.parts.measures(index):
+                wrap(self.parts.adapter.distances(attention), "forward", functools.partial(self.measured, index))
+
+    def measured(self, index: int, original: Any) -> Any:
+        """The part of a layer that measures distances: between the places that rows had, once some are gone."""
+        part = self.parts.adapter.distances(attention_of(self.parts.layers[index]))
+
+        def wrapper(states: Tensor, query: Tensor, key: Tensor) -> Any:
+            fwd = self.local.forward
+            if fwd is None or index not in fwd.apart:
+                return original(states, query, key)
+            places = fwd.apart[index]
+            bias = self.parts.adapter.distance_bias(part, states, places.query, places.key)
+            scale = fwd.scales.get(index)  # of queries, which the module gives to all that is on its logits
+            return bias if scale is None else (bias * scale[:, None, :, None]).to(bias.dtype)
+
+        return wrapper
 
     def _prune(self, fwd: Forward, prompt: Prompt, stage: Stage, hidden: Tensor) -> Tensor:
         start = mark(hidden.device)

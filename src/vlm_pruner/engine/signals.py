@@ -93,6 +93,8 @@ class LayerBefore:
         scores = (grouped.float() @ keys.float().transpose(1, 2) * given.scale).view(*query.shape[:2], -1)
         if given.softcap is not None:
             scores = torch.tanh(scores / given.softcap) * given.softcap
+        if given.bias is not None:
+            scores = scores + given.bias[row % len(given.bias)].index_select(1, queries).float()
         scores = scores + visible_rows(given.mask, row, queries, keys.shape[1], self.chunk, self.past, given.causal)
         if given.sinks is not None:
             sinks = given.sinks.float().view(-1, 1, 1).expand(-1, len(queries), 1)

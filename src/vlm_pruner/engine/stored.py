@@ -62,6 +62,8 @@ def fit_stored(
     Raises:
         UnsupportedModelError: rows that kept different counts where blocks are counted.
     """
+    if places is not None and parts.measures(index):
+        fwd.apart[index] = places
     if parts.counts_blocks(index):
         return {**kwargs, "position_ids": _ordinals(fwd, parts, layer, places, kwargs.get("position_ids"))}
     rotary = kwargs.get("position_embeddings")

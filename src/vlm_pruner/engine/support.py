@@ -57,9 +57,13 @@ class Parts:
         types = getattr(self.text_config, "layer_types", None) or ()
         return index < len(types) and types[index] in self.adapter.blocks
 
+    def measures(self, index: int) -> bool:
+        """Does decoder layer `index` bias its logits by how far a query stands behind a key?"""
+        return not self.follows(index) and self.adapter.distances(attention_of(self.layers[index])) is not None
+
     def by_stored(self, index: int) -> bool:
         """Is more than its mask fitted to what is stored, in every decode step?"""
-        return self.adapter.whole_tables or self.counts_blocks(index)
+        return self.adapter.whole_tables or self.counts_blocks(index) or self.measures(index)
 
     def makes_keys(self, index: int) -> bool:
         """Does decoder layer `index` attend to keys of its own?"""

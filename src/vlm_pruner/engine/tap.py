@@ -39,6 +39,7 @@ class Attended:
     softcap: float | None
     sinks: Tensor | None  # [heads] logits of a place that is no token
     causal: bool
+    bias: Tensor | None = None  # [b, heads, q, k] on the logits
 
 
 def attention_of(layer: Any) -> Any:
@@ -81,6 +82,7 @@ def tap(attention: Any, look: Callable[[Attended], None]) -> Callable[[], None] 
                 softcap=given.get("softcap"),
                 sinks=given.get("s_aux"),
                 causal=given.get("is_causal", getattr(module, "is_causal", True)),
+                bias=given.get("position_bias"),
             )
         )  # fmt: skip
         return call(module, query, key, value, mask, *args, **kwargs)

@@ -14,10 +14,10 @@ from typing import Any
 import torch
 
 from vlm_pruner.engine import plan_for
-from vlm_pruner.errors import VlmPrunerError
+from vlm_pruner.errors import InputError, VlmPrunerError
 from vlm_pruner.evaluation.cells import Cell, Grid, Price, price_named
 from vlm_pruner.evaluation.pool import in_processes
-from vlm_pruner.evaluation.questions import Asked, picture_tokens
+from vlm_pruner.evaluation.questions import Asked, Unasked, picture_tokens, takeable
 from vlm_pruner.evaluation.results import BenchResults, CellResult
 from vlm_pruner.evaluation.runner import Runner
 from vlm_pruner.evaluation.single import Single, encoded_apart
@@ -39,6 +39,19 @@ class Setup:
     processor: Any
     questions: Sequence[Asked]
     max_new_tokens: int = 12  # of an answer
+    unasked: Sequence[Unasked] = ()  # left out of the questions
+
+    @classmethod
+    def of(cls, model: Any, processor: Any, questions: Sequence[Asked], max_new_tokens: int = 12) -> Setup:
+        """With those of the questions that the processor takes.
+
+        Raises:
+            InputError: it takes none of them.
+        """
+        asked, unasked = takeable(processor, questions)
+        if not asked:
+            raise InputError(unasked[0].reason)
+        return cls(model, processor, asked, max_new_tokens, unasked)
 
     @cached_property
     def single(self) -> bool:
@@ -185,7 +198,7 @@ def run_bench(
         for c, (cell, key) in enumerate(zip(grid.cells, keys, strict=True))
         if c not in broken
     ]
-    results = _results(setup.questions, model, dict(split), cells, _left_out(grid, broken), grid.equal, about)
+    results = _results(setup, model, dict(split), cells, _left_out(grid, broken), grid.equal, about)
     results.save(out)
     return results
 
@@ -239,7 +252,7 @@ def _left_out(grid: Grid, broken: Mapping[int, str]) -> list[dict[str, Any]]:
 
 
 def _results(
-    questions: Sequence[Asked],
+    setup: Setup,
     model: dict[str, Any],
     split: dict[str, Any],
     cells: list[CellResult],
@@ -248,17 +261,18 @@ def _results(
     about: Mapping[str, Any] | None,
 ) -> BenchResults:
     chance: dict[str, list[float]] = {}
-    for asked in questions:
+    for asked in setup.questions:
         if asked.chance is not None:
             chance.setdefault(asked.type, []).append(asked.chance)
     return BenchResults(
         model=model,
         split=split,
-        types=[asked.type for asked in questions],
-        scenes=[asked.scene for asked in questions],
+        types=[asked.type for asked in setup.questions],
+        scenes=[asked.scene for asked in setup.questions],
         chance={name: round(sum(values) / len(values), 4) for name, values in sorted(chance.items())},
         cells=cells,
         left_out=left_out,
         equal=equal,
         about=None if about is None else dict(about),
+        unasked=[vars(one) for one in setup.unasked] or None,
     )

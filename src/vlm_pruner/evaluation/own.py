@@ -190,6 +190,7 @@ def ask_own(model: Any, processor: Any, questions: Sequence[OwnQuestion], match:
                 score=partial(_score, score, one.answers),
                 evidence=None,
                 objects=None,
+                videos="video" in kinds[scene],
             )
         )
     return asked

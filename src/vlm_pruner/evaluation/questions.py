@@ -14,12 +14,14 @@ from torch import Tensor
 
 from vlm_pruner import scenes
 from vlm_pruner.adapters import adapter_for
-from vlm_pruner.asking.prompts import Form, prompt_text
+from vlm_pruner.asking.prompts import Form, prompt_text, read_prompt
 from vlm_pruner.errors import InputError
 from vlm_pruner.scenes.questions import item_boxes
 from vlm_pruner.video import Clip
 
-__all__ = ["Asked", "ask_all", "ask_split", "picture_tokens"]
+__all__ = ["Asked", "Unasked", "ask_all", "ask_split", "picture_tokens", "takeable"]
+
+_PLAIN = (224, 224)  # pixels of a picture that every processor takes
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class Asked:
     evidence: Tensor | None  # [n] bool over the tokens of all pictures, in order: those that show what is asked about
     objects: Tensor | None  # [n] bool: those that show any object; None where pictures have no fixed number of tokens
     regions: Callable[[tuple[int, int]], tuple[Tensor, Tensor]] | None = None  # both over a grid (h, w) of each picture
+    videos: bool = False  # some of what is shown is a video
 
     @property
     def images(self) -> Sequence[Image.Image | Clip]:
@@ -48,6 +51,46 @@ class Asked:
         """The same, every frame of a video by itself."""
         apart = ([one] if isinstance(one, Image.Image) else one.pictures() for one in self.images)
         return [picture for pictures in apart for picture in pictures]
+
+
+@dataclass(frozen=True)
+class Unasked:
+    """Questions of one type that a model cannot be asked."""
+
+    type: str
+    questions: int
+    reason: str
+
+
+def takeable(processor: Any, questions: Sequence[Asked]) -> tuple[list[Asked], list[Unasked]]:
+    """The questions that a processor takes, and what is left out: those about more pictures than it takes in a prompt.
+
+    Whether it takes so many is tried once for each number of pictures, with plain ones. What it refuses for another
+    reason, a picture by itself or a video, is not left out here.
+    """
+    refused: dict[int, str] = {1: ""}
+    left_out: dict[tuple[str, str], int] = {}
+    asked = []
+    for one in questions:
+        reason = ""
+        if not one.videos:
+            if one.pictures not in refused:
+                refused[one.pictures] = _refusal(processor, one)
+            reason = refused[one.pictures]
+        if reason:
+            left_out[one.type, reason] = left_out.get((one.type, reason), 0) + 1
+        else:
+            asked.append(one)
+    return asked, [Unasked(type_, count, reason) for (type_, reason), count in left_out.items()]
+
+
+def _refusal(processor: Any, asked: Asked) -> str:
+    """Why the processor does not take as many pictures as a question has; empty where it does."""
+    try:
+        read_prompt(processor, asked.prompt, [Image.new("RGB", _PLAIN, "grey")] * asked.pictures)
+    except InputError as error:
+        return str(error)
+    return ""
 
 
 def ask_split(model: Any, processor: Any, split: str, limit: int | None = None) -> list[Asked]:

@@ -115,6 +115,7 @@ class BenchResults:
     left_out: list[dict[str, Any]] = field(default_factory=list)  # label, budget, reason
     equal: str | None = None  # "layer-average": every budget means the cost that `vlm-pruner` has at it
     about: dict[str, Any] | None = None  # when and with what it was made, where that was to be noted
+    unasked: list[dict[str, Any]] | None = None  # type, questions, reason of those that the model cannot be asked
 
     def bootstrap(self, draws: int = 2000, seed: int = 0) -> Bootstrap:
         """Resamples shared by every comparison of this run."""
@@ -151,8 +152,9 @@ class BenchResults:
         """JSON values only."""
         names = sorted(set(self.types))
         record = asdict(self) | {"version": VERSION, "types": [names, [names.index(t) for t in self.types]]}
-        if self.about is None:
-            del record["about"]
+        for name in ("about", "unasked"):
+            if record[name] is None:
+                del record[name]
         return dict(sorted(record.items(), key=lambda item: item[0] == "cells"))
 
     @classmethod

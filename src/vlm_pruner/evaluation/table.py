@@ -11,7 +11,9 @@ from vlm_pruner.evaluation.cells import MEASURE
 from vlm_pruner.evaluation.results import BenchResults, Row
 from vlm_pruner.evaluation.statistics import Bootstrap, Interval
 
-__all__ = ["is_frame", "left_out_lines", "markdown", "method_table", "percent", "table", "type_table"]
+__all__ = [
+    "is_frame", "left_out_lines", "markdown", "method_table", "percent", "table", "type_table", "unasked_lines"
+]  # fmt: skip
 
 Timing = Mapping[str, Mapping[str, float]]
 """`label@budget` -> select_ms and prefill_ms."""
@@ -30,6 +32,8 @@ def markdown(results: BenchResults, timing: Timing | None = None, *, reference: 
         )
         parts.append(f"## {title}\n\n{method_table(results, budget, bootstrap, timing or {}, reference)}")
     parts.append(f"## Accuracy per question type, %\n\n{type_table(results, bootstrap)}")
+    if results.unasked:
+        parts.append("## Not asked\n\n" + "\n".join(f"- {line}" for line in unasked_lines(results.unasked)))
     if results.left_out:
         parts.append("## Not run\n\n" + "\n".join(left_out_lines(results.left_out)))
     return "\n\n".join(parts) + "\n"
@@ -122,6 +126,12 @@ def left_out_lines(left_out: Sequence[Mapping[str, Any]]) -> list[str]:
     for item in left_out:
         budgets.setdefault((item["label"], item["reason"]), []).append(item["budget"])
     return [f"- **{label}** at {', '.join(map(str, at))}: {reason}" for (label, reason), at in budgets.items()]
+
+
+def unasked_lines(unasked: Sequence[Mapping[str, Any]]) -> list[str]:
+    """One line per type of questions that the model was not asked, and why: no number of the report has them."""
+    counted = ((one, "question" if one["questions"] == 1 else "questions") for one in unasked)
+    return [f"left out: {one['questions']} {noun} of {one['type']}: {one['reason']}" for one, noun in counted]
 
 
 def _number(value: float | None, digits: int, factor: float = 1.0) -> str:

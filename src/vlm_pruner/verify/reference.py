@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import eager_mask
 
-from vlm_pruner.verify.shortened import CHOOSING, STATES, layers_of, shortened, types_of
+from vlm_pruner.verify.shortened import BESIDE, CHOOSING, STATES, layers_of, shortened, types_of
 
 __all__ = ["NAME", "masked"]
 
@@ -84,7 +84,7 @@ def masked(model: Any, dropped: dict[int, Tensor]) -> Iterator[None]:
     Args:
         model: a stock transformers model, without a pruner on it.
     """
-    if {*STATES, *CHOOSING} & set(types_of(model)):
+    if {*BESIDE, *STATES, *CHOOSING} & set(types_of(model)):
         with shortened(model, dropped):
             yield
         return

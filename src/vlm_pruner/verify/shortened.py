@@ -18,9 +18,10 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import CacheLayerMixin
 
-__all__ = ["CHOOSING", "STATES", "layers_of", "shortened", "types_of"]
+__all__ = ["BESIDE", "CHOOSING", "STATES", "layers_of", "shortened", "types_of"]
 
 _CACHE = ("cache", "past_key_values")  # names of it, since transformers 5.24 and before
+BESIDE = ("hybrid", "hybrid_sliding")  # layers with states beside what they attend to
 STATES = ("linear_attention", "conv", "moe", "mlp")
 PADDING = ("conv_mask",)  # arguments that hide what is not there when rows are called alone
 BLOCKS = ("minimax_m3_sparse",)  # layers that choose among blocks of them, counted from the first
@@ -85,13 +86,40 @@ def _rows(
         given["attention_mask"] = _mask(model, index, places, hidden, kwargs.get("attention_mask"))
         if types_of(model)[index] in BLOCKS:
             given["position_ids"] = torch.arange(len(places), device=places.device)[None]
-        whole = original(hidden[row : row + 1, places], **given)
+        with _far_apart(layers_of(model)[index], places):
+            whole = original(hidden[row : row + 1, places], **given)
         out[row, places] = whole[0][0] if isinstance(whole, tuple) else whole[0]
         others.append(whole[1:] if isinstance(whole, tuple) else None)
     out = out[:, length - chunk :]
     if others[0] is None:
         return out
     return (out, *(list(each) for each in zip(*others, strict=True)))  # what is handed on to the next layer, by row
+
+
+@contextlib.contextmanager
+def _far_apart(layer: Any, places: Tensor) -> Iterator[None]:
+    """A layer that biases its logits by distances is told those in the whole sequence; where it also scales all that is
+    on its logits by the number of a place, it is told the scale."""
+    attention = getattr(layer, "self_attn", None)
+    part = getattr(attention, "rel_logits_proj", None)
+    if attention is None or part is None:
+        yield
+        return
+    handles = [part.register_forward_pre_hook(lambda module, args: (args[0], places, places))]
+    floor = attention.config.log_scaling_n_floor
+    if floor is not None and not attention.is_sliding:
+        counted = torch.arange(len(places), device=places.device)
+        true, made = (
+            1 + attention.config.log_scaling_alpha * ((p + 1) / floor).log().clamp(0) for p in (places, counted)
+        )
+        lacks = (true / made)[:, None]
+        handles.append(part.register_forward_hook(lambda module, args, bias: bias * lacks))
+        handles.append(attention.q_norm.register_forward_hook(lambda module, args, rows: rows * lacks[..., None]))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def _own(told: dict[Any, Any], shared: Any, row: int) -> Any:

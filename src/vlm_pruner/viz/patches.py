@@ -15,10 +15,10 @@ def pixels_of(made: Mapping[str, Any], grid: tuple[int, int, int] | None = None)
     """Of what a processor has made, the pixels, in the order of their tokens: tiles that stand apart come first.
 
     Lists of patches are pictures [1, 3, H, W] again where they may show several views of an image, or more than it:
-    those of LFM2-VL, MiniCPM-V and Fuyu. Tiles that make one plane of tokens are one picture (Unlimited-OCR).
+    those of LFM2-VL, MiniCPM-V, Fuyu and Inkling. Tiles that make one plane of tokens are one picture (Unlimited-OCR).
 
     Args:
-        grid: (t, h, w) of the tokens, which alone tells how wide a picture is that Fuyu sees.
+        grid: (t, h, w) of the tokens, which alone tells how wide a picture is that Fuyu or Inkling sees.
     """
     names = ("pixel_values_local", "pixel_values", "pixel_values_images")
     found = [made[name] for name in names if made.get(name) is not None]
@@ -31,7 +31,14 @@ def pixels_of(made: Mapping[str, Any], grid: tuple[int, int, int] | None = None)
         return [_by_tile(torch.as_tensor(found[0]), *made["patches_grid"][0]), found[1]]
     if made.get("image_patches") is not None and grid is not None:
         return [_by_patch(torch.as_tensor(made["image_patches"]), *grid[1:])]
+    if grid is not None and found and _are_patches(torch.as_tensor(found[0])):
+        return [_by_patch(torch.as_tensor(found[0])[:, 0].flatten(1), *grid[1:])]
     return found
+
+
+def _are_patches(pixels: Tensor) -> bool:
+    """[n, t, p, p, 3] in place of pictures?"""
+    return pixels.dim() == 5 and pixels.shape[-1] == 3
 
 
 def _by_patch(rows: Tensor, h: int, w: int) -> Tensor:
