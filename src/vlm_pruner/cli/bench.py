@@ -13,7 +13,7 @@ import typer
 
 from vlm_pruner.budget import Keep, parse_keep
 from vlm_pruner.cli.bench_data import Data, Longest, Matching, about_data, load_data
-from vlm_pruner.cli.console import complain, console, note, progress, quiet
+from vlm_pruner.cli.console import complain, console, note, progress
 from vlm_pruner.cli.files import RESULTS, saving, writable
 from vlm_pruner.cli.opening import Opening
 from vlm_pruner.cli.options import COSTS, Bias, Model, check_equal, parse_list
@@ -85,7 +85,6 @@ def bench(
     measured = _methods(methods or "all", pruning) if plan is None else {"none": "none", pruning.named: plan}
     _check_outputs(output)
     limit, seeds, repeats = (1, 2, min(repeats, 1)) if tiny else (limit, seeds, repeats)
-    quiet()
     load, asked = _source(model, opening, pruning, (split, limit), data, (limit, match, max_new_tokens))
     with progress(f"loading {model}"):
         setup = load()
