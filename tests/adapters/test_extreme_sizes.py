@@ -104,7 +104,7 @@ _merged = partial(_patches, shape=(48,), image_merge_sizes=torch.tensor([2]))
 
 GRIDS = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "glm4v", "glm46v", "glm4v_moe", "glm_ocr", "exaone4_5")
 GRIDS += ("qwen2_5_omni_thinker", "qwen3_omni_moe_thinker", "hyperclovax_vision_v2", "cosmos3_omni", "cohere_compass")
-GRIDS += ("muse_glimmer", "muse_spark", "qwen3_5", "qwen3_5_moe", "lfm3_vl")
+GRIDS += ("muse_glimmer", "muse_spark", "qwen3_5", "qwen3_5_moe", "qwen4_exp", "glm5_next", "minimax_m3_vl", "lfm3_vl")
 KINDS: dict[str, tuple[Make, list[Size], int]] = {  # how to make a picture, its sizes, how many of them stock answers
     **dict.fromkeys(("llava_next", "llava_next_video", "llava_onevision"), (_anyres, THIN, 11)),
     **dict.fromkeys(GRIDS, (_patches, PATCHES, 7)),
