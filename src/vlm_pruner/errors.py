@@ -100,6 +100,7 @@ EXTRAS = {
     "matplotlib": "viz",
     "pyarrow": "batch",
     "ray": "ray",
+    "vllm": "vllm",
 }
 """Packages that something may need which is not always installed, and our extra that holds them."""
 

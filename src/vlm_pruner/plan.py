@@ -11,9 +11,20 @@ from typing import Any, Literal, get_args
 from vlm_pruner.budget import Keep, check_keep, keep_count
 from vlm_pruner.errors import PlanError, unknown_name
 from vlm_pruner.methods.base import PruningMethod, create
-from vlm_pruner.stage import TOWER, Bias, Layer, Stage, check_keys, parse_layer
+from vlm_pruner.stage import TOWER, Bias, Layer, Stage, check_keys, parse_bias, parse_layer
 
-__all__ = ["PLAN_VERSION", "TOWER", "Bias", "Layer", "Per", "Positions", "PrunePlan", "Stage", "parse_layer"]
+__all__ = [
+    "PLAN_VERSION",
+    "TOWER",
+    "Bias",
+    "Layer",
+    "Per",
+    "Positions",
+    "PrunePlan",
+    "Stage",
+    "parse_bias",
+    "parse_layer",
+]
 
 PLAN_VERSION = 1
 
@@ -108,7 +119,7 @@ class PrunePlan:
         chosen = create(method, **params)
         if keep is None and chosen.name != "none":
             raise PlanError(f"how many tokens should {chosen.name} keep? keep=64 (per image) or keep=0.111 (a share)")
-        asked, maker = (None, None) if chosen.name == "none" else (keep, chosen.name)
+        asked, maker, bias = (None, None, None) if chosen.name == "none" else (keep, chosen.name, bias)
         stages = [Stage(*s, bias=bias) for s in chosen.stages(1.0 if keep is None else check_keep(keep), num_layers)]
         if layer is not None:
             if len(stages) != 1:

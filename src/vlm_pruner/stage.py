@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from numbers import Integral
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 from vlm_pruner.budget import Keep, check_keep
 from vlm_pruner.errors import PlanError, unknown_name
 from vlm_pruner.methods.base import PruningMethod, create
 
-__all__ = ["TOWER", "Bias", "Layer", "Stage", "check_keys", "parse_layer"]
+__all__ = ["TOWER", "Bias", "Layer", "Stage", "check_keys", "parse_bias", "parse_layer"]
 
 TOWER: Literal["tower"] = "tower"
 
@@ -29,6 +29,17 @@ def parse_layer(text: str) -> Layer:
         PlanError: something else.
     """
     return _check_layer(int(text) if text.lstrip("-").isdecimal() else text) or 0
+
+
+def parse_bias(text: str | None) -> Bias | None:
+    """What a stage's `bias` says, or None for none.
+
+    Raises:
+        PlanError: it is not known.
+    """
+    if text is not None and text not in get_args(Bias):
+        raise PlanError(unknown_name("bias", text, get_args(Bias)))
+    return cast("Bias | None", text)
 
 
 def _check_layer(layer: object) -> Layer:
@@ -65,9 +76,7 @@ class Stage:
         object.__setattr__(self, "method", create(self.method))
         object.__setattr__(self, "keep", check_keep(self.keep))
         object.__setattr__(self, "layer", _check_layer(self.layer))
-        if self.bias is not None and self.bias not in get_args(Bias):
-            raise PlanError(unknown_name("bias", self.bias, get_args(Bias)))
-        if self.bias is not None and self.layer == TOWER:
+        if parse_bias(self.bias) is not None and self.layer == TOWER:
             raise PlanError(f"bias={self.bias!r}: nothing is merged before the vision tower")
 
     @property

@@ -9,12 +9,17 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 from tests.support.commands import complaint, run
 from tests.support.jobs import mixed_rows
 
+from vlm_pruner.serving.batch.job import Job, local
+from vlm_pruner.serving.batch.on_vllm import OnVllm
+
+QUICK = ("--max-new-tokens", "1", "--batch", "4", "--workers", "0", "--keep", "64")
 FEW = ("--max-new-tokens", "3", "--batch", "2", "--workers", "0", "--threads", "1", "--keep", "64")
 
 
@@ -58,7 +63,7 @@ def test_nothing_but_errors_is_exit_code_1(tmp_path: Path) -> None:
     ("words", "message"),
     [
         (("-o", "answers.csv"), "end it with .jsonl, .parquet"),
-        (("--engine", "spark"), "--engine is local or ray, not 'spark'"),
+        (("--engine", "spark"), "--engine is one of local, ray, vllm, not 'spark'"),
         (("--actors", "2"), "belong to --engine ray"),
         (("--keep", "7.5"), "keep=7.5"),
         (("--layer", "99"), "layer 99 does not exist"),
@@ -96,3 +101,40 @@ def test_two_processes_of_torchrun_end_with_the_same_bytes(rows: Path, done: byt
     words = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "vlm_pruner", "batch", str(rows), *FEW]
     subprocess.run([sys.executable, *words, "-o", str(tmp_path / "out.jsonl")], check=True, capture_output=True)
     assert (tmp_path / "out.jsonl").read_bytes() == done
+
+
+def test_without_vllm_its_extra_is_named(rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "vllm", None)
+    said = complaint(run("batch", rows, "--engine", "vllm", *QUICK, "-o", tmp_path / "out.jsonl"))
+    assert said == "--engine vllm needs vllm: pip install 'vlm-pruner[vllm]'"
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--layer", "2"), "leave out --layer"),
+        (("--bias", "log-mass", "--threads", "1"), "leave out --bias, --threads"),
+        (("--actors", "2"), "--ray-address and --actors belong to --engine ray"),
+    ],
+)
+def test_what_has_no_meaning_in_vllm(words: tuple[str, ...], message: str, rows: Path, tmp_path: Path) -> None:
+    said = complaint(run("batch", rows, "--engine", "vllm", *QUICK, *words, "-o", tmp_path / "out.jsonl"))
+    assert said.endswith(message)
+
+
+def test_vllm_is_given_the_plan_and_is_another_job(rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[Any] = []
+
+    def as_local(self: OnVllm, job: Job) -> Any:
+        given.append((self.asked, job.pruning["engine"]))
+        return local(job)
+
+    monkeypatch.setattr(OnVllm, "__call__", as_local)
+    words = ("batch", rows, "--engine", "vllm", *QUICK, "-o", tmp_path / "out.jsonl")
+    assert run(*words, "--method", "random", "--set", "seed=3", "--layer", 0).exit_code == 0
+    (tmp_path / "plan.json").write_text(json.dumps({"version": 1, "stages": [{"method": "grid", "keep": 9}]}))
+    without_keep = [word for word in words if word not in ("--keep", "64")]
+    assert run(*without_keep, "--plan", tmp_path / "plan.json").exit_code == 0
+    assert given[0] == ({"method": "random", "keep": 64, "params": {"seed": 3}}, "vllm")
+    assert given[1][0]["stages"][0]["method"] == "grid"

@@ -83,6 +83,18 @@ def test_a_finished_plan_is_checked_at_its_own_layers(cup: Path, tmp_path: Path)
     assert found["checks"][2]["kept"] is True
 
 
+def test_before_the_tower_it_says_what_is_not_checked(cup: Path) -> None:
+    result = checked("gemma3", cup, "--method", "divprune", "--keep", "0.5", "--layer", "tower")
+    assert result.exit_code == 0, result.output
+    text = " ".join(result.stdout.split())
+    for part in (
+        "keep=1.0 changes no bit 0 0 yes", "- 0 not run",
+        "dropped patches hidden: not checked on this model: there is no", "keep 0.5, before the vision tower;",
+        "every promise that can be checked on this model is kept",
+    ):  # fmt: skip
+        assert part in text, part
+
+
 def test_repacked_positions_are_refused(cup: Path, tmp_path: Path) -> None:
     plan = {"version": 1, "stages": [{"method": "grid", "keep": 4}], "positions": "repacked"}
     (tmp_path / "plan.json").write_text(json.dumps(plan))

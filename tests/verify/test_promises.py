@@ -9,12 +9,12 @@ import pytest
 import torch
 from tests.support.families import FAMILIES, tiny
 
-from vlm_pruner.engine import arguments, choose, follow, prune
+from vlm_pruner.engine import arguments, choose, follow, prune, tower
 from vlm_pruner.engine.rows import gather_rows
 from vlm_pruner.errors import PlanError
 from vlm_pruner.methods import PruningMethod
 from vlm_pruner.methods.vlm_pruner import VLMPruner
-from vlm_pruner.plan import PrunePlan
+from vlm_pruner.plan import PrunePlan, Stage
 from vlm_pruner.types import Selection, Signal, VisualTokens
 from vlm_pruner.verify import Verification, verify
 from vlm_pruner.verify.forced import answer
@@ -143,6 +143,68 @@ def test_repacked_positions_are_refused() -> None:
     inputs = family.inputs([family.prompt(6, 1)], model.dtype)
     with pytest.raises(PlanError, match="cannot be checked"):
         verify(model, inputs, inputs, method=plan, keep=None)
+
+
+@pytest.mark.parametrize("name", ["llava", "qwen2_5_vl"])
+def test_before_the_tower_all_is_checked_but_the_rows_that_leave_it(name: str) -> None:
+    found = verified(name, method="divprune", layer="tower")
+    assert [check.kept for check in found.checks] == [True, True, None, True, True]
+    assert found.kept
+    assert found.places == ("tower",)
+    assert "the whole tower with the dropped patches hidden" in found.checks[2].promise
+    assert found.checks[2].note.startswith("not checked on this model")
+
+
+def test_stages_behind_the_tower_are_checked_behind_the_whole_one() -> None:
+    family, model = tiny("llava")
+    one, other = (family.inputs([family.prompt(n, 1, tail=n)], model.dtype) for n in (6, 9))
+    plan = PrunePlan((Stage("random", 0.6, "tower"), Stage("vlm-pruner", 0.3, 2, bias="log-mass")))
+    found = verify(model, one, other, method=plan, keep=None, new_tokens=3)
+    assert [check.kept for check in found.checks] == [True, True, True, None, True, True]
+    assert found.checks[2].promise.endswith(
+        "vlm-pruner, layer 2, merging and its bias left out, behind the whole tower"
+    )
+    assert found.places == ("tower", 2)
+
+
+def _other_tokens(stage: Any, images: Any, *rest: Any) -> Any:
+    return [
+        (
+            image,
+            replace(chosen, index=chosen.index.flip(0).sub(chosen.index.max()).neg()) if image.span.index else chosen,
+        )
+        for image, chosen in choose.select(stage, images, *rest)
+    ]
+
+
+def _dimmed(inner: Any, self: Any, original: Any) -> Any:
+    run = inner(self, original)
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        half = [0.5 * value if torch.is_floating_point(value) else value for value in args]
+        return run(*half, **{key: 0.5 * value if key == "pixel_values" else value for key, value in kwargs.items()})
+
+    return forward
+
+
+@pytest.mark.parametrize(("broken", "promise"), [("select", 3), ("forward", 0)])
+def test_a_broken_stage_before_the_tower_is_found(broken: str, promise: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    if broken == "select":  # another choice for the second picture of a batch
+        monkeypatch.setattr(tower, "select", _other_tokens)
+    else:
+        inner = tower.BeforeTower.forward
+        monkeypatch.setattr(tower.BeforeTower, "forward", lambda *given: _dimmed(inner, *given))
+    found = verified("llava", layer="tower", method="divprune")
+    assert found.checks[promise].kept is False
+    assert not found.kept
+
+
+def test_where_nothing_is_pruned_before_the_tower_nothing_is_proved() -> None:
+    family, model = tiny("llava")
+    inputs = [family.inputs([family.prompt(n, 0, tail=n)], model.dtype) for n in (6, 9)]
+    found = verify(model, *inputs, method="random", keep=0.4, layer="tower", new_tokens=2)
+    assert [check.kept for check in found.checks] == [True, None, None, None, True]
+    assert found.checks[3].note == "nothing was pruned"
 
 
 @pytest.mark.filterwarnings("ignore:You are calling .generate.. with the `input_ids`:UserWarning")  # before 5.23

@@ -25,7 +25,7 @@ from vlm_pruner.plan import PrunePlan
 from vlm_pruner.video import Clip
 from vlm_pruner.video.stand_ins import stand_in
 
-__all__ = ["EMBEDDED", "EMBEDDED_VIDEO", "Loaded", "Reader", "moved", "open_model", "open_reader"]
+__all__ = ["EMBEDDED", "EMBEDDED_VIDEO", "Loaded", "Reader", "moved", "open_model", "open_reader", "source_of"]
 
 EMBEDDED = "embedded"
 """The name of the small model inside the package."""
@@ -177,7 +177,7 @@ def open_model(name: str = EMBEDDED, *, device: str = "auto", dtype: str = "auto
     """
     loading = Loading(device, dtype, **options)
     open_device(device)  # before anything is read
-    folder, loading = _source(name, loading)
+    folder, loading = source_of(name, loading)
     with _told(name):
         reader = _open_reader(folder, loading)  # first: it costs nothing to find it missing
         return Loaded(name, loading.load(folder, reader.config), reader.processor)
@@ -189,12 +189,12 @@ def open_reader(name: str = EMBEDDED, **options: Any) -> Reader:
     Raises:
         InputError, UnsupportedModelError, BackendUnavailableError: as of `open_model`.
     """
-    folder, loading = _source(name, Loading(**options))
+    folder, loading = source_of(name, Loading(**options))
     with _told(name):
         return _open_reader(folder, loading)
 
 
-def _source(name: str, loading: Loading) -> tuple[str, Loading]:
+def source_of(name: str, loading: Loading) -> tuple[str, Loading]:
     """What `from_pretrained` calls the model, and how it is loaded.
 
     Raises:

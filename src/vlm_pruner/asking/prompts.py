@@ -14,7 +14,8 @@ from vlm_pruner.errors import InputError, first_line
 from vlm_pruner.video import Clip
 
 __all__ = [
-    "Form", "Kind", "check_question", "conversation_text", "kinds_of", "prompt_inputs", "prompt_text", "read_prompt"
+    "Form", "Kind", "check_question", "conversation_text", "kinds_of", "prompt_inputs", "prompt_text", "read_prompt",
+    "tokenizing",
 ]  # fmt: skip
 
 Form = Callable[[str, int, str], str | None]
@@ -61,8 +62,7 @@ def read_prompt(processor: Any, text: str, shown: Sequence[Image.Image | Clip]) 
     pictures = [as_shown(one) for one in shown if isinstance(one, Image.Image)]
     for one in pictures:
         check_shape(processor, one)
-    start = getattr(processor.tokenizer, "bos_token", None)
-    options: dict[str, Any] = {"add_special_tokens": False} if start and text.startswith(start) else {}
+    options = tokenizing(processor, text)
     options |= {"images": pictures} if pictures else {}
     clips = [one for one in shown if isinstance(one, Clip)]
     options |= _videos(processor, clips)
@@ -73,6 +73,12 @@ def read_prompt(processor: Any, text: str, shown: Sequence[Image.Image | Clip]) 
     except Exception as error:  # processors raise whatever they stumble over
         raise refusal(processor, pictures, error, len(clips)) from error
     return {name: value for name, value in made.items() if name not in _UNREAD}
+
+
+def tokenizing(processor: Any, text: str) -> dict[str, Any]:
+    """What a tokenizer is told with a whole prompt: some templates begin with what it would add itself."""
+    start = getattr(processor.tokenizer, "bos_token", None)
+    return {"add_special_tokens": False} if start and text.startswith(start) else {}
 
 
 def _videos(processor: Any, clips: Sequence[Clip]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from rich.markup import escape
 from vlm_pruner.cli.console import console, note, print_json, progress
 from vlm_pruner.cli.files import PICTURES, saving, writable
 from vlm_pruner.cli.opening import Opening
-from vlm_pruner.cli.options import Fps, Frames, Image, Json, Layer, Method, Model, PerFrame, Question, Tokens
+from vlm_pruner.cli.options import Bias, Fps, Frames, Image, Json, Layer, Method, Model, PerFrame, Question, Tokens
 from vlm_pruner.cli.pruning import Pruning
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ def ask(
         str | None, typer.Option("--keep", help="Tokens per image (64) or a share (0.111).", show_default="64")
     ] = None,
     layer: Layer = None,
+    bias: Bias = None,
     per: PerFrame = "image",
     fps: Fps = None,
     frames: Frames = None,
@@ -50,7 +51,7 @@ def ask(
 
     opening.check()
     pruning.register()
-    wanted = pruning.single(method, keep, layer, 64, per)
+    wanted = pruning.single(method, keep, layer, 64, per, bias)
     sampling = Sampling(fps, frames)
     picture = None if image == "none" else asking.open_shown(image, sampling)
     if picture is not None:

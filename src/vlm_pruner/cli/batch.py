@@ -13,7 +13,7 @@ from vlm_pruner.budget import Keep
 from vlm_pruner.cli.console import console, note, progress, quiet
 from vlm_pruner.cli.files import writable
 from vlm_pruner.cli.opening import Opening
-from vlm_pruner.cli.options import Layer, Method, Model, Tokens
+from vlm_pruner.cli.options import Bias, Layer, Method, Model, Tokens
 from vlm_pruner.cli.pruning import Pruning
 from vlm_pruner.errors import InputError
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["batch"]
 
-ENGINES = ("local", "ray")
+ENGINES = ("local", "ray", "vllm")
 
 
 def batch(
@@ -42,6 +42,7 @@ def batch(
         str | None, typer.Option("--keep", help="Tokens per image (64) or a share (0.111).", show_default="0.25")
     ] = None,
     layer: Layer = None,
+    bias: Bias = None,
     pruning: Pruning,
     max_new_tokens: Tokens = 32,
     size: Annotated[int, typer.Option("--batch", min=1, help="Most rows that are answered together.")] = 16,
@@ -53,7 +54,7 @@ def batch(
         int | None,
         typer.Option("--threads", min=1, help="Of torch, a process; the same number gives the same bytes."),
     ] = None,
-    engine: Annotated[str, typer.Option("--engine", help="local (torchrun, too) or ray.")] = "local",
+    engine: Annotated[str, typer.Option("--engine", help="local (torchrun, too), ray or vllm.")] = "local",
     address: Annotated[
         str | None, typer.Option("--ray-address", help="Ray cluster that runs; by default one is started here.")
     ] = None,
@@ -67,7 +68,7 @@ def batch(
 
     opening.check()
     pruning.register()
-    wanted = pruning.single(method, keep, layer, 0.25)
+    wanted = pruning.single(method, keep, layer, 0.25, bias=bias)
     for path in (output, *beside(output).values()):
         writable(path, ENDINGS if path == output else ())
     if source.exists() and output.exists() and source.samefile(output):
@@ -75,30 +76,34 @@ def batch(
     job = Job(
         str(source), question, model, opening.given(), wanted.make, max_new_tokens, size,
         min(8, max(1, (os.cpu_count() or 2) - 1)) if workers is None else workers, threads, pruning.register,
-        _described(pruning, method, wanted.keep, layer),
+        _described(pruning, method, wanted.keep, layer, bias) | ({"engine": engine} if engine == "vllm" else {}),
     )  # fmt: skip
+    computing = _engine(engine, actors, address)
+    if engine == "vllm":
+        computing = _on_vllm(pruning, method, wanted.keep, layer, bias, threads)
     quiet()
     with progress(f"loading {model}") as say:
 
         def told(found: Progress) -> None:
             say(str(found), found.done / found.total)
 
-        summary = run_job(job, output, engine=_engine(engine, actors, address), progress=told)
+        summary = run_job(job, output, engine=computing, progress=told)
     if summary is not None:
         _tell(summary, output)
 
 
-def _described(pruning: Pruning, method: str | None, keep: Keep, layer: str | None) -> dict[str, Any]:
+def _described(pruning: Pruning, method: str | None, keep: Keep, layer: str | None, bias: str | None) -> dict[str, Any]:
     """What decides the plan, for the record: another run with anything else is another job."""
     if pruning.plan_file is not None:
         return {"plan": json.loads(pruning.plan_file.read_text(encoding="utf-8"))}
     code = [file.read_text(encoding="utf-8") for file in pruning.methods_from or ()]
-    return {"method": method or "vlm-pruner", "keep": keep, "layer": layer, "set": pruning.parameters, "code": code}
+    asked = {"method": method or "vlm-pruner", "keep": keep, "layer": layer, "bias": bias}
+    return {**asked, "set": pruning.parameters, "code": code}
 
 
 def _engine(name: str, actors: int, address: str | None) -> Any:
     if name not in ENGINES:
-        raise InputError(f"--engine is {' or '.join(ENGINES)}, not {name!r}")
+        raise InputError(f"--engine is one of {', '.join(ENGINES)}, not {name!r}")
     if name == "ray":
         from vlm_pruner.serving.batch.on_ray import OnRay
 
@@ -106,6 +111,27 @@ def _engine(name: str, actors: int, address: str | None) -> Any:
     if address is not None or actors != 1:
         raise InputError("--ray-address and --actors belong to --engine ray")
     return None
+
+
+def _on_vllm(
+    pruning: Pruning, method: str | None, keep: Keep, layer: str | None, bias: str | None, threads: int | None
+) -> Any:
+    """vLLM with the plan, which is made without a model.
+
+    Raises:
+        InputError: what has no meaning there.
+    """
+    from vlm_pruner.serving.batch.on_vllm import OnVllm
+
+    given = {"--layer": layer if layer != "0" else None, "--bias": bias, "--threads": threads}
+    if beside := ", ".join(name for name, value in given.items() if value is not None):
+        raise InputError(
+            f"--engine vllm prunes before the language model, and runs the model itself: leave out {beside}"
+        )
+    if (plan := pruning.plan()) is not None:
+        return OnVllm(plan.to_dict())
+    name = method or "vlm-pruner"
+    return OnVllm({"method": name, "keep": keep, "params": pruning.methods([name])[name].params()})
 
 
 def _tell(summary: Summary, output: Path) -> None:

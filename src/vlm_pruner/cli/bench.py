@@ -13,10 +13,10 @@ import typer
 
 from vlm_pruner.budget import Keep, parse_keep
 from vlm_pruner.cli.bench_data import Data, Longest, Matching, about_data, load_data
-from vlm_pruner.cli.console import complain, console, note, progress, quiet
+from vlm_pruner.cli.console import complain, console, note, progress
 from vlm_pruner.cli.files import RESULTS, saving, writable
 from vlm_pruner.cli.opening import Opening
-from vlm_pruner.cli.options import COSTS, Model, check_equal, parse_list
+from vlm_pruner.cli.options import COSTS, Bias, Model, check_equal, parse_list
 from vlm_pruner.cli.pruning import Pruning
 from vlm_pruner.errors import BackendUnavailableError, InputError
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from vlm_pruner.evaluation.bench import Setup
     from vlm_pruner.evaluation.results import BenchResults
     from vlm_pruner.methods import PruningMethod
+    from vlm_pruner.plan import PrunePlan
 
 __all__ = ["bench"]
 
@@ -44,6 +45,7 @@ def bench(
             show_default="192,128,64,32; 0.333,0.222,0.111,0.056 where pictures have no fixed number of tokens",
         ),
     ] = None,
+    bias: Bias = None,
     pruning: Pruning,
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="Runs of methods that draw lots.")] = 5,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="The first so many questions a type.")] = None,
@@ -79,12 +81,10 @@ def bench(
     pruning.register()
     check_equal(equal)
     budgets = None if keep is None else [parse_keep(text) for text in parse_list(keep)]
-    plan = pruning.plan(methods=methods, keep=keep, equal=equal)
     model, video = _shown(model, split, data)
-    measured = _methods(methods or "all", pruning, video) if plan is None else {"none": "none", pruning.named: plan}
+    plan, measured = _measured(methods, keep, equal, bias, pruning, video)
     _check_outputs(output)
     limit, seeds, repeats = (1, 2, min(repeats, 1)) if tiny else (limit, seeds, repeats)
-    quiet()
     load, asked = _source(model, opening, pruning, (split, limit), data, (limit, match, max_new_tokens))
     with progress(f"loading {model}"):
         setup = load()
@@ -94,7 +94,7 @@ def bench(
     note(one_token(budgets, about["tokens"] or 0))
     grid = build_grid(
         measured, budgets, seeds=seeds, layers=about["layers"], tokens=about["tokens"], equal=setup.price(equal),
-        make=setup.plan,
+        make=setup.plan if bias is None else partial(setup.plan, bias=bias),
     )  # fmt: skip
     workers = jobs or (1 if setup.model.device.type == "cuda" else os.cpu_count() or 1)
     with progress("answers") as say, _told_where(output):
@@ -119,6 +119,23 @@ def _source(
     if data is None:
         return partial(load_setup, model, opening, *scenes, pruning), partial(about_split, *scenes)
     return partial(load_data, model, opening, data, *own, pruning), partial(about_data, data, *own)
+
+
+def _measured(
+    methods: str | None, keep: str | None, equal: str | None, bias: str | None, pruning: Pruning, video: bool
+) -> tuple[PrunePlan | None, dict[str, Any]]:
+    """The finished plan, if one was given, and what is measured by its label.
+
+    Raises:
+        InputError, PlanError: as of `Pruning.plan`, `_methods` and `parse_bias`.
+    """
+    from vlm_pruner.plan import parse_bias
+
+    parse_bias(bias)
+    plan = pruning.plan(methods=methods, keep=keep, equal=equal, bias=bias)
+    if plan is not None:
+        return plan, {"none": "none", pruning.named: plan}
+    return None, dict(_methods(methods or "all", pruning, video))
 
 
 def _methods(methods: str, pruning: Pruning, video: bool) -> dict[str, str | PruningMethod]:

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from vlm_pruner.cli.console import console, note, print_json, progress
 from vlm_pruner.cli.opening import Opening
-from vlm_pruner.cli.options import Json, Layer, Method
+from vlm_pruner.cli.options import Bias, Json, Layer, Method
 from vlm_pruner.cli.pruning import Pruning
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ def check(
         str | None, typer.Option("--keep", help="Tokens per image (64) or a share (0.25).", show_default="0.25")
     ] = None,
     layer: Layer = None,
+    bias: Bias = None,
     pruning: Pruning,
     new_tokens: Annotated[int, typer.Option("--new-tokens", min=1, help="Tokens to generate in every run.")] = 8,
     json: Json = False,
@@ -43,7 +44,7 @@ def check(
 
     opening.check()
     pruning.register()
-    wanted = pruning.single(method, keep, layer, 0.25)
+    wanted = pruning.single(method, keep, layer, 0.25, bias=bias)
     picture = asking.open_image(image)
     note("; ".join(f"{image}: {said}" for said in asking.notes_of(picture)))
     with progress(f"loading {model}") as say:
@@ -66,6 +67,8 @@ def _named(loaded: Loaded, opening: Opening, image: str) -> dict[str, Any]:
 
 
 def _print(found: Verification, loaded: Loaded) -> None:
+    from vlm_pruner.plan import TOWER
+
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     table.add_column("promise", overflow="fold")
     for head in ("largest\ndifference", "allowed", "kept"):
@@ -77,11 +80,12 @@ def _print(found: Verification, loaded: Loaded) -> None:
     notes = [f"{each.promise}: {each.note}" for each in found.checks if each.note]
     about = found.to_dict()
     versions = ", ".join(f"{name} {number}" for name, number in about["versions"].items())
-    where = ", ".join(str(site) for site in found.places)
+    sites = ", ".join(str(place) for place in found.places if place != TOWER)
+    where = " and ".join(["the vision tower"] * (TOWER in found.places) + [f"layer {sites}"] * bool(sites))
     for line in (
         *notes, "",
         f"model       {loaded.name}: {found.family}, {found.layers} decoder layers",
-        f"pruning     {found.method}, keep {found.keep}, before layer {where}; {found.new_tokens} tokens generated",
+        f"pruning     {found.method}, keep {found.keep}, before {where}; {found.new_tokens} tokens generated",
         f"runs with   {found.attention} attention, {found.dtype} on {found.device}, {about['machine']}",
         f"versions    {versions}",
         "",

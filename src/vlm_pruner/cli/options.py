@@ -10,6 +10,7 @@ from vlm_pruner.errors import InputError
 
 __all__ = [
     "COSTS",
+    "Bias",
     "Fps",
     "Frames",
     "Image",
@@ -42,6 +43,10 @@ Layer = Annotated[
     typer.Option(
         "--layer", help="Decoder layer to prune before; 0 is before the language model, tower before the vision tower."
     ),
+]
+Bias = Annotated[
+    str | None,
+    typer.Option("--bias", help="log-mass: a survivor that is the mean of m tokens gets log m on its logits."),
 ]
 Method = Annotated[str | None, typer.Option("--method", help="See `vlm-pruner methods`.", show_default="vlm-pruner")]
 Fps = Annotated[

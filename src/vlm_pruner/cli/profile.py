@@ -11,7 +11,7 @@ from vlm_pruner.budget import parse_keep
 from vlm_pruner.cli.console import console, note, print_json, progress, quiet
 from vlm_pruner.cli.files import PLOTS, saving, writable
 from vlm_pruner.cli.opening import Opening
-from vlm_pruner.cli.options import Json, Layer, Method, parse_list
+from vlm_pruner.cli.options import Bias, Json, Layer, Method, parse_list
 from vlm_pruner.cli.pruning import Pruning
 
 __all__ = ["profile"]
@@ -25,6 +25,7 @@ def profile(
     keep: Annotated[str | None, typer.Option("--keep", help="Budgets, with commas between.", show_default="64")] = None,
     method: Method = None,
     layer: Layer = None,
+    bias: Bias = None,
     pruning: Pruning,
     tokens: Annotated[
         int | None, typer.Option("--tokens", min=1, help="Visual tokens of the prompt; by default those of one image.")
@@ -43,15 +44,15 @@ def profile(
     import torch
 
     from vlm_pruner.asking import one_token
-    from vlm_pruner.plan import parse_layer
+    from vlm_pruner.plan import parse_bias, parse_layer
     from vlm_pruner.profiling import profile as measure
     from vlm_pruner.profiling import subject_named
     from vlm_pruner.viz.plots import figure_class
 
     opening.check()
     pruning.register()
-    plan = pruning.plan(method=method, keep=keep, layer=layer)
-    place = None if layer is None else parse_layer(layer)
+    plan = pruning.plan(method=method, keep=keep, layer=layer, bias=bias)
+    place, logits = None if layer is None else parse_layer(layer), parse_bias(bias)
     budgets = [parse_keep(text) for text in parse_list(keep or "64")]
     chosen = plan or pruning.methods([method or "vlm-pruner"])[method or "vlm-pruner"]
     if plot is not None:
@@ -65,7 +66,7 @@ def profile(
             subject = subject_named(model, tokens=tokens, image=image, tell=note, **opening.given())
             result = measure(
                 subject.model, subject.inputs, chosen, name=subject.name, image=subject.image, keep=budgets,
-                layer=place, new_tokens=new_tokens, repeats=repeats, progress=say,
+                layer=place, bias=logits, new_tokens=new_tokens, repeats=repeats, progress=say,
             )  # fmt: skip
     finally:
         torch.set_num_threads(before)

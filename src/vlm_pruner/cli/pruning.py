@@ -66,6 +66,7 @@ class Pruning:
         default: tuple[Sequence[str], Sequence[Keep]],
         option: str = "method",
         per: str = "image",
+        bias: str | None = None,
     ) -> list[Wanted]:
         """Every method at every budget, or the plan alone. What can be told before the model is there is told now.
 
@@ -74,32 +75,40 @@ class Pruning:
             default: methods and budgets where none were given.
             option: that names the methods.
             per: what has a budget of its own, an image (a whole video, too) or every frame of a video.
+            bias: of every stage, as given.
 
         Raises:
             InputError: a plan beside something that it says itself, or one that cannot be read.
-            PlanError: no plan, or an unknown method or parameter.
+            PlanError: no plan, or an unknown method, parameter or bias.
         """
-        from vlm_pruner.plan import parse_layer
+        from vlm_pruner.plan import parse_bias, parse_layer
 
         if per not in ("image", "frame"):
             raise InputError(f"--per is image or frame, not {per!r}")
         whole = cast("Per", per)
-        plan = self.plan(**{option: methods, "keep": keeps, "layer": layer, "per": None if per == "image" else per})
+        beside = {option: methods, "keep": keeps, "layer": layer, "per": None if per == "image" else per, "bias": bias}
+        plan = self.plan(**beside)
         if plan is not None:
             last = plan.stages[-1].keep if plan.asked is None else plan.asked
             return [Wanted(self.named, last, lambda loaded: loaded.plan(plan))]
 
-        place = None if layer is None else parse_layer(layer)
+        place, logits = None if layer is None else parse_layer(layer), parse_bias(bias)
 
         def make(method: PruningMethod, keep: Keep) -> Callable[[Loaded], PrunePlan]:
-            return lambda loaded: loaded.plan(method, keep, place, per=whole)
+            return lambda loaded: loaded.plan(method, keep, place, per=whole, bias=logits)
 
         chosen = self.methods(methods or default[0])
         budgets = keeps or default[1]
         return [Wanted(f"{name} {k}", k, make(method, k)) for name, method in chosen.items() for k in budgets]
 
     def single(
-        self, method: str | None, keep: str | None, layer: str | None, usual: Keep, per: str = "image"
+        self,
+        method: str | None,
+        keep: str | None,
+        layer: str | None,
+        usual: Keep,
+        per: str = "image",
+        bias: str | None = None,
     ) -> Wanted:
         """The one pruning of a command that takes a method and a budget; by default VLM-Pruner's, at `usual`.
 
@@ -107,7 +116,7 @@ class Pruning:
             InputError, PlanError: as of `wanted`.
         """
         methods, keeps = None if method is None else [method], None if keep is None else [parse_keep(keep)]
-        (only,) = self.wanted(methods, keeps, layer, default=(["vlm-pruner"], [usual]), per=per)
+        (only,) = self.wanted(methods, keeps, layer, default=(["vlm-pruner"], [usual]), per=per, bias=bias)
         return only
 
     def plan(self, **given: Any) -> PrunePlan | None:

@@ -11,7 +11,7 @@ from vlm_pruner.budget import parse_keep
 from vlm_pruner.cli.console import console, note, progress
 from vlm_pruner.cli.files import PAGES, saving, writable
 from vlm_pruner.cli.opening import Opening
-from vlm_pruner.cli.options import Fps, Frames, Layer, Model, PerFrame, Picture, Question, Tokens, parse_list
+from vlm_pruner.cli.options import Bias, Fps, Frames, Layer, Model, PerFrame, Picture, Question, Tokens, parse_list
 from vlm_pruner.cli.pruning import Pruning, Wanted
 from vlm_pruner.errors import PlanError
 
@@ -35,6 +35,7 @@ def report(
     output: Annotated[Path, typer.Option("-o", "--output", help="The HTML file to write.")] = Path("report.html"),
     model: Model = "embedded",
     layer: Layer = None,
+    bias: Bias = None,
     per: PerFrame = "image",
     fps: Fps = None,
     frames: Frames = None,
@@ -53,6 +54,7 @@ def report(
         None if methods is None else parse_list(methods),
         None if keep is None else [parse_keep(text) for text in parse_list(keep)],
         layer, default=(["vlm-pruner", "divprune"], [192, 64]), option="methods", per=per,
+        bias=bias,
     )  # fmt: skip
     sampling = Sampling(fps, frames)
     picture = asking.open_shown(image, sampling)

@@ -11,7 +11,7 @@ import typer
 
 from vlm_pruner.cli.console import console, note, progress
 from vlm_pruner.cli.opening import Opening
-from vlm_pruner.cli.options import Layer, Method
+from vlm_pruner.cli.options import Bias, Layer, Method
 from vlm_pruner.cli.pruning import Pruning
 from vlm_pruner.errors import InputError
 
@@ -29,6 +29,7 @@ def serve(
         str | None, typer.Option("--keep", help="Tokens per image (64) or a share (0.111).", show_default="0.25")
     ] = None,
     layer: Layer = None,
+    bias: Bias = None,
     pruning: Pruning,
     host: Annotated[
         str, typer.Option("--host", help="Address to listen on; the default stays on this machine.")
@@ -53,7 +54,7 @@ def serve(
 
     opening.check()
     pruning.register()
-    wanted = pruning.single(method, keep, layer, 0.25)
+    wanted = pruning.single(method, keep, layer, 0.25, bias=bias)
     for prefix in allow_urls or ():
         if not prefix.startswith(("http://", "https://")) or not prefix.endswith("/"):
             raise InputError(f"--allow-urls {prefix!r}: a prefix is like https://pictures.example.org/public/")

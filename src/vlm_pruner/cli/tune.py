@@ -12,7 +12,7 @@ from vlm_pruner.budget import parse_keep
 from vlm_pruner.cli.console import complain, console, progress, quiet
 from vlm_pruner.cli.files import RESULTS, saving, writable
 from vlm_pruner.cli.opening import Opening
-from vlm_pruner.cli.options import parse_list
+from vlm_pruner.cli.options import Bias, parse_list
 from vlm_pruner.cli.pruning import Pruning
 from vlm_pruner.errors import BackendUnavailableError, InputError, PlanError
 
@@ -51,6 +51,7 @@ def tune(
             show_default="default",
         ),
     ] = None,
+    bias: Bias = None,
     pruning: Pruning,
     cost: Annotated[str, typer.Option("--cost", help="What is to be small: flops, tokens or time.")] = "flops",
     output: Annotated[Path, typer.Option("-o", "--output", help="The plan to write.")] = Path("plan.json"),
@@ -63,6 +64,7 @@ def tune(
     from vlm_pruner.evaluation.fidelity import Meter
     from vlm_pruner.evaluation.own import ask_own
     from vlm_pruner.evaluation.tuning import tune as find
+    from vlm_pruner.plan import parse_bias
 
     opening.check()
     writable(output, RESULTS)
@@ -70,9 +72,14 @@ def tune(
         writable(path)
     own = _questions(images, questions, limit)
     pruning.register()
-    plan = pruning.plan(methods=methods, keep=keep, layers=layers)
+    plan = pruning.plan(methods=methods, keep=keep, layers=layers, bias=bias)
     budgets = [parse_keep(text) for text in parse_list(keep or BUDGETS)]
-    names = (pruning.methods(parse_list(methods or METHODS)), budgets, parse_list(layers or "default"))
+    names = (
+        pruning.methods(parse_list(methods or METHODS)),
+        budgets,
+        parse_list(layers or "default"),
+        parse_bias(bias),
+    )
     quiet()
     with progress(f"loading {model}") as say:
         loaded = opening.open(model)
@@ -116,7 +123,7 @@ def _questions(images: Path, texts: Path | None, limit: int | None) -> list[OwnQ
 
 
 def _plans(
-    methods: Mapping[str, PruningMethod], budgets: Sequence[Any], layers: Sequence[str], loaded: Loaded
+    methods: Mapping[str, PruningMethod], budgets: Sequence[Any], layers: Sequence[str], bias: Any, loaded: Loaded
 ) -> tuple[list[PrunePlan], list[dict[str, str]]]:
     """The candidates, and those that make no plan, with the reason."""
     from vlm_pruner.plan import parse_layer
@@ -130,7 +137,7 @@ def _plans(
                     raise InputError(f"--layers has numbers, 'tower' and 'default', not {layer!r}")
                 try:
                     place = None if layer == "default" else parse_layer(layer)
-                    plan = loaded.plan(method, budget, place)
+                    plan = loaded.plan(method, budget, place, bias=bias)
                 except PlanError as error:
                     left_out.append({"name": f"{name} {budget} at layer {layer}", "reason": str(error)})
                     continue

@@ -16,7 +16,7 @@ from vlm_pruner.engine.release import cache_in
 from vlm_pruner.errors import PlanError, UnsupportedModelError
 from vlm_pruner.flops import DecoderShape, ProjectorShape, VisionShape, projector_flops, vision_flops
 from vlm_pruner.methods.base import PruningMethod
-from vlm_pruner.plan import TOWER, Layer, PrunePlan, Stage
+from vlm_pruner.plan import TOWER, Bias, Layer, PrunePlan, Stage
 from vlm_pruner.profiling.result import ProfileResult, Variant
 from vlm_pruner.profiling.timing import Probe, describe_machine, interleave, peak_bytes
 from vlm_pruner.report import provenance
@@ -43,6 +43,7 @@ def profile(
     image: str = "",
     keep: Keep | Sequence[Keep] = 64,
     layer: Layer = None,
+    bias: Bias | None = None,
     new_tokens: int = 8,
     repeats: int = 7,
     warmup: int = 2,
@@ -58,6 +59,7 @@ def profile(
         image: how the result calls the picture.
         keep: one budget or several.
         layer: decoder layer to prune at; None leaves it to the method.
+        bias: as for `prune`.
         new_tokens: tokens to generate, at least 2 so that a decode step is measured.
         repeats: measured rounds, after `warmup` rounds that are thrown away.
         progress: told what is being run and the share of the rounds that is done.
@@ -71,7 +73,7 @@ def profile(
     if new_tokens < 2:
         raise PlanError(f"new_tokens={new_tokens}: the second token is the first that is decoded")
     layers = DecoderShape.from_config(model.config).layers
-    plans = _plans(method, keep, layer, layers)
+    plans = _plans(method, keep, layer, bias, layers)
     runs: dict[str, Callable[[], _Run]] = {
         key: lambda plan=plan: _run(model, inputs, plan, new_tokens)  # type: ignore[misc]
         for key, plan in plans.items()
@@ -87,13 +89,13 @@ def profile(
     return _result(called, image, model, inputs, plans, variants, hooks, reports, new_tokens)
 
 
-def _plans(method: Any, keep: Any, layer: Layer, layers: int) -> dict[str, PrunePlan | None]:
+def _plans(method: Any, keep: Any, layer: Layer, bias: Bias | None, layers: int) -> dict[str, PrunePlan | None]:
     """What is measured, by name: nothing, every budget, and the hooks of the first plan alone."""
     if isinstance(method, PrunePlan):
         plans = {"plan " + method.fingerprint()[:6]: method.check(layers)}
     else:
         keeps = list(keep) if isinstance(keep, Sequence) else [keep]
-        plans = {f"keep {k}": PrunePlan.of(method, k, layer, num_layers=layers) for k in keeps}
+        plans = {f"keep {k}": PrunePlan.of(method, k, layer, num_layers=layers, bias=bias) for k in keeps}
     first = next(iter(plans.values()))
     everything = replace(first, stages=tuple(replace(stage, keep=1.0) for stage in first.stages))
     return {"unpruned": None, **plans, _HOOKS: everything}

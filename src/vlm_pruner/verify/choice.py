@@ -36,5 +36,6 @@ class ChoiceOnly(PruningMethod):
 
 
 def choices_of(plan: PrunePlan) -> PrunePlan:
-    """The same plan without merging."""
-    return replace(plan, stages=tuple(replace(stage, method=ChoiceOnly(stage.method)) for stage in plan.stages))
+    """The same plan without merging, and without the bias of what is merged."""
+    stages = tuple(replace(stage, method=ChoiceOnly(stage.method), bias=None) for stage in plan.stages)
+    return replace(plan, stages=stages)

@@ -8,7 +8,7 @@ reference uses and nothing hidden, once in a batch and alone. Rounding does that
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from typing import Any
@@ -21,7 +21,7 @@ from vlm_pruner.budget import Keep
 from vlm_pruner.engine import Session, prune
 from vlm_pruner.errors import PlanError
 from vlm_pruner.methods.base import PruningMethod
-from vlm_pruner.plan import TOWER, Layer, PrunePlan
+from vlm_pruner.plan import TOWER, Layer, PrunePlan, Stage
 from vlm_pruner.verify.batches import both, row
 from vlm_pruner.verify.choice import choices_of
 from vlm_pruner.verify.forced import answer, forced
@@ -59,7 +59,7 @@ class Verification:
     device: str
     method: str
     keep: Keep
-    places: tuple[int, ...]  # decoder layers before which the method prunes
+    places: tuple[int | str, ...]  # decoder layers before which the method prunes, or "tower"
     new_tokens: int
     checks: tuple[Check, ...]
 
@@ -73,6 +73,12 @@ class Verification:
         packages = {name: version(name) for name in ("vlm-pruner", "transformers", "torch")}
         own = {**asdict(self), "checks": checks, "kept": self.kept}
         return {**own, "versions": {**packages, "python": platform.python_version()}, "machine": platform.machine()}
+
+
+_UNCHECKED = Check(
+    "rows that leave the tower are those of the whole tower with the dropped patches hidden", None, 0.0,
+    "not checked on this model: there is no reference that hides patches inside its tower",
+)  # fmt: skip
 
 
 def verify(
@@ -91,7 +97,9 @@ def verify(
     Args:
         inputs: what the processor gives for one prompt with pictures, one row without padding.
         other: the same for a prompt of another length.
-        method: checked at the layers where it prunes by itself, or at `layer`; a finished plan, at its own.
+        method: checked at the layers where it prunes by itself, or at `layer`; a finished plan, at its own. There is
+            no reference for a vision tower from which patches are hidden: what it makes of the kept ones stays
+            unchecked, and is said to be.
         keep: None with a finished plan.
         progress: told which promise is being checked and the share of the work that is done.
 
@@ -104,23 +112,27 @@ def verify(
     answer(model, inputs, 1)  # what transformers puts on the model in its first call stays
     before = _state(model)
     plan = replace(prune(model, method, keep=keep, layer=layer).plan, min_visual_tokens=1)
-    if plan.stages[0].layer == TOWER:
-        raise PlanError("a stage before the vision tower cannot be checked: what the whole tower would make is unknown")
     if plan.positions != "kept":
         raise PlanError(f"positions={plan.positions!r} cannot be checked: the full model has none but its own")
-    first = replace(prune(model, "random", keep=plan.stages[0].keep, layer=0).plan, min_visual_tokens=1)
+    tower = plan.stages[0].layer == TOWER
+    early, first = (_random(model, plan.stages[0].keep, place) for place in (TOWER if tower else 0, 0))
     stock = answer(model, inputs, new_tokens)
     progress("keep=1.0", 0.1)
-    checks = [_everything(model, inputs, stock, new_tokens)]
+    checks = [_everything(model, inputs, stock, new_tokens, early.stages[0].layer)]
     progress("the reference", 0.2)
     rounding, note = _rounding(model, inputs, stock, new_tokens)
-    for name, each in (("random, before the language model", first), (f"{_named(plan)}, merging left out", plan)):
+    behind = {"random, before the language model": first}
+    if later := plan.stages[1:] if tower else plan.stages:
+        behind[_named(later, tower)] = replace(plan, stages=later)
+    for name, each in behind.items():
         progress(f"the reference, {name}", 0.3 + 0.15 * (len(checks) - 1))
         promise = f"logits are those of the full model with the dropped tokens hidden: {name}"
         check = Check(promise, None, FACTOR * (rounding or 0.0), note)
         checks.append(check if rounding is None else _hidden(model, inputs, choices_of(each), new_tokens, check))
+    if tower:
+        checks.append(_UNCHECKED)
     progress("a padded batch", 0.6)
-    checks.append(_ragged(model, inputs, other, first, new_tokens))
+    checks.append(_ragged(model, inputs, other, early, new_tokens))
     changed = [name for name, state in _state(model).items() if before.get(name) != state]
     left = "changed: " + ", ".join(changed[:3]) if changed else ""
     checks.append(Check("the model is left as it was", float(len(changed)), 0.0, left))
@@ -129,19 +141,26 @@ def verify(
         family=str(model.config.model_type), layers=len(layers_of(model)),
         attention=str(text.config._attn_implementation), dtype=str(model.dtype).removeprefix("torch."),
         device=str(model.device), method=plan.made_by or last.method.name,
-        keep=last.keep if plan.asked is None else plan.asked, places=tuple(stage.site for stage in plan.stages),
+        keep=last.keep if plan.asked is None else plan.asked, places=tuple(stage.layer or 0 for stage in plan.stages),
         new_tokens=new_tokens, checks=tuple(checks),
     )  # fmt: skip
 
 
-def _named(plan: PrunePlan) -> str:
-    places = ", ".join(str(stage.site) for stage in plan.stages)
-    return f"{plan.stages[-1].method.name}, layer {places}"
+def _named(stages: Sequence[Stage], tower: bool) -> str:
+    places = ", ".join(str(stage.site) for stage in stages)
+    merging = "merging and its bias" if any(stage.bias for stage in stages) else "merging"
+    alone = ", behind the whole tower" if tower else ""
+    return f"{stages[-1].method.name}, layer {places}, {merging} left out{alone}"
 
 
-def _everything(model: Any, inputs: dict[str, Any], want: Any, new_tokens: int) -> Check:
-    """keep=1.0 changes no bit of `want`."""
-    with prune(model, "random", keep=1.0, layer=0):
+def _random(model: Any, keep: Keep, layer: Layer) -> PrunePlan:
+    """A choice that reads nothing, at `layer`."""
+    return replace(prune(model, "random", keep=keep, layer=layer).plan, min_visual_tokens=1)
+
+
+def _everything(model: Any, inputs: dict[str, Any], want: Any, new_tokens: int, layer: Layer) -> Check:
+    """keep=1.0 at `layer` changes no bit of `want`."""
+    with prune(model, _random(model, 1.0, layer)):
         got = answer(model, inputs, new_tokens)
     note = "" if torch.equal(got.sequences, want.sequences) else "another answer"
     return Check("keep=1.0 changes no bit", _largest(got.logits, want.logits), 0.0, note)
@@ -165,10 +184,16 @@ def _hidden(model: Any, inputs: dict[str, Any], plan: PrunePlan, new_tokens: int
         got = answer(model, inputs, new_tokens)
     with masked(model, _dropped(model, inputs["input_ids"], session)):
         want = forced(model, inputs, got.sequences, new_tokens)
-    if not any(image.stages for image in session.images):
-        left_alone = [image.note for image in session.report.images if image.note]
-        return replace(check, note="; ".join(["nothing was pruned", *left_alone]))
+    if why := _left_alone(session):
+        return replace(check, note=why)
     return replace(check, largest=_largest(got.logits, want.logits))
+
+
+def _left_alone(session: Session) -> str:
+    """Why nothing was pruned; empty if something was."""
+    if any(image.stages for image in session.images):
+        return ""
+    return "; ".join(["nothing was pruned", *(image.note for image in session.report.images if image.note)])
 
 
 def _dropped(model: Any, ids: Tensor, session: Session) -> dict[int, Tensor]:
@@ -199,8 +224,10 @@ def _ragged(model: Any, one: dict[str, Any], other: dict[str, Any], plan: PruneP
     rounding, most = max(_apart(model, prompts, together, new_tokens, forced)), _unlike(model, together.logits)
     if rounding > most:
         return Check(promise, None, 0.0, f"the stock model's own rows differ by {rounding:.2g} in this batch")
-    with prune(model, plan):
+    with prune(model, plan) as session:
         together = answer(model, batch, new_tokens)
+        if plan.stages[0].layer == TOWER and (why := _left_alone(session)):
+            return Check(promise, None, 0.0, why)
         largest = max(_apart(model, prompts, together, new_tokens, forced))
     return Check(promise, largest, FACTOR * max(rounding, _last_place(together.logits)))
 

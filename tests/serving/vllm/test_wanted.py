@@ -52,6 +52,7 @@ def test_a_whole_plan_is_taken_as_it_is() -> None:
         (PrunePlan((Stage(create("grid"), 9),)).to_dict(), False, "only 'repacked' can be had"),
         (PrunePlan((Stage(create("grid"), 9),), positions="repacked").to_dict(), True, "only 'kept' can be had"),
         (PrunePlan((Stage(create("grid"), 9),), older=(4,)).to_dict(), True, "whatever its age is later"),
+        (PrunePlan((Stage(create("grid"), 9, bias="log-mass"),)).to_dict(), True, "no number of its own for every key"),
         (PrunePlan((Stage(create("grid"), 9),), per="frame").to_dict(), True, "one count for a whole video"),
     ],
 )

@@ -17,16 +17,16 @@ from typing import Any
 
 import torch
 
-from vlm_pruner.asking.models import Loaded, open_model
+from vlm_pruner.asking.models import Loaded, Reader, open_model
 from vlm_pruner.plan import PrunePlan
 from vlm_pruner.serving.batch.answer import Answerer, Result
 from vlm_pruner.serving.batch.collate import batches_of
-from vlm_pruner.serving.batch.prepare import Opened, Window, windows
+from vlm_pruner.serving.batch.prepare import Opened, Reading, Window, windows
 from vlm_pruner.serving.batch.results import Summary, finished, write_results
 from vlm_pruner.serving.batch.rows import Source, open_source
 from vlm_pruner.serving.batch.store import Record, Store
 
-__all__ = ["Answering", "Engine", "Job", "Progress", "local", "run_job"]
+__all__ = ["Answering", "Engine", "Job", "Progress", "local", "read_ahead", "run_job", "unread"]
 
 BATCHES = 4  # of full size in a window
 PATIENCE = timedelta(days=7)  # for the slowest process of torchrun
@@ -128,8 +128,14 @@ def run_job(
 
 def local(job: Job) -> Callable[[Mapping[int, Collection[int]]], Iterator[Record]]:
     """An `Engine` in this process: a record for every batch, with windows read ahead."""
-    answering = Answering(job)
-    opened = Opened(job.model, job.opening, job.max_new_tokens)
+    return read_ahead(job, Answering(job))
+
+
+def read_ahead(
+    job: Job, answering: Callable[[Window, Collection[int]], Iterator[Record]], read: Reading = Reader.inputs
+) -> Callable[[Mapping[int, Collection[int]]], Iterator[Record]]:
+    """What computes windows by `answering`, which is given what `read` makes of their rows."""
+    opened = Opened(job.model, job.opening, job.max_new_tokens, read)
 
     def compute(todo: Mapping[int, Collection[int]]) -> Iterator[Record]:
         source = open_source(job.source, job.question)
@@ -149,15 +155,19 @@ class Answering:
 
     def __call__(self, window: Window, known: Collection[int]) -> Iterator[Record]:
         """A record for the rows that could not be read, and one for every batch, unless all of its rows are known."""
-        unread = {window.start + i: Result(error=one.error) for i, one in enumerate(window.prepared) if one.error}
-        if not unread.keys() <= set(known):
-            yield Record(unread)
-        ready = {window.start + i: one.inputs for i, one in enumerate(window.prepared) if one.inputs is not None}
+        if not window.unread.keys() <= set(known):
+            yield unread(window)
+        ready = window.ready
         for numbers in batches_of(ready, self.batch):
             if not set(numbers) <= set(known):
                 with _threads(self.threads):
                     batch = self.answerer.answer([ready[number] for number in numbers])
                 yield Record(dict(zip(numbers, batch.results, strict=True)), batch.milliseconds, batch.costs)
+
+
+def unread(window: Window) -> Record:
+    """The rows of a window that could not be read."""
+    return Record({number: Result(error=error) for number, error in window.unread.items()})
 
 
 def _todo(numbers: Iterable[int], known: Collection[int], rows: int, window: int) -> dict[int, Sequence[int]]:

@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -24,10 +24,14 @@ from vlm_pruner.errors import VlmPrunerError, first_line
 from vlm_pruner.serving.batch.rows import Row, Source
 from vlm_pruner.video import Sampling
 
-__all__ = ["Opened", "Prepared", "Window", "read_window", "windows"]
+__all__ = ["Opened", "Prepared", "Reading", "Window", "read_window", "windows"]
 
 AHEAD = 2  # windows that wait for the model
 CRASHED = "reading its picture ended the process that did it"
+
+
+Reading = Callable[[Reader, str, list[Shown], int], Mapping[str, Any]]
+"""What makes a model's inputs of a question, what it is about, and the tokens for which there must be room."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,16 @@ class Window:
     start: int  # number of its first row
     prepared: list[Prepared]
 
+    @property
+    def unread(self) -> dict[int, str]:
+        """Why rows could not be read, by their number."""
+        return {self.start + i: one.error for i, one in enumerate(self.prepared) if one.error}
+
+    @property
+    def ready(self) -> dict[int, Mapping[str, Any]]:
+        """What the model reads of all others."""
+        return {self.start + i: one.inputs for i, one in enumerate(self.prepared) if one.inputs is not None}
+
 
 @dataclass(frozen=True)
 class Opened:
@@ -54,6 +68,7 @@ class Opened:
     model: str
     opening: Mapping[str, Any]  # arguments of `open_reader`
     answer: int  # tokens for which there must be room
+    read: Reading = Reader.inputs
 
 
 def windows(source: Source, numbers: Iterable[int], size: int, opened: Opened, workers: int) -> Iterator[Window]:
@@ -65,7 +80,7 @@ def windows(source: Source, numbers: Iterable[int], size: int, opened: Opened, w
     if not workers:
         reader = open_reader(opened.model, **opened.opening)
         for number in numbers:
-            yield read_window(reader, source, number, size, opened.answer)
+            yield read_window(reader, source, number, size, opened.answer, opened.read)
         return
     pool = _Pool(opened, workers)
     waiting: deque[tuple[int, list[Row], list[Future[Any]]]] = deque()
@@ -81,14 +96,16 @@ def windows(source: Source, numbers: Iterable[int], size: int, opened: Opened, w
         pool.close()
 
 
-def read_window(reader: Reader, source: Source, number: int, size: int, answer: int) -> Window:
+def read_window(
+    reader: Reader, source: Source, number: int, size: int, answer: int, read: Reading = Reader.inputs
+) -> Window:
     """The window of this number, read here.
 
     Args:
         answer: tokens for which there must be room behind every prompt.
     """
     rows = source.rows(number * size, (number + 1) * size)
-    return Window(number, number * size, [_prepare(reader, row, answer) for row in rows])
+    return Window(number, number * size, [_prepare(reader, row, answer, read) for row in rows])
 
 
 class _Pool:
@@ -128,7 +145,7 @@ class _Pool:
                     return Prepared(None, CRASHED)
 
 
-_worker: tuple[Reader, int] | None = None
+_worker: tuple[Reader, int, Reading] | None = None
 
 
 def _start(opened: Opened) -> None:
@@ -137,7 +154,7 @@ def _start(opened: Opened) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it
     threading.Thread(target=_follow, daemon=True).start()
     torch.set_num_threads(1)
-    _worker = open_reader(opened.model, **opened.opening), opened.answer
+    _worker = open_reader(opened.model, **opened.opening), opened.answer, opened.read
 
 
 def _follow() -> None:
@@ -150,7 +167,8 @@ def _follow() -> None:
 def _in_worker(row: Row) -> Any:
     """Tensors travel as arrays: shared memory would outlive a killed job."""
     assert _worker is not None
-    made = _prepare(_worker[0], row, _worker[1])
+    reader, answer, read = _worker
+    made = _prepare(reader, row, answer, read)
     if made.inputs is None:
         return made
     return {name: value.numpy() if isinstance(value, Tensor) else value for name, value in made.inputs.items()}
@@ -163,12 +181,12 @@ def _unpacked(found: Any) -> Prepared:
     return Prepared(tensors)
 
 
-def _prepare(reader: Reader, row: Row, answer: int) -> Prepared:
+def _prepare(reader: Reader, row: Row, answer: int, read: Reading) -> Prepared:
     if row.error:
         return Prepared(None, row.error)
     try:
         shown = [_opened(reader, row, one, f"{row.id} image {i}") for i, one in enumerate(row.images)]
-        return Prepared(reader.inputs(row.question, shown, answer))
+        return Prepared(read(reader, row.question, shown, answer))
     except VlmPrunerError as error:
         return Prepared(None, " ".join(str(error).split()))
     except Exception as error:  # one row never stops a job

@@ -11,7 +11,7 @@ from typing import Any
 
 from vlm_pruner.errors import VlmPrunerError, first_line
 from vlm_pruner.serving.vllm.families import FAMILIES
-from vlm_pruner.serving.vllm.wanted import plan_of
+from vlm_pruner.serving.vllm.wanted import plan_of, rotary_of
 
 __all__ = ["Finding", "examine"]
 
@@ -28,12 +28,13 @@ class Finding:
     text: str
 
 
-def examine(model: str | None = None, asked: object = None) -> Iterator[Finding]:
+def examine(model: str | None = None, asked: object = None, **source: Any) -> Iterator[Finding]:
     """What stands between a server and pruning, in the order in which it would be met.
 
     Args:
         model: a checkpoint folder or a hub id, to look at its architecture; None looks at none.
         asked: the plan, as `--hf-overrides` has it; None looks at none.
+        source: of the configuration, as `AutoConfig.from_pretrained` takes it: a revision.
     """
     version = _version()
     yield Finding(version is not None, f"vLLM {version}" if version else "vLLM is not installed: pip install vllm")
@@ -48,7 +49,7 @@ def examine(model: str | None = None, asked: object = None) -> Iterator[Finding]
         yield from _loads()
     rotary = True
     if model is not None:
-        found = _architecture(model)
+        found = _architecture(model, source)
         yield found[0]
         rotary = found[1]
     if asked is not None:
@@ -75,15 +76,15 @@ def _loads() -> Iterator[Finding]:
         yield Finding(True, f"{len(FAMILIES)} architectures can be pruned")
 
 
-def _architecture(model: str) -> tuple[Finding, bool]:
+def _architecture(model: str, source: dict[str, Any]) -> tuple[Finding, bool]:
     from transformers import AutoConfig
 
     try:
-        config = AutoConfig.from_pretrained(model)
+        config = AutoConfig.from_pretrained(model, **source)
     except Exception as error:
         return Finding(False, f"{model}: its configuration cannot be read: {first_line(error)}"), True
     names = list(config.architectures or ["none"])
-    rotary = "mrope_section" in (getattr(config.get_text_config(), "rope_parameters", None) or {})
+    rotary = rotary_of(config)
     known = [name for name in names if name in FAMILIES]
     if known:
         return Finding(True, f"{model}: {known[0]} is pruned"), rotary

@@ -16,7 +16,7 @@ from vlm_pruner.methods.base import PruningMethod, create
 from vlm_pruner.plan import Positions, PrunePlan
 from vlm_pruner.types import Signal
 
-__all__ = ["KEY", "kept_of", "plan_of", "read", "written"]
+__all__ = ["KEY", "kept_of", "plan_of", "read", "rotary_of", "written"]
 
 KEY = "vlm_pruner"
 """Name of the plan in `--hf-overrides` and in `mm_processor_kwargs`."""
@@ -58,12 +58,19 @@ def plan_of(asked: object, *, rotary: bool) -> PrunePlan | None:
         raise PlanError(f"positions {plan.positions!r}: {why}, so only {positions!r} can be had")
     if plan.older:
         raise PlanError("older: vLLM caches a picture's tokens under the picture alone, whatever its age is later")
+    if stage.bias is not None:
+        raise PlanError(f"bias={stage.bias!r}: vLLM's attention takes no number of its own for every key")
     if plan.per != "image":
         raise PlanError("per='frame': vLLM is told one count for a whole video")
     _check_signals(method)
     if method.budget != "fixed":
         raise PlanError(f"{method.name} as configured may keep fewer tokens than announced, which ends the server")
     return None if method.name == "none" else plan
+
+
+def rotary_of(config: Any) -> bool:
+    """Does a model with this configuration place tokens in time, height and width (M-RoPE)?"""
+    return "mrope_section" in (getattr(config.get_text_config(), "rope_parameters", None) or {})
 
 
 def _short(asked: Mapping[str, Any], positions: Positions) -> PrunePlan:
