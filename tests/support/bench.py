@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -67,13 +68,17 @@ class WordProcessor:
 
     placeholder = 3
     tokens = 25
+    tokenizer = SimpleNamespace(bos_token="<s>")
 
     def __init__(self) -> None:
         self._words = {"<pad>": 0, "<s>": 1, "</s>": 2, "<image>": self.placeholder}
 
-    def __call__(self, images: Sequence[Image.Image], text: str, return_tensors: str) -> dict[str, torch.Tensor]:
+    def __call__(
+        self, images: Sequence[Image.Image], text: str | list[str], return_tensors: str
+    ) -> dict[str, torch.Tensor]:
+        (prompt,) = [text] if isinstance(text, str) else text
         ids = [1]
-        for word in text.split():
+        for word in prompt.split():
             number = self._words.setdefault(word, len(self._words))
             ids += [number] * (self.tokens if word == "<image>" else 1)
         pixels = [torch.from_numpy(np.array(i.convert("RGB"))).permute(2, 0, 1).float() / 127.5 - 1 for i in images]

@@ -11,7 +11,6 @@ from vlm_pruner.errors import InputError
 from vlm_pruner.web.controls import row_of
 from vlm_pruner.web.desk import message_of
 from vlm_pruner.web.gallery import Picture
-from vlm_pruner.web.parts import preview_html
 from vlm_pruner.web.settings import UPLOADED, Choice, Settings
 
 ROWS = row_of([Choice("grid", 11)])
@@ -106,7 +105,8 @@ def test_an_uploaded_video_is_shown_frame_by_frame(desk, tmp_path):
     uploaded, problem = desk.upload(str(tmp_path / "a.gif"))
     assert problem == ""
     assert uploaded.image.size == (640, 427), "videos of many visitors have to fit in memory"
-    told = preview_html(uploaded)
+    parts = pytest.importorskip("vlm_pruner.web.parts", reason="needs the extra `web`")
+    told = parts.preview_html(uploaded)
     assert "Your video, 3 frames of 0.3 seconds" in told
     assert "this model takes no videos: 3 frames are asked about" in told
     last = ask(desk, key=UPLOADED, uploaded=uploaded)

@@ -123,8 +123,10 @@ def _check(
                 f"{method.name}: select returns a Selection(index=...) of int64 [keep], got a "
                 f"{type(selection).__name__}"
             )
-        most = {"fixed": keep, "ceiling": min(keep, len(selection)), "mean": min(count, len(selection))}
-        selection.validate(count, most[method.budget], width, values=not own)
+        most = keep
+        if method.budget != "fixed" and isinstance(selection.index, Tensor):
+            most = min(keep if method.budget == "ceiling" else count, len(selection))
+        selection.validate(count, most, width, values=not own)
     if method.budget == "mean" and (total := sum(map(len, selections))) != sum(budgets):
         raise InvalidSelectionError(f"{method.name}: {total} tokens stay of all images, {sum(budgets)} were asked for")
 

@@ -68,10 +68,12 @@ def _squares(records: Sequence[Placed]) -> list[_Square]:
     found, first = [], 0
     for record in records:
         place = record.position.detach().cpu().float()
-        whole = ((place - place.round()).abs() < 1e-3).all(1)  # else a token that closes a row
+        whole = ((place - place.round()).abs() < 1e-3).all(1)
+        half = ((place[:, 2] % 1) - 0.5).abs() < 1e-3  # behind the last of whole columns: a token that closes a row
         t, y, x = place.round().long().unbind(1)
         for number in range(record.grid[0]):
-            own = ((t == number) & (y >= 0) & (x >= 0) & whole).nonzero().flatten()
+            inside = (t == number) & (y >= 0) & (x >= 0)
+            own = (inside & ~half if bool((inside & whole).any()) else inside).nonzero().flatten()
             rows, columns = int(y[own].max()) + 1, int(x[own].max()) + 1
             found.append(_Square(first + own, y[own], x[own], rows, columns))
         first += record.total
