@@ -109,6 +109,10 @@ class Adapter(ABC):
         """Do videos have a placeholder and a layout of their own?"""
         return "video" in self.placeholders(config) and type(self).video_layouts is not Adapter.video_layouts
 
+    def goes_on_alone(self, text: Any) -> bool:
+        """Does the decoder `text` of this release do what `ends` says it may?"""
+        return False
+
     @abstractmethod
     def image_layouts(self, config: Any, encoded: Encoded) -> list[Layout]:
         """The layout of every image, in the order in which they were encoded."""

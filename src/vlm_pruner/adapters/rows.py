@@ -179,6 +179,9 @@ class Gemma4(SharedKeys, Adapter):
     model_types = ("gemma4", "gemma4_unified")
     ends = True
 
+    def goes_on_alone(self, text: Any) -> bool:
+        return hasattr(text, "_maybe_slice_kv_shared_inputs")  # releases before 5.23 run all rows
+
     def image_layouts(self, config: Any, encoded: Encoded) -> list[Layout]:
         return self._pooled(config, encoded, "image_position_ids")
 

@@ -59,7 +59,9 @@ def _layer(parts: Parts, index: int) -> LayerCosts:
         pair += _chosen(attention.indexer)
     own = parts.sources[index] == index
     entry = _entry(attention, output.in_features // value_dim * (key_dim + value_dim)) if own else 0
-    return LayerCosts(token, pair, entry, _window(parts.text_config, index), parts.adapter.ends and not own)
+    return LayerCosts(
+        token, pair, entry, _window(parts.text_config, index), parts.adapter.goes_on_alone(parts.text) and not own
+    )
 
 
 def _chosen(indexer: Any) -> int:
