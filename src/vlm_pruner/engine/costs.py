@@ -86,6 +86,8 @@ def _entry(attention: Any, all_heads: int) -> int:
 def _window(config: Any, index: int) -> int | None:
     """Entries that a sliding layer holds; the newest token is not one of the window in front of it."""
     kinds, width = getattr(config, "layer_types", None) or (), getattr(config, "sliding_window", None)
+    if index < len(kinds) and kinds[index] == "chunked_attention":
+        return int(config.attention_chunk_size) - 1
     slides = kinds[index] in ("sliding_attention", "hybrid_sliding") if index < len(kinds) else bool(width)
     return width - 1 if slides and width else None
 
