@@ -49,6 +49,7 @@ def both(name: str, layer: int, **changes: Any) -> tuple[Any, Any, Any]:
 
 NO_COPIES = {  # families whose rows transformers before 5.23 cannot repeat
     "glm5_next": "it repeats pictures before they are encoded, so that every copy is a picture of its own",
+    "inkling_mm_model": "it repeats patches one by one and answers otherwise itself; the pruner refuses",
     "llava_next_video": "it fails on repeated rows without a pruner, too",
     "exaone4_5": "it repeats rows in a way that the pruner cannot follow, and refuses",
     "qwen3_5": "it repeats rows in a way that the pruner cannot follow, and refuses",
