@@ -57,7 +57,8 @@ def methods(
     table = _table("name", "prunes\nbefore", "left,\na layer", "asks", "needs", "method and source")
     table.columns[4].min_width = 16  # the longest signal in one piece, also on 80 columns
     for cls in known:
-        layer = {None: "LLM", "tower": "tower"}.get(cls.default_layer, f"layer {cls.default_layer}")
+        place = cls.default_layer
+        layer = "LLM" if place is None else place if isinstance(place, str) else f"layer {place}"
         needs = ", ".join(sorted(signal.value for signal in cls.needs)) or "-"
         left, average = _left(cls)
         about = f"{cls.title}: {cls.source}"
