@@ -28,7 +28,7 @@ def loaded() -> Loaded:
 
 def test_it_is_a_stock_class_that_takes_videos(loaded):
     assert type(loaded.model) is VideoLlavaForConditionalGeneration
-    assert loaded.takes_videos
+    assert loaded.reader.takes_videos
     assert loaded.layers == 8
 
 
