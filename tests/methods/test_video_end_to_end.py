@@ -16,7 +16,7 @@ from vlm_pruner.types import VisualTokens
 VIDEO = [name for name in registry() if "Video" in vars(sys.modules[registry()[name].__module__])]
 FAMILIES = {"llava_onevision-video": (3, 4), "qwen2_vl-video": (3, 6), "video_llava-video": (3, 16)}  # frames, places
 
-ATTENTION = {"llava_onevision-video", "video_llava-video"}  # families whose towers say what each token of a video receives
+ATTENTION = {"llava_onevision-video", "video_llava-video"}  # whose towers say what each token of a video receives
 
 
 @pytest.fixture
