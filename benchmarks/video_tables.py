@@ -4,30 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from functools import cache, partial
+from functools import partial
 
-from benchmarks.common import RESULTS
+from benchmarks.offline_tables import load
 from benchmarks.training import VIDEO, checked, lines_of
 from benchmarks.video_offline import ONE_FRAME
 
-from vlm_pruner.evaluation import BenchResults, Bootstrap
+from vlm_pruner.evaluation import BenchResults
 from vlm_pruner.evaluation.table import is_frame, method_table, percent, table, type_table
 
 __all__ = ["SOURCES"]
 
 COMMAND = "python -m benchmarks.video_offline"
 REFERENCE = "as for pictures"
-
-
-@cache
-def load(name: str) -> tuple[BenchResults, Bootstrap]:
-    """A result file and its resamples.
-
-    Raises:
-        FileNotFoundError: the benchmark was not run.
-    """
-    results = BenchResults.load(RESULTS / f"{name}.json")
-    return results, results.bootstrap()
 
 
 def at(share: float) -> str:
