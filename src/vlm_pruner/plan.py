@@ -132,13 +132,18 @@ class PrunePlan:
         rest: dict[str, Any] = {"positions": positions, "per": per, "older": older}
         return cls(tuple(stages), **rest, asked=asked, made_by=maker).check(num_layers)
 
+    @property
+    def nominal(self) -> Keep:
+        """The budget that a schedule was made for, else what its last stage keeps."""
+        return self.stages[-1].keep if self.asked is None else self.asked
+
     def asked_of(self, total: int, age: int = 0) -> int:
         """Tokens that were asked for of an image of `total`: what a schedule was made for, else what its end keeps.
 
         Args:
             age: pictures behind it in its prompt.
         """
-        keep = self.stages[-1].keep if self.asked is None else self.asked
+        keep = self.nominal
         return min(_at_most(keep, total), self.most(total, age))
 
     def most(self, total: int, age: int) -> int:

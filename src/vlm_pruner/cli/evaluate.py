@@ -121,8 +121,7 @@ def _wanted(
             raise InputError(f"--recipe says which methods, how much and how: leave out {beside}")
         return {}, list(steps.recipe.keep)
     if plan is not None:
-        last = plan.stages[-1].keep if plan.asked is None else plan.asked
-        return {pruning.named: plan}, [last]
+        return {pruning.named: plan}, [plan.nominal]
     budgets = [parse_keep(text) for text in parse_list(keep or "64")]
     return dict(pruning.labelled(parse_list(methods or "vlm-pruner"))), budgets
 

@@ -89,8 +89,7 @@ class Pruning:
         beside = {option: methods, "keep": keeps, "layer": layer, "per": None if per == "image" else per, "bias": bias}
         plan = self.plan(**beside)
         if plan is not None:
-            last = plan.stages[-1].keep if plan.asked is None else plan.asked
-            return [Wanted(self.named, last, lambda loaded: loaded.plan(plan))]
+            return [Wanted(self.named, plan.nominal, lambda loaded: loaded.plan(plan))]
 
         place, logits = None if layer is None else parse_layer(layer), parse_bias(bias)
 

@@ -213,7 +213,7 @@ def _shares(
 
 def _share(plan: PrunePlan) -> float:
     """The budget of a finished plan where pictures are of any size."""
-    keep = plan.stages[-1].keep if plan.asked is None else plan.asked
+    keep = plan.nominal
     if not isinstance(keep, float):
         raise PlanError(f"pictures of this model have no fixed number of tokens: let the plan keep a share, not {keep}")
     return keep

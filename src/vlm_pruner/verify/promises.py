@@ -141,7 +141,7 @@ def verify(
         family=str(model.config.model_type), layers=len(layers_of(model)),
         attention=str(text.config._attn_implementation), dtype=str(model.dtype).removeprefix("torch."),
         device=str(model.device), method=plan.made_by or last.method.name,
-        keep=last.keep if plan.asked is None else plan.asked, places=tuple(stage.layer or 0 for stage in plan.stages),
+        keep=plan.nominal, places=tuple(stage.layer or 0 for stage in plan.stages),
         new_tokens=new_tokens, checks=tuple(checks),
     )  # fmt: skip
 
