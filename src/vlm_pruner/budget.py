@@ -10,8 +10,12 @@ from typing import Literal
 from vlm_pruner.errors import PlanError
 
 __all__ = [
-    "Budget", "Keep", "check_keep", "keep_count", "layer_average", "parse_keep", "share_budget", "split_budget",
+    "EQUAL", "Budget", "Keep", "check_keep", "keep_count", "layer_average", "parse_keep", "share_budget",
+    "split_budget",
 ]  # fmt: skip
+
+EQUAL = ("nominal", "layer-average", "flops")
+"""What compared methods have in common: the tokens that were asked for, or a cost."""
 
 Keep = int | float
 """A budget: an int counts tokens per image, a float is a share of them (`1` is one token, `1.0` is all)."""

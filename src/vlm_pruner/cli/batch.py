@@ -13,7 +13,7 @@ from vlm_pruner.budget import Keep
 from vlm_pruner.cli.console import console, note, progress, quiet
 from vlm_pruner.cli.files import writable
 from vlm_pruner.cli.opening import Opening
-from vlm_pruner.cli.options import Bias, Layer, Method, Model, Tokens
+from vlm_pruner.cli.options import Bias, Layer, Method, Model, Quarter, Tokens
 from vlm_pruner.cli.pruning import Pruning
 from vlm_pruner.errors import InputError
 
@@ -38,9 +38,7 @@ def batch(
     ] = None,
     model: Model = "embedded",
     method: Method = None,
-    keep: Annotated[
-        str | None, typer.Option("--keep", help="Tokens per image (64) or a share (0.111).", show_default="0.25")
-    ] = None,
+    keep: Quarter = None,
     layer: Layer = None,
     bias: Bias = None,
     pruning: Pruning,

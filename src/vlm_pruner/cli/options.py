@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from vlm_pruner.budget import EQUAL
 from vlm_pruner.errors import InputError
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "Method",
     "Model",
     "PerFrame",
+    "Quarter",
     "Question",
     "Tokens",
     "check_equal",
@@ -47,6 +49,9 @@ Layer = Annotated[
 Bias = Annotated[
     str | None,
     typer.Option("--bias", help="log-mass: a survivor that is the mean of m tokens gets log m on its logits."),
+]
+Quarter = Annotated[
+    str | None, typer.Option("--keep", help="Tokens per image (64) or a share (0.111).", show_default="0.25")
 ]
 Method = Annotated[str | None, typer.Option("--method", help="See `vlm-pruner methods`.", show_default="vlm-pruner")]
 Fps = Annotated[
@@ -79,9 +84,8 @@ def check_equal(name: str | None) -> None:
     Raises:
         InputError: as it says.
     """
-    known = ("nominal", "layer-average", "flops")
-    if name not in (None, *known):
-        raise InputError(f"--equal is one of {', '.join(known)}, not {name!r}")
+    if name not in (None, *EQUAL):
+        raise InputError(f"--equal is one of {', '.join(EQUAL)}, not {name!r}")
 
 
 def parse_list(text: str) -> list[str]:

@@ -11,7 +11,7 @@ import typer
 
 from vlm_pruner.cli.console import console, note, progress
 from vlm_pruner.cli.opening import Opening
-from vlm_pruner.cli.options import Bias, Layer, Method
+from vlm_pruner.cli.options import Bias, Layer, Method, Quarter
 from vlm_pruner.cli.pruning import Pruning
 from vlm_pruner.errors import InputError
 
@@ -25,9 +25,7 @@ def serve(
     *,
     model: Annotated[str, typer.Argument(help="'embedded', a checkpoint folder, or a hub id.")] = "embedded",
     method: Method = None,
-    keep: Annotated[
-        str | None, typer.Option("--keep", help="Tokens per image (64) or a share (0.111).", show_default="0.25")
-    ] = None,
+    keep: Quarter = None,
     layer: Layer = None,
     bias: Bias = None,
     pruning: Pruning,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from vlm_pruner.budget import Keep, keep_count, layer_average
+from vlm_pruner.budget import EQUAL, Keep, keep_count, layer_average
 from vlm_pruner.engine import decoder_costs
 from vlm_pruner.errors import PlanError, VlmPrunerError, unknown_name
 from vlm_pruner.flops import prefill_flops
@@ -70,7 +70,7 @@ def price_named(name: str | None, model: Any) -> Price | None:
     if name in (None, "nominal", LAYER_AVERAGE.name):
         return LAYER_AVERAGE if name == LAYER_AVERAGE.name else None
     if name != "flops":
-        raise PlanError(unknown_name("cost", str(name), ("nominal", LAYER_AVERAGE.name, "flops")))
+        raise PlanError(unknown_name("cost", str(name), EQUAL))
     costs = decoder_costs(model)
     return Price(name, "prefill FLOPs", lambda lengths: prefill_flops(costs, [WORDS + n for n in lengths]))
 
