@@ -19,7 +19,7 @@ from vlm_pruner.ops.basic import normalise, together
 from vlm_pruner.ops.sync import may_read
 from vlm_pruner.types import Selection, Signal, VisualTokens
 
-__all__ = ["VLMPruner"]
+__all__ = ["VLMPruner", "directions"]
 
 
 @final
@@ -131,14 +131,16 @@ class VLMPruner(PruningMethod):
         return [Selection(*parts) for parts in zip(index, order, merged, source, strict=True)]
 
 
-def _pivot_space(method: VLMPruner, tokens: VisualTokens) -> Tensor:
-    """[heads, n, c] in which pivots are mutually distant: keys, or directions of features where no layer has made any.
+def directions(rows: Tensor) -> Tensor:
+    """[n, d] float32 of unit length: where each of the rows [n, d] lies from their mean, in which features are pivots."""
+    exact = rows.double()
+    return normalise((exact - exact.mean(0)).float())
 
-    Directions are those from the mean of the image, float32 of unit length.
-    """
+
+def _pivot_space(method: VLMPruner, tokens: VisualTokens) -> Tensor:
+    """[heads, n, c] in which pivots are mutually distant: keys, or directions of features where no layer has made any."""
     if tokens.keys is None and not tokens.layer:
-        rows = tokens.features.double()
-        return normalise((rows - rows.mean(0)).float())[None]
+        return directions(tokens.features)[None]
     require(method, tokens, Signal.KEYS)
     assert tokens.keys is not None
     return tokens.keys

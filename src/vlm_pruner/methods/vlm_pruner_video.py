@@ -13,9 +13,8 @@ from torch import Tensor
 from vlm_pruner.errors import PlanError
 from vlm_pruner.methods._video import Video, similar, topped_up
 from vlm_pruner.methods.base import PruningMethod
-from vlm_pruner.methods.vlm_pruner import VLMPruner
+from vlm_pruner.methods.vlm_pruner import VLMPruner, directions
 from vlm_pruner.ops import GrowthRule, farthest_points, grow, screen
-from vlm_pruner.ops.basic import normalise
 from vlm_pruner.types import Selection, VisualTokens
 
 __all__ = ["VLMPrunerVideo"]
@@ -103,7 +102,7 @@ class VLMPrunerVideo(PruningMethod):
             if start:
                 pivots = torch.arange(start, device=rows.device)[None]
             else:
-                pivots = self._pivots(rows[frame], quota)
+                pivots = farthest_points([directions(rows[frame])[None]], min(self.pivots, quota))
             parts = [*seen, (frame, raster)]
             place = torch.cat([self._placed(plane[i], f - frame) for f, i in parts])
             both = torch.cat([unit[f][i] for f, i in parts])
@@ -117,11 +116,6 @@ class VLMPrunerVideo(PruningMethod):
         """[m, 3] places of tokens that lie so many frames away."""
         time = torch.full_like(plane[:, :1], frames * self.temporal_scale)
         return torch.cat([time, plane], 1)
-
-    def _pivots(self, rows: Tensor, quota: int) -> Tensor:
-        """[1, p] mutually distant tokens of a frame [l, d]: directions from its mean."""
-        exact = rows.double()
-        return farthest_points([normalise((exact - exact.mean(0)).float())[None]], min(self.pivots, quota))
 
 
 def _sides(grid: tuple[int, int, int] | None, length: int) -> tuple[int, int]:

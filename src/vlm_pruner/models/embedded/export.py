@@ -17,6 +17,7 @@ from transformers import (
     GenerationConfig,
     LlavaForConditionalGeneration,
     LlavaProcessor,
+    PreTrainedModel,
 )
 
 from vlm_pruner.scenes.layout import Scene, sample_scene
@@ -51,9 +52,21 @@ def build_processor() -> LlavaProcessor:
 
 def export(checkpoint: Path, folder: Path) -> None:
     """Write config, weights in bfloat16, generation config, tokenizer, processor and chat template to `folder`."""
-    model = build_model()
+    write_model(build_model(), checkpoint, folder)
+    build_processor().save_pretrained(folder)
+
+
+def write_model(model: PreTrainedModel, checkpoint: Path, folder: Path, video: bool = False) -> None:
+    """Write config, the weights of a checkpoint in bfloat16 and the generation config to `folder`.
+
+    Args:
+        video: the vocabulary is that of the form for videos.
+
+    Raises:
+        SystemExit: more weights than a package may carry.
+    """
     model.load_state_dict(torch.load(checkpoint, weights_only=True, map_location="cpu")["model"])
-    index = pieces().index
+    index = pieces(video).index
     model.generation_config = GenerationConfig(
         do_sample=False,
         max_new_tokens=16,
@@ -62,7 +75,6 @@ def export(checkpoint: Path, folder: Path) -> None:
         pad_token_id=index(PAD),
     )
     model.to(torch.bfloat16).save_pretrained(folder)
-    build_processor().save_pretrained(folder)
     size = (folder / "model.safetensors").stat().st_size
     if size > LIMIT:
         raise SystemExit(f"{size / 1e6:.1f} MB of weights are too many for a package")

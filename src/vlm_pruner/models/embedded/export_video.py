@@ -9,11 +9,11 @@ import argparse
 import json
 from pathlib import Path
 
-import torch
-from transformers import GenerationConfig, VideoLlavaForConditionalGeneration
+from transformers import VideoLlavaForConditionalGeneration
 
 from .config import PATCH
-from .tokenizer import BOS, EOS, PAD, VIDEO_CHAT_TEMPLATE, build_tokenizer, pieces
+from .export import write_model
+from .tokenizer import VIDEO_CHAT_TEMPLATE, build_tokenizer
 from .video import FRAME_SIDE, build_video_config
 
 __all__ = ["export_video"]
@@ -49,17 +49,7 @@ def _processor() -> dict[str, object]:
 
 def export_video(checkpoint: Path, folder: Path) -> None:
     """Write config, weights in bfloat16, generation config, tokenizer, processor and chat template to `folder`."""
-    model = VideoLlavaForConditionalGeneration(build_video_config())
-    model.load_state_dict(torch.load(checkpoint, weights_only=True, map_location="cpu")["model"])
-    index = pieces(True).index
-    model.generation_config = GenerationConfig(
-        do_sample=False,
-        max_new_tokens=16,
-        bos_token_id=index(BOS),
-        eos_token_id=index(EOS),
-        pad_token_id=index(PAD),
-    )
-    model.to(torch.bfloat16).save_pretrained(folder)
+    write_model(VideoLlavaForConditionalGeneration(build_video_config()), checkpoint, folder, video=True)
     build_tokenizer(True).save_pretrained(folder)
     described = _processor()
     (folder / "processor_config.json").write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
