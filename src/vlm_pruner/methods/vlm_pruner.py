@@ -132,13 +132,13 @@ class VLMPruner(PruningMethod):
 
 
 def directions(rows: Tensor) -> Tensor:
-    """[n, d] float32 of unit length: where each of the rows [n, d] lies from their mean, in which features are pivots."""
+    """[n, d] float32 of unit length: where each of the rows [n, d] lies from their mean."""
     exact = rows.double()
     return normalise((exact - exact.mean(0)).float())
 
 
 def _pivot_space(method: VLMPruner, tokens: VisualTokens) -> Tensor:
-    """[heads, n, c] in which pivots are mutually distant: keys, or directions of features where no layer has made any."""
+    """[heads, n, c] in which pivots are mutually distant: keys, or directions of features where no layer made any."""
     if tokens.keys is None and not tokens.layer:
         return directions(tokens.features)[None]
     require(method, tokens, Signal.KEYS)
