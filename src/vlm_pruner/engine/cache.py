@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from transformers import cache_utils
 
+from vlm_pruner.engine.behind import BehindPrompt, is_behind_prompt
 from vlm_pruner.errors import PrunedCacheError, UnsupportedModelError
 
 __all__ = ["CacheState", "PrunedLayer", "counting", "first_pruned", "prune_layer", "release", "state_of"]
@@ -51,13 +52,15 @@ class PrunedLayer:
     pruned_bias: Tensor | None = None  # [b, n] on the logits of the first entries, on the leader of a signature
     pruned_dropped: int | Tensor = 0  # unpruned length minus stored length
     pruned_bare: bool = False  # what is stored is told for the moment
+    pruned_first: int = 0  # places of the prompt, which a window over what is generated leaves out
+    pruned_counter: str | None = None  # what a sliding layer counts by; None = as it is called in this release
     # Unpruned length up to the last pruned token, below which nothing may be cropped. Constant while decoding: a
     # counter that changed every step would make a compiled decode step recompile every step.
     pruned_floor: int | Tensor = 0
 
     def __reduce__(self) -> Any:
         """Copied and pickled by the classes that it is mixed of: the mixture itself has no name in a module."""
-        mixin, stock = type(self).__bases__
+        *_, mixin, stock = type(self).__bases__
         return _restore, (mixin, stock), vars(self)
 
     def get_seq_length(self) -> Any:
@@ -72,39 +75,14 @@ class PrunedLayer:
         )
         self.pruned_dropped = self.pruned_dropped + (torch.full((), count, device=device) if counts_there else count)
 
-    @property
-    def pruned_first(self) -> int:
-        """Places of the prompt, which a window over what is generated leaves out; 0 of other windows."""
-        return getattr(self, "prefill_length", None) or 0
-
     def pruned_shorten(self, count: int) -> None:
-        """`count` tokens of the prompt go: the shadow counts what is stored of it, told how long it will be.
-
-        Raises:
-            UnsupportedModelError: they stand in the window behind the prompt.
-        """
-        if self.pruned_first and self.prefill_cumulative_length:  # type: ignore[attr-defined]
-            raise UnsupportedModelError(
-                "pictures of a later turn lie in the window over what is generated, and cannot be pruned there"
-            )
-        if getattr(self.pruned_shadow, "prefill_length", None):
-            self.pruned_shadow.prefill_length -= count
-
-    def update(self, *args: Any, **kwargs: Any) -> Any:
-        known = getattr(self, "prefill_length", None)
-        if not hasattr(self, "prefill_length"):
-            return super().update(*args, **kwargs)  # type: ignore[misc]
-        self.prefill_length = None if known is None else known - self.pruned_dropped
-        try:
-            return super().update(*args, **kwargs)  # type: ignore[misc]
-        finally:
-            self.prefill_length += self.pruned_dropped  # type: ignore[operator]
+        """`count` tokens of the prompt are about to be left out; only windows behind the prompt count them apart."""
 
     def get_mask_sizes(self, query_length: int) -> Any:
         # Sliding layers compute from their own counter and not from get_seq_length.
-        counter = "cumulative_length_int" if hasattr(self, "cumulative_length_int") else "cumulative_length"
-        if hasattr(self, "prefill_length"):
-            counter = "prefill_cumulative_length"
+        counter = self.pruned_counter
+        if counter is None:
+            counter = "cumulative_length_int" if hasattr(self, "cumulative_length_int") else "cumulative_length"
         if not (getattr(self, "is_sliding", False) and self.pruned_dropped):
             return super().get_mask_sizes(query_length)  # type: ignore[misc]
         stored = getattr(self, counter)
@@ -184,7 +162,7 @@ class FirstPrunedLayer(PrunedLayer):
                 "from it inside vp.prune(...) or vp.attach(...) with the same layers, which fit its attention masks to "
                 "what is stored"
             )
-        return super().update(key_states, value_states, *args, **kwargs)
+        return super().update(key_states, value_states, *args, **kwargs)  # type: ignore[misc]
 
 
 _NAMES = ("Layer", "SlidingWindowLayer", "IndexedLayer")  # releases before 5.23 have fewer
@@ -201,7 +179,7 @@ def _pruned_class(mixin: type[PrunedLayer], stock: type) -> type[Any]:
         # Older releases of transformers have no common base of integer and floating point layers.
         quantized = getattr(cache_utils, "BaseQuantizedLayer", cache_utils.QuantizedLayer)
         # Keys of an indexer beside those of a stock layer, or a window behind the whole prompt.
-        derived = hasattr(stock, "update_index") or hasattr(stock, "set_prefill_length")
+        derived = hasattr(stock, "update_index") or is_behind_prompt(stock)
         if (
             stock not in (*_STOCK, *_BESIDE)
             and not (derived and stock.__base__ in _STOCK)
@@ -211,7 +189,8 @@ def _pruned_class(mixin: type[PrunedLayer], stock: type) -> type[Any]:
                 f"cache layers of type {stock.__name__} cannot be pruned; known are "
                 f"{', '.join(c.__name__ for c in _STOCK)} and the quantized layers"
             )
-        _CLASSES[mixin, stock] = type(f"Pruned{stock.__name__}", (mixin, stock), {})
+        before = (BehindPrompt,) if is_behind_prompt(stock) else ()
+        _CLASSES[mixin, stock] = type(f"Pruned{stock.__name__}", (*before, mixin, stock), {})
     return _CLASSES[mixin, stock]
 
 
@@ -246,7 +225,7 @@ def release(cache: Any) -> None:
     """Make the pruned layers of a cache that was reset stock ones again: the next plan may prune elsewhere."""
     for index, layer in enumerate(cache.layers):
         if isinstance(layer, PrunedLayer):
-            stock: Any = object.__new__(type(layer).__bases__[1])
+            stock: Any = object.__new__(type(layer).__bases__[-1])
             stock.__dict__.update({k: v for k, v in vars(layer).items() if not k.startswith("pruned_")})
             cache.layers[index] = stock
 
