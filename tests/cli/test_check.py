@@ -52,7 +52,7 @@ def _wrong_rows(rows: Any, index: Any) -> Any:
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_broken_engine_ends_with_exit_code_1(name: str, cup: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choose, "gather_rows", _wrong_rows)
-    result = checked(name, cup, "--layer", 1)
+    result = checked(name, cup, "--layer", 2)
     assert result.exit_code == 1, result.output
     assert " NO" in result.stdout
     assert "a promise is broken" in result.stdout

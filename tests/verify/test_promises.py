@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, final
 
@@ -16,7 +18,7 @@ from vlm_pruner.methods import PruningMethod
 from vlm_pruner.methods.vlm_pruner import VLMPruner
 from vlm_pruner.plan import PrunePlan, Stage
 from vlm_pruner.types import Selection, Signal, VisualTokens
-from vlm_pruner.verify import Verification, verify
+from vlm_pruner.verify import Verification, promises, verify
 from vlm_pruner.verify.forced import answer
 
 
@@ -236,3 +238,27 @@ def test_vlm_pruner_before_the_language_model(name: str) -> None:
     assert image.selection is not None
     assert image.selection.index.tolist() == VLMPruner().select(seen[0], 4).index.tolist()
     assert verified(name, method="vlm-pruner", layer=0).kept
+
+
+@pytest.mark.parametrize(("method", "layer"), [("cover", 1), ("erase", None), ("pixelprune", None)])
+def test_methods_that_choose_how_many_stay_are_checked(method: str, layer: int | None) -> None:
+    """A picture of one colour: ERASE keeps fewer than its ceiling."""
+    result = verified("llava", method=method, layer=layer)
+    assert result.kept
+    assert len(result.checks) == 5
+
+
+def test_the_yardstick_is_measured_on_the_rows_that_are_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows that are left may be worse conditioned than all of them: rounding is measured there, too."""
+
+    @contextlib.contextmanager
+    def far(model: Any) -> Iterator[None]:
+        handle = model.lm_head.register_forward_hook(lambda module, args, logits: logits * 1.01)
+        yield
+        handle.remove()
+
+    before = verified("llava").checks
+    monkeypatch.setattr(promises, "nudged", far)
+    after = verified("llava").checks
+    wider = [a.allowed > 100 * b.allowed for a, b in zip(after, before, strict=True)]
+    assert wider == [False, True, True, False, False]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, final
 
+from vlm_pruner.budget import Budget
 from vlm_pruner.methods.base import PruningMethod
 from vlm_pruner.plan import PrunePlan
 from vlm_pruner.types import Selection, VisualTokens
@@ -27,6 +28,10 @@ class ChoiceOnly(PruningMethod):
     def __post_init__(self) -> None:
         for signals in ("needs", "wants"):
             object.__setattr__(self, signals, getattr(self.method, signals))
+
+    @property
+    def budget(self) -> Budget:
+        return self.method.budget
 
     def select(self, tokens: VisualTokens, keep: int) -> Selection:
         return replace(self.method.select(tokens, keep), features=None)

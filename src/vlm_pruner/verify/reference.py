@@ -17,7 +17,7 @@ from transformers.masking_utils import eager_mask
 
 from vlm_pruner.verify.shortened import BESIDE, CHOOSING, STATES, layers_of, shortened, types_of
 
-__all__ = ["NAME", "masked"]
+__all__ = ["NAME", "masked", "nudged"]
 
 NAME = "vlm_pruner_reference"
 
@@ -116,3 +116,21 @@ def masked(model: Any, dropped: dict[int, Tensor]) -> Iterator[None]:
         handle.remove()
         _hidden.modules = {}
         text.config._attn_implementation = backend
+
+
+@contextlib.contextmanager
+def nudged(model: Any) -> Iterator[None]:
+    """Change what enters the decoder by one unit of the last place, up or down by chance: what rounding alone does."""
+
+    def nudge(module: Any, args: Any, kwargs: Any) -> Any:
+        hidden = args[0] if args else kwargs["hidden_states"]
+        chance = torch.Generator().manual_seed(0)
+        signs = (torch.randint(0, 2, hidden.shape, generator=chance) * 2 - 1).to(hidden)
+        hidden = hidden * (1 + signs * torch.finfo(hidden.dtype).eps)
+        return ((hidden, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": hidden})
+
+    handle = layers_of(model)[0].register_forward_pre_hook(nudge, with_kwargs=True)
+    try:
+        yield
+    finally:
+        handle.remove()
