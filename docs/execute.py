@@ -1,17 +1,19 @@
 """Makes the notebooks of `docs/notebooks` from the scripts beside them, and runs them: `make notebooks`.
 
-A script has cells that begin with `# %%`, text cells with `# %% [markdown]`. Output is kept.
+A script has cells that begin with `# %%`, text cells with `# %% [markdown]`. Output is kept. Each notebook is also
+written as a page (.md, with its pictures in files beside it), which the site and a code host show as they are.
 """
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-__all__ = ["Cell", "cells", "notebook"]
+__all__ = ["Cell", "cells", "notebook", "page"]
 
 FOLDER = Path(__file__).parent / "notebooks"
 LIMIT = 150_000  # bytes of one notebook
@@ -71,8 +73,50 @@ def tidy_outputs(outputs: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
             yield out
 
 
+def page(name: str, book: dict[str, Any]) -> dict[str, str | bytes]:
+    """An executed notebook as Markdown: the files that make it, by name; first the page, then its pictures."""
+    files: dict[str, str | bytes] = {f"{name}.md": ""}
+    parts = []
+    for number, cell in enumerate(book["cells"]):
+        if cell["cell_type"] == "markdown":
+            parts.append(_source(cell))
+            continue
+        parts.append(f"```python\n{_source(cell)}\n```")
+        for out in cell["outputs"]:
+            parts.append(_shown(out, f"{name}-{number}", files))
+    title, *rest = parts[0].split("\n", 1)
+    note = f"*This page is a notebook that was run: [download it]({name}.ipynb), or open its [script]({name}.py).*"
+    files[f"{name}.md"] = "\n\n".join([title, note, "".join(rest).strip(), *parts[1:]]).strip() + "\n"
+    return files
+
+
+def _source(cell: dict[str, Any]) -> str:
+    return "".join(cell["source"])
+
+
+def _shown(out: dict[str, Any], stem: str, files: dict[str, str | bytes]) -> str:
+    """One output as Markdown; a picture becomes one of `files`."""
+    if out["output_type"] == "stream":
+        return f"```text\n{''.join(out['text']).rstrip()}\n```"
+    ((kind, data),) = out["data"].items()
+    text = "".join(data)
+    if kind.startswith("image/"):
+        picture = f"{stem}.{'jpg' if kind.endswith('jpeg') else 'png'}"
+        files[picture] = base64.b64decode(text)
+        return f"![output of the cell above]({picture})"
+    return "".join(text.splitlines()) if kind == "text/html" else f"```text\n{text}\n```"
+
+
+def write_page(name: str, book: dict[str, Any]) -> None:
+    """Write a notebook's page and pictures in place of the old ones."""
+    for old in FOLDER.glob(f"{name}-*"):
+        old.unlink()
+    for file, content in page(name, book).items():
+        (FOLDER / file).write_bytes(content if isinstance(content, bytes) else content.encode())
+
+
 def main() -> None:
-    """Run every script as a notebook and write it.
+    """Run every script as a notebook and write it, and its page.
 
     Raises:
         ValueError: a notebook is larger than a repository should carry.
@@ -89,6 +133,7 @@ def main() -> None:
         if len(text) > LIMIT:
             raise ValueError(f"{script.stem}: {len(text):,} bytes, at most {LIMIT:,}")
         script.with_suffix(".ipynb").write_text(text, encoding="utf-8")
+        write_page(script.stem, json.loads(text))
         print(f"{script.with_suffix('.ipynb').name} {len(text):,} bytes")
 
 

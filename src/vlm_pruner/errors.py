@@ -1,12 +1,18 @@
-"""Every error the library raises on purpose. A message carries shapes, names and the known alternatives."""
+"""Every error the library raises on purpose. A message carries shapes, names and the known alternatives.
+
+Each has a page that says what is seen, why, and what to do: `vlm-pruner explain CODE`, also below a traceback.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from importlib.resources import files
 from importlib.util import find_spec
+from typing import ClassVar
 
 __all__ = [
+    "HELP",
     "BackendUnavailableError",
     "InputError",
     "InvalidSelectionError",
@@ -16,6 +22,7 @@ __all__ = [
     "PrunedCacheError",
     "UnsupportedModelError",
     "VlmPrunerError",
+    "explained",
     "first_line",
     "missing_package",
     "not_compiled",
@@ -26,9 +33,24 @@ __all__ = [
 class VlmPrunerError(Exception):
     """Root of all errors of this library."""
 
+    code: ClassVar[str | None] = None
+    """The name of its page; None of the root, which is never raised itself."""
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*args)
+        if self.code:
+            self.add_note(f"What to do: {self.help_command}")
+
+    @property
+    def help_command(self) -> str:
+        """The command that prints the page of this error."""
+        return f"vlm-pruner explain {self.code}"
+
 
 class InputError(VlmPrunerError, ValueError):
     """An image, a question, a model or a split of questions that cannot be had."""
+
+    code = "input"
 
 
 class NotFiniteError(InputError):
@@ -39,6 +61,8 @@ class NotFiniteError(InputError):
         what: the features or the signal that is meant.
         picture, of: the number of the picture, from 1 on, among so many.
     """
+
+    code = "not-finite"
 
     def __init__(self, method: str, what: str, picture: int = 1, of: int = 1) -> None:
         super().__init__(f"{method}: picture {picture} of {of} has {what} that are NaN or infinite")
@@ -52,25 +76,60 @@ class NotFiniteError(InputError):
 class PlanError(VlmPrunerError, ValueError):
     """A budget, layer, method name or plan that cannot be carried out."""
 
+    code = "plan"
+
 
 class UnsupportedModelError(VlmPrunerError, TypeError):
     """A model, or a way of calling it, that cannot be pruned."""
+
+    code = "model"
 
 
 class InvalidSelectionError(VlmPrunerError, ValueError):
     """A method returned duplicates, indices out of range or the wrong count."""
 
+    code = "selection"
+
 
 class MissingSignalError(VlmPrunerError, RuntimeError):
     """A method needs something that this model or site does not have."""
+
+    code = "signal"
 
 
 class PrunedCacheError(VlmPrunerError, RuntimeError):
     """A pruned cache used outside a pruner, or with another plan."""
 
+    code = "cache"
+
 
 class BackendUnavailableError(VlmPrunerError, ImportError):
     """A backend asked for by name cannot run here."""
+
+    code = "backend"
+
+
+HELP = ("plan", "input", "not-finite", "model", "signal", "selection", "cache", "backend")
+"""The codes of all errors, in the order in which users meet them."""
+
+
+def explained(code: str) -> str:
+    """The page of an error as Markdown: what is seen, why, what to do.
+
+    Raises:
+        InputError: no error has this code.
+    """
+    known = {cls.__name__.lower(): cls.code for cls in _children(VlmPrunerError) if cls.code}
+    code = known.get(code.lower(), code)
+    if code not in HELP:
+        raise InputError(unknown_name("error", code, HELP))
+    return files("vlm_pruner").joinpath("help", f"{code}.md").read_text(encoding="utf-8")
+
+
+def _children(cls: type[VlmPrunerError]) -> Iterable[type[VlmPrunerError]]:
+    for child in cls.__subclasses__():
+        yield child
+        yield from _children(child)
 
 
 def unknown_name(kind: str, name: object, known: Iterable[str]) -> str:

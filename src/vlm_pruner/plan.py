@@ -27,6 +27,7 @@ __all__ = [
 ]
 
 PLAN_VERSION = 1
+"""Version of the JSON form of a plan; a file of another version is refused."""
 
 Positions = Literal["kept", "repacked"]
 """`kept`: a survivor keeps its place in the unpruned sequence. `repacked`: renumbered without the dropped tokens."""

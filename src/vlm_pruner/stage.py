@@ -14,6 +14,7 @@ from vlm_pruner.methods.base import PruningMethod, create
 __all__ = ["TOWER", "Bias", "Layer", "Stage", "check_keys", "parse_bias", "parse_layer"]
 
 TOWER: Literal["tower"] = "tower"
+"""The `layer` of a stage that acts before the vision tower."""
 
 Layer = int | Literal["tower"] | None
 """Where a stage acts: a decoder layer, None for before the language model, `tower` for before the vision tower."""

@@ -57,13 +57,13 @@ def _guarded(command: Command) -> Command:
         try:
             return command(*args, **kwargs)
         except VlmPrunerError as error:
-            complain(str(error))
+            complain(str(error), error.help_command)
             raise typer.Exit(2) from None
         except (ImportError, RuntimeError) as error:
             known = missing_package("this command", error) if isinstance(error, ImportError) else not_compiled(error)
             if known is None:
                 raise
-            complain(str(known))
+            complain(str(known), known.help_command)
             raise typer.Exit(2) from None
         except KeyboardInterrupt:
             complain("stopped")

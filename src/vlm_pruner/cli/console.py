@@ -25,9 +25,9 @@ def console() -> Console:
     return Console(highlight=False, file=_lenient(sys.stdout))
 
 
-def complain(message: str) -> None:
-    """One line on stderr."""
-    _tell(f"error: {' '.join(message.split())}")
+def complain(message: str, page: str | None = None) -> None:
+    """One line on stderr, with the command behind it that prints the page of the error."""
+    _tell(f"error: {' '.join(message.split())}{f' [{page}]' if page else ''}")
 
 
 def note(message: str) -> None:

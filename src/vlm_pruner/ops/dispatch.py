@@ -26,6 +26,7 @@ from vlm_pruner.errors import BackendUnavailableError, PlanError, unknown_name
 __all__ = ["BACKENDS", "implementation", "refusal", "use_backend"]
 
 BACKENDS = ("naive", "torch", "numba", "triton")
+"""Implementations of the primitives, from the one that defines them to the one for GPUs."""
 _ALWAYS = BACKENDS[:2]
 _OLDEST_TRITON = (3, 4)  # programs that wait for one another, and tuples of arguments
 _LEAST_CAPABILITY = (8, 0)

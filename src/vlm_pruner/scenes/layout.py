@@ -64,6 +64,8 @@ class Plate:
 
 @dataclass(frozen=True)
 class Scene:
+    """What stands where on one picture of the offline benchmark. Places are pixels of a picture of `size`."""
+
     size: tuple[int, int]  # width, height
     split: str
     photo: int  # index into the photographs of the split

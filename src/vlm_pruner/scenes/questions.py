@@ -30,6 +30,7 @@ TYPES = (
     "background",
     "two_images",
 )
+"""The types of questions, in the order of the tables."""
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,11 @@ from .questions import ONE_IMAGE, TYPES, Draft, item_boxes, two_images
 from .render import backgrounds, render
 
 VERSION = "scenes-1"
-SPLITS = {"validation": 1, "test": 2}  # split -> first word of its seeds; training uses 0
+"""Name of the fixed set of scenes; a change of any question needs another one."""
+SPLITS = {"validation": 1, "test": 2}
+"""Split -> the first word of its seeds. Training uses 0."""
 PER_TYPE = 48
+"""Questions of each type in a split."""
 
 
 @dataclass(frozen=True)
