@@ -1,7 +1,7 @@
 """Writes docs/api/*.md, the reference of every public name: `python -m docs.api`.
 
-A page has one room of the package. What stands on it is read from `__all__`; the text of each name is its docstring, which
-mkdocstrings puts in when the site is built.
+A page has one room of the package. What stands on it is read from `__all__`; the text of each name is its docstring,
+which mkdocstrings puts in when the site is built.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def _page(room: str, modules: list[str]) -> str:
     lines = [f"# {title}", "", "<!-- Made by `python -m docs.api` from the docstrings; do not edit. -->", ""]
     if room == "index":
         lines += [
-            "What `import vlm_pruner as vp` offers is listed first. The modules of the package have pages of their own:",
+            "What `import vlm_pruner as vp` offers stands at the end. The modules have pages of their own:",
             "",
         ]
         lines += [f"- [`vlm_pruner.{other}`]({other}.md): {_summary(of[0])}" for other, of in list(rooms().items())[1:]]

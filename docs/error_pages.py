@@ -1,4 +1,4 @@
-"""Writes docs/errors/*.md, a page for every error, from the texts that the package carries: `python -m docs.error_pages`."""
+"""Writes docs/errors/*.md, a page for every error, from texts in the package: `python -m docs.error_pages`."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ has the exit code 2.
 | --- | --- |
 """
 OUTRO = """
-All of them are `vlm_pruner.VlmPrunerError`. Any other exception comes from transformers, torch or your own code, or is a bug in
-this library. Symptoms without an error (it is not faster, the answer got worse) are on
+All of them are `vlm_pruner.VlmPrunerError`. Any other exception comes from transformers, torch or your own code, or is
+a bug in this library. Symptoms without an error (it is not faster, the answer got worse) are on
 [another page](../troubleshooting.md).
 """
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
-from importlib.resources import files
 from importlib.util import find_spec
 from typing import ClassVar
 
@@ -43,8 +42,8 @@ class VlmPrunerError(Exception):
 
     @property
     def help_command(self) -> str:
-        """The command that prints the page of this error."""
-        return f"vlm-pruner explain {self.code}"
+        """The command that prints the page of this error, or the list of all of them."""
+        return f"vlm-pruner explain {self.code}" if self.code else "vlm-pruner explain"
 
 
 class InputError(VlmPrunerError, ValueError):
@@ -123,6 +122,8 @@ def explained(code: str) -> str:
     code = known.get(code.lower(), code)
     if code not in HELP:
         raise InputError(unknown_name("error", code, HELP))
+    from importlib.resources import files
+
     return files("vlm_pruner").joinpath("help", f"{code}.md").read_text(encoding="utf-8")
 
 

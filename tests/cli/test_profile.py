@@ -67,4 +67,6 @@ def test_a_plot_that_cannot_be_drawn_is_said_before_the_work(monkeypatch: pytest
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     result = run("nowhere", "--plot", tmp_path / "bars.png")
     assert (result.exit_code, result.stdout) == (2, "")
-    assert result.stderr == "error: plots need matplotlib: pip install 'vlm-pruner[viz]'\n"
+    assert result.stderr == (
+        "error: plots need matplotlib: pip install 'vlm-pruner[viz]' [vlm-pruner explain backend]\n"
+    )

@@ -12,9 +12,7 @@ __all__ = ["explain"]
 
 
 def explain(
-    code: Annotated[
-        str | None, typer.Argument(metavar="CODE", help="As an error names it; all of them without.")
-    ] = None,
+    code: Annotated[str | None, typer.Argument(metavar="CODE", help="As an error names it.")] = None,
 ) -> None:
     """Say what an error means and what to do about it: its page in the docs, without a network."""
     if code is None:
