@@ -28,31 +28,46 @@ VIDEOS = ", ".join(f"`{name}`" for name, cls in registry().items() if made_for_v
 
 INTRO = f"""# Methods
 
-Made by `python -m docs.methods` from the registry; do not edit. Every method is one file in
-`src/vlm_pruner/methods/` and one test in `tests/methods/`; the registry finds it, and the contract tests, the
-end-to-end tests, the command line, the benchmark and this page take it from there.
+<!-- Made by `python -m docs.methods` from the registry; do not edit. -->
 
-Ask for a method by its name: `vp.prune(model, "divprune", keep=64)`. *Stages* are what that means on a model of
-{LAYERS} layers with {TOKENS} visual tokens: tokens left @ layer, where LM is before the language model. *Average*
-is the number of visual tokens that enter a layer, averaged over the layers: what equal budgets really cost. `keep`
-of a method with several stages is the nominal budget of its paper: *left* is what {KEEP} asked for leave at the
-end. Any method can be put anywhere with `layer=` or a `PrunePlan`, if what it reads is there. *Reads*: in brackets
-what is used only if it is there; a model that cannot give the rest raises `MissingSignalError` with the name of the
-method and of the signal. All methods are deterministic, keep exactly as many tokens as each of their stages says,
-and keep original positions; `positions="repacked"` renumbers them where the first stage is before the language
-model. Costs are of one choice: n tokens of width d (c in the vision tower), t words of the question.
+All methods, what each keeps, from which paper it is, and what it costs. Ask for one by its name:
+`vp.prune(model, "divprune", keep=64)`. If you do not know which one to take, read
+[choosing a method and a budget](choosing.md) first. Not every method runs in every model family:
+[methods by family](methods_by_family.md) says which does.
 
-Which family can run which method: [methods by family](methods_by_family.md).
+## How to read the table
 
-Methods made for videos ({VIDEOS}) read the
-frames off the grid (t, h, w): frames of a video, or equal tiles of a picture. A picture of one raster is a video of
-one frame to them. Where their exact counts differ from the released ones is under *Deviates*; the pure functions
-give the released counts. Tokens without a place in a frame (newlines) come last. Scores are float64 and rounded
-before they are compared, so that neither a processor's rounding nor the order of additions decides between copies of
-a token. Those that read the attention of the vision tower read it frame by frame, resized where the model pools its
-frames; models whose towers do not offer it (the Qwen families) are refused.
+- **stages**: where the method prunes and how many tokens are left behind each place, on a model of {LAYERS} layers with
+  {TOKENS} visual tokens. `64 @ 2` means 64 tokens from layer 2 on; `@ LM` is before the language model, `@ tower` before
+  the vision tower. You can put any method anywhere else with `layer=` or a [`PrunePlan`](api/plan.md), if what it reads
+  exists there.
+- **left**: how many tokens are left at the end if you ask for {KEEP}. For a method with several stages, `keep` is the
+  nominal budget of its paper, and fewer may be left.
+- **average**: visual tokens that enter a layer, averaged over all layers. This is what the budget really costs.
+- **reads**: what the method needs beside the features of the tokens. In brackets stands what it uses only if it is
+  there. If a model cannot give the rest, you get a [`MissingSignalError`](errors/signal.md).
+- **sees the question**: whether another question about the same picture may keep other tokens.
 
-Shrinking the picture itself before the vision tower is no choice of tokens; the benchmark has it as `downsample`.
+What all methods have in common: the same input gives the same choice on every machine; each stage keeps exactly as many
+tokens as it says (methods whose `keep` is an upper limit or an average say so); kept tokens keep their original
+positions, unless you ask for `positions="repacked"`. Each method is one file in `src/vlm_pruner/methods/`.
+
+In the descriptions below, *Deviates* is where a method differs from its released code, and why. *Cost* is that of one
+choice: n tokens of width d (c in the vision tower), t words of the question.
+
+## Methods made for videos
+
+{VIDEOS}
+
+These methods look at frames: those of a video, or equal tiles of a picture. A picture in one piece is a video of one
+frame to them. Their exact counts sometimes differ from the released ones; *Deviates* says where, and the pure functions
+of each file give the released counts. Tokens without a place in a frame (newlines) are kept last. Some of them read the
+attention of the vision tower; models whose towers do not offer it (the Qwen families) are refused.
+
+A smaller picture is no choice of tokens, and therefore no method here. The [benchmark](offline_benchmark.md) has it as
+`downsample`.
+
+## All methods
 """
 
 
