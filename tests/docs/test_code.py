@@ -128,4 +128,5 @@ def test_every_recipe_runs(workplace: Path):
             assert result.exit_code == 0, (text, result.output, result.exception)
     assert {path.name for path in workplace.iterdir()} >= {"kept.png", "kept.gif", "answers.jsonl"}
     assert [row["kept"] for row in namespace["rows"]] == [64, 64]
-    assert namespace["said"] and namespace["conversation"][1]["content"][0]["text"]
+    assert namespace["said"]
+    assert namespace["conversation"][1]["content"][0]["text"]

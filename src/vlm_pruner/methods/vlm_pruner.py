@@ -44,7 +44,7 @@ class VLMPruner(PruningMethod):
     than `pivots` can be asked for; the grid is the true one. A token without a place (newlines) counts as near to
     every token and brings nothing nearer, so similarity alone decides about it. Before the language model (`layer=0`),
     where no layer has made keys, pivots are mutually distant among the centred features at unit length ("feature
-    pivots"): nothing but the projector's output is read. docs/offline_benchmark_details.md has that beside the paper's form.
+    pivots"): nothing but the projector's output is read. docs/offline_benchmark_details.md compares the two.
 
     Cost: O(n keep channels), and O(n d pivots).
 
