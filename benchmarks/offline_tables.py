@@ -1,4 +1,4 @@
-"""Tables of docs/offline_benchmark.md and its details, from results of `benchmarks.offline` and `benchmarks.ablations`."""
+"""Tables of docs/offline_benchmark.md and its details: results of `benchmarks.offline` and `benchmarks.ablations`."""
 
 from __future__ import annotations
 

@@ -38,9 +38,9 @@ All methods, what each keeps, from which paper it is, and what it costs. Ask for
 ## How to read the table
 
 - **stages**: where the method prunes and how many tokens are left behind each place, on a model of {LAYERS} layers
-  with {TOKENS} visual tokens. `64 @ 2` means 64 tokens from layer 2 on; `@ LM` is before the language model, `@ tower` before
-  the vision tower. You can put any method anywhere else with `layer=` or a [`PrunePlan`](api/plan.md), if what it reads
-  exists there.
+  with {TOKENS} visual tokens. `64 @ 2` means 64 tokens from layer 2 on; `@ LM` is before the language model, `@ tower`
+  before the vision tower. You can put any method anywhere else with `layer=` or a [`PrunePlan`](api/plan.md), if
+  what it reads exists there.
 - **left**: how many tokens are left at the end if you ask for {KEEP}. For a method with several stages, `keep` is the
   nominal budget of its paper, and fewer may be left.
 - **average**: visual tokens that enter a layer, averaged over all layers. This is what the budget really costs.

@@ -58,7 +58,8 @@ class NotFiniteError(InputError):
     Args:
         method: name of the method.
         what: the features or the signal that is meant.
-        picture, of: the number of the picture, from 1 on, among so many.
+        picture: the number of the picture, from 1 on.
+        of: how many pictures there are.
     """
 
     code = "not-finite"
