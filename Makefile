@@ -47,7 +47,7 @@ help:
 	@echo "make test-serving  the plugin in vLLM's build for CPUs, in an environment of its own"
 	@echo "make test-rounding   golden, random and contract tests as other processors round"
 	@echo "make bench   the offline benchmark on a few scenes"
-	@echo "make docs    the pages as a site; make tables, make pictures, make notebooks renew what is in them"
+	@echo "make docs    the pages as a site, strictly; make tables, make pictures, make notebooks renew what is in them"
 
 %/torch.stamp: constraints.txt
 	$(PYTHON) -m venv $*
@@ -78,8 +78,7 @@ demo: $(VENV)/run.stamp
 
 docs: $(VENV)/run.stamp
 	$(BIN)/pip install --quiet -c constraints.txt -e ".[docs]"
-	$(BIN)/mkdocs build --quiet
-	@echo "the pages are in site/index.html"
+	$(BIN)/python -m docs.site
 
 tables: $(VENV)/run.stamp
 	$(BIN)/python -m benchmarks.tables
