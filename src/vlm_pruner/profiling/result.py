@@ -13,7 +13,7 @@ __all__ = ["ProfileResult"]
 
 @dataclass(frozen=True)
 class ProfileResult(Figures):
-    __doc__ = Figures.__doc__
+    """The figures of one prompt, unpruned and pruned, which are described there, with a table and a plot of them."""
 
     def table(self) -> str:
         """The profile as a plain-text table."""
