@@ -73,7 +73,8 @@ def run(source: Path, tests: str) -> tuple[bool, str]:
         return False, f"signal {-code}"
     if code not in (0, 1):
         raise SystemExit(f"pytest could not run {tests!r} ({code}):\n{said[-3000:]}")
-    failed = [line.split()[1] for line in said.splitlines() if line.startswith("FAILED")]
+    lines = [line.removeprefix("FAILED ") for line in said.splitlines() if line.startswith("FAILED ")]
+    failed = [line.partition(" - ")[0] for line in lines]
     return code == 0, failed[0].removeprefix("tests/") if failed else ""
 
 
@@ -139,7 +140,7 @@ def main(options: argparse.Namespace) -> None:
     warm_up()
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "src"
-        shutil.copytree(ROOT / "src", source, ignore=shutil.ignore_patterns("__pycache__", "*.safetensors"))
+        shutil.copytree(ROOT / "src", source, ignore=shutil.ignore_patterns("__pycache__"))
         for tests in [] if options.no_baseline or drawn else dict.fromkeys(m.tests for m in chosen):
             passed, where = run(source, tests)
             report.check(passed, f"nothing is broken, yet {where} fails")
