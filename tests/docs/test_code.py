@@ -25,7 +25,7 @@ from vlm_pruner import load_embedded, scenes
 from vlm_pruner.models.embedded import embedded_folder
 
 LANGUAGES = {"python", "sh", "bash", "console", "json", "yaml", "text"}
-NOT_RUN = {"docs/recipes.md": 1, "docs/models.md": 1}
+NOT_RUN = {"docs/recipes.md": 1, "docs/models.md": 1, "docs/serving.md": 1}
 """Page -> Python blocks that are compiled only; the page says why in front of each."""
 RUN_ELSEWHERE = {f"docs/notebooks/{book}.md" for book in ("first_steps", "your_own_method")}  # by test_notebooks.py
 RECIPES = ROOT / "docs" / "recipes.md"
