@@ -7,6 +7,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import tomllib
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -24,7 +25,7 @@ from tests.support.videos import write_video
 from vlm_pruner import load_embedded, scenes
 from vlm_pruner.models.embedded import embedded_folder
 
-LANGUAGES = {"python", "sh", "bash", "console", "json", "yaml", "text"}
+LANGUAGES = {"python", "sh", "bash", "json", "toml", "yaml", "text"}
 NOT_RUN = {"docs/recipes.md": 1, "docs/models.md": 1, "docs/serving.md": 1}
 """Page -> Python blocks that are compiled only; the page says why in front of each."""
 RUN_ELSEWHERE = {f"docs/notebooks/{book}.md" for book in ("first_steps", "your_own_method")}  # by test_notebooks.py
@@ -75,6 +76,8 @@ def test_blocks_are_fenced_and_can_be_read(page):
     assert not indented, "code without a fence: no test sees it"
     for block in blocks(page, "json"):
         json.loads(block.body)
+    for block in blocks(page, "toml"):
+        tomllib.loads(block.body)
     for block in blocks(page, "yaml"):
         list(yaml.safe_load_all(block.body))
     for block in blocks(page, "sh", "bash"):
