@@ -10,9 +10,9 @@ from PIL import Image, ImageChops
 from vlm_pruner.errors import InvalidSelectionError
 from vlm_pruner.types import Selection
 from vlm_pruner.viz import Choice, Layout, Window, growth_frames, merge_map, overlay, save_growth, side_by_side
+from vlm_pruner.viz.canvas import sheet
 from vlm_pruner.viz.merges import region_colours
 from vlm_pruner.viz.overlay import overlay_panels
-from vlm_pruner.viz.canvas import sheet
 from vlm_pruner.viz.palette import ink_on, light, order_colour, viridis
 
 RED = (220, 40, 40)
