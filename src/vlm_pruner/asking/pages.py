@@ -8,10 +8,10 @@ from dataclasses import replace
 from PIL import Image
 
 from vlm_pruner.asking.answers import Answer, Refused
-from vlm_pruner.asking.facts import describe, facts, title_of
 from vlm_pruner.asking.models import Loaded
 from vlm_pruner.asking.pictures import answer_layout, answer_selection
 from vlm_pruner.asking.videos import Shown, notes_about
+from vlm_pruner.asking.wording import describe, facts, title_of
 from vlm_pruner.report import provenance
 from vlm_pruner.viz import Entry, film, film_pages, merge_map, overlay_panels, report_page, strip
 from vlm_pruner.viz.film import contact

@@ -46,10 +46,13 @@ def ask(
 ) -> None:
     """Ask a model about an image or a video, with all visual tokens and with few of them."""
     from vlm_pruner import asking
-    from vlm_pruner.cli.show import as_json
+
+    if image != "none":
+        asking.check_there(image)
+    opening.check()
+    from vlm_pruner.cli.show import as_json  # with torch and transformers
     from vlm_pruner.video import Sampling
 
-    opening.check()
     pruning.register()
     wanted = pruning.single(method, keep, layer, 64, per, bias)
     sampling = Sampling(fps, frames)

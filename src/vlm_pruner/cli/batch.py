@@ -60,11 +60,14 @@ def batch(
     opening: Opening,
 ) -> None:
     """Answer thousands of rows with the pruned model, loaded once. Killed, the same command goes on where it was."""
-    from vlm_pruner.serving.batch import Job, Progress, run_job
+    from vlm_pruner.asking import check_there
+
+    check_there(source, "folder or file of questions")
+    opening.check()
+    from vlm_pruner.serving.batch import Job, Progress, run_job  # with torch and transformers
     from vlm_pruner.serving.batch.results import beside
     from vlm_pruner.serving.batch.rows import ENDINGS
 
-    opening.check()
     pruning.register()
     wanted = pruning.single(method, keep, layer, 0.25, bias=bias)
     for path in (output, *beside(output).values()):

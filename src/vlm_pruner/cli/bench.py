@@ -71,13 +71,17 @@ def bench(
     opening: Opening,
 ) -> None:
     """Measure what methods answer right, what they keep and what it costs. Killed, it goes on where it was."""
-    from vlm_pruner.asking import one_token
+    from vlm_pruner.asking import check_there
+
+    if data is not None:
+        check_there(data, "file of questions")
+    opening.check()
+    from vlm_pruner.asking import one_token  # and what follows, with torch and transformers
     from vlm_pruner.evaluation.bench import describe, run_bench
     from vlm_pruner.evaluation.cells import build_grid
     from vlm_pruner.evaluation.timing import measure_cells
     from vlm_pruner.report import provenance
 
-    opening.check()
     pruning.register()
     check_equal(equal)
     budgets = None if keep is None else [parse_keep(text) for text in parse_list(keep)]

@@ -39,10 +39,12 @@ def check(
 ) -> None:
     """Prove on this model and machine that pruning does what it promises. Exit code 0 if it does, 1 if not."""
     from vlm_pruner import asking
-    from vlm_pruner.report import provenance
+
+    asking.check_there(image)
+    opening.check()
+    from vlm_pruner.report import provenance  # with torch and transformers
     from vlm_pruner.verify import verify
 
-    opening.check()
     pruning.register()
     wanted = pruning.single(method, keep, layer, 0.25, bias=bias)
     picture = asking.open_image(image)

@@ -41,7 +41,12 @@ def profile(
     opening: Opening,
 ) -> None:
     """Measure encoder, selection, prefill, decode and memory, beside the FLOP model and the limit."""
-    import torch
+    from vlm_pruner.asking import check_there
+
+    if image is not None:
+        check_there(image)
+    opening.check()
+    import torch  # and what needs it
 
     from vlm_pruner.asking import one_token
     from vlm_pruner.plan import parse_bias, parse_layer
@@ -49,7 +54,6 @@ def profile(
     from vlm_pruner.profiling import subject_named
     from vlm_pruner.viz.plots import figure_class
 
-    opening.check()
     pruning.register()
     plan = pruning.plan(method=method, keep=keep, layer=layer, bias=bias)
     place, logits = None if layer is None else parse_layer(layer), parse_bias(bias)

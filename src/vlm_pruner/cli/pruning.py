@@ -46,15 +46,29 @@ class Pruning:
         typer.Option("--methods-from", help="Python file with methods of your own: its code is run; may be repeated."),
     ] = None
 
+    def __post_init__(self) -> None:
+        """Look for the files before anything is imported for them.
+
+        Raises:
+            InputError: one is not there.
+        """
+        from vlm_pruner.asking import check_there
+
+        for file, what in ((self.plan_file, "plan"), *((file, "file of methods") for file in self.methods_from or ())):
+            if file is not None:
+                check_there(file, what)
+
     def register(self) -> None:
         """Make the methods of `--methods-from` known; to be called before a method is named.
 
         Raises:
             InputError, PlanError: as of `methods_from`.
         """
+        if self.methods_from is None:
+            return
         from vlm_pruner.methods import methods_from
 
-        for file in self.methods_from or ():
+        for file in self.methods_from:
             methods_from(file)
 
     def wanted(
@@ -127,10 +141,10 @@ class Pruning:
         Raises:
             InputError, PlanError: as of `wanted`.
         """
-        from vlm_pruner.plan import PrunePlan
-
         if self.plan_file is None:
             return None
+        from vlm_pruner.plan import PrunePlan
+
         beside = [f"--{name.replace('_', '-')}" for name, value in given.items() if value is not None]
         beside += ["--set"] if self.parameters else []
         if beside:

@@ -45,10 +45,12 @@ def report(
 ) -> None:
     """Compare methods and budgets on one question: pictures, answers, probabilities and times in one HTML file."""
     from vlm_pruner import asking
-    from vlm_pruner.asking.pages import answers_page
+
+    asking.check_there(image)
+    opening.check()
+    from vlm_pruner.asking.pages import answers_page  # with torch and transformers
     from vlm_pruner.video import Sampling
 
-    opening.check()
     pruning.register()
     wanted = pruning.wanted(
         None if methods is None else parse_list(methods),

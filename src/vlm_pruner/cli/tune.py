@@ -60,13 +60,18 @@ def tune(
     opening: Opening,
 ) -> None:
     """Find the cheapest plan that changes few of a model's own answers on your pictures, and write it as JSON."""
-    from vlm_pruner.evaluation.density import stroke_density
+    from vlm_pruner.asking import check_there
+
+    check_there(images, "folder of pictures")
+    if questions is not None:
+        check_there(questions, "file of questions")
+    opening.check()
+    from vlm_pruner.evaluation.density import stroke_density  # with torch and transformers
     from vlm_pruner.evaluation.fidelity import Meter
     from vlm_pruner.evaluation.own import ask_own
     from vlm_pruner.evaluation.tuning import tune as find
     from vlm_pruner.plan import parse_bias
 
-    opening.check()
     writable(output, RESULTS)
     for path in _beside(output):
         writable(path)

@@ -82,7 +82,8 @@ def _random(name: str, tokens: int | None, device: str, dtype: str, tell: Callab
     from vlm_pruner.asking.loading import DTYPES, open_device
 
     shape, place = SHAPES[name], open_device(device)
-    kind = DTYPES.get(dtype, torch.bfloat16 if place.type == "cuda" else torch.float32)
+    usual = "bfloat16" if place.type == "cuda" else "float32"
+    kind = getattr(torch, dtype if dtype in DTYPES else usual)
     needed, free = shape.parameters() * kind.itemsize, _free_bytes(place)
     if free is not None and needed > free:
         raise InputError(
