@@ -34,10 +34,9 @@ def plot_curves(results: BenchResults, path: str | Path, labels: Sequence[str] |
         "chance": 100 * sum(results.chance.values()) / len(results.chance) if results.chance else None,
         "total": results.model["tokens"] or round(results.row("none").mean("kept") or 0),
     }
-    pruned = [curve for name, curve in curves.items() if name != "none"]
     scale, cost = "accuracy, % (mean over question types)", "visual tokens per decoder layer (mean)"
-    if all(len(curve.keep) == 1 for curve in pruned):
-        figure = dot_plot(pruned, bold=shown, xlabel=f"{scale}, with {cost}", **lines)
+    if all(len(curve.keep) == 1 for curve in curves.values()):
+        figure = dot_plot(list(curves.values()), bold=shown, xlabel=f"{scale}, with {cost}", **lines)
     else:
         figure = budget_plot(
             [curves[name] for name in shown],
