@@ -147,6 +147,8 @@ def test_an_uploaded_video_is_shown_frame_by_frame(desk, tmp_path):
     last = ask(desk, key=UPLOADED, uploaded=uploaded)
     cards = {number: card for frame in last for number, card in frame.cards.items() if card}
     assert 'class="vp-film" data-frames="3"' in cards[1]
+    assert desk.budgets.notes(uploaded.image, ROWS)[0].startswith('<p class="vp-count">192 of 1728<')
+    assert "192 of 1728 tokens" in cards[1]
     assert "Done." in last[-1].status
 
 

@@ -9,6 +9,7 @@ from types import MappingProxyType
 
 from PIL import Image
 
+from vlm_pruner.adapters import adapter_for
 from vlm_pruner.asking import Loaded, Shown, catalogue
 from vlm_pruner.budget import layer_average
 from vlm_pruner.engine import prune
@@ -38,6 +39,12 @@ class Budgets:
             self._totals[key] = self.loaded.visual_tokens(self.loaded.inputs("?", shown))
         return self._totals[key]
 
+    @property
+    def exact(self) -> bool:
+        """Is what one picture keeps known before it was encoded? Not where it may be cut into tiles of their own."""
+        config = self.loaded.model.config
+        return adapter_for(config.model_type).fixed_tokens(self.loaded.model.base_model.config) is not None
+
     def notes(self, shown: Shown, rows: Sequence[object]) -> list[str]:
         """HTML for every row of controls, as of `controls.choices_of`: how many tokens stay, and what the method does.
 
@@ -55,11 +62,15 @@ class Budgets:
             prune(self.loaded.model, plan)  # which is not begun: only what the model cannot give is told
         except VlmPrunerError as error:
             return _html("-", str(error))
-        return _html(f"{plan.asked_of(total)} of {total}", f"{self._left(plan, total)}{self._summaries.get(name, '')}")
+        pieces = len(self.loaded.reader.spread(shown))  # frames that are pictures of their own have their own budgets
+        most = plan.stages[-1].method.budget == "ceiling"
+        sign = "≤ " if most else "" if self.exact else "≈ "
+        count = f"{sign}{pieces * plan.asked_of(total // pieces)} of {total}"
+        return _html(count, f"{self._left(plan, total // pieces, pieces)}{self._summaries.get(name, '')}")
 
-    def _left(self, plan: PrunePlan, total: int) -> str:
+    def _left(self, plan: PrunePlan, total: int, pieces: int) -> str:
         """What a schedule makes of the budget that was asked for."""
-        lengths = plan.lengths(total, self.loaded.layers)
+        lengths = [pieces * length for length in plan.lengths(total, self.loaded.layers)]
         if len(plan.stages) == 1:
             return ""
         return f"{lengths[-1]} left at the end, {layer_average(lengths):.0f} a layer on average. "
