@@ -9,6 +9,7 @@ import typer
 from rich.table import Table
 
 from vlm_pruner.cli.console import console, note, print_json, progress
+from vlm_pruner.cli.files import present
 from vlm_pruner.cli.opening import Opening
 from vlm_pruner.cli.options import Bias, Json, Layer, Method
 from vlm_pruner.cli.pruning import Pruning
@@ -40,7 +41,7 @@ def check(
     """Prove on this model and machine that pruning does what it promises. Exit code 0 if it does, 1 if not."""
     from vlm_pruner import asking
 
-    asking.check_there(image)
+    present(image)
     opening.check()
     from vlm_pruner.report import provenance  # with torch and transformers
     from vlm_pruner.verify import verify

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from vlm_pruner.budget import Keep, parse_keep
+from vlm_pruner.cli.files import present
 from vlm_pruner.cli.parameters import parse_parameters
 from vlm_pruner.errors import InputError
 
@@ -52,11 +53,9 @@ class Pruning:
         Raises:
             InputError: one is not there.
         """
-        from vlm_pruner.asking import check_there
-
-        for file, what in ((self.plan_file, "plan"), *((file, "file of methods") for file in self.methods_from or ())):
-            if file is not None:
-                check_there(file, what)
+        present(self.plan_file, "plan")
+        for file in self.methods_from or ():
+            present(file, "file of methods")
 
     def register(self) -> None:
         """Make the methods of `--methods-from` known; to be called before a method is named.

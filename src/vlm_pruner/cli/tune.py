@@ -10,7 +10,7 @@ import typer
 
 from vlm_pruner.budget import parse_keep
 from vlm_pruner.cli.console import complain, console, progress, quiet
-from vlm_pruner.cli.files import RESULTS, saving, writable
+from vlm_pruner.cli.files import RESULTS, present, saving, writable
 from vlm_pruner.cli.opening import Opening
 from vlm_pruner.cli.options import Bias, parse_list
 from vlm_pruner.cli.pruning import Pruning
@@ -60,11 +60,8 @@ def tune(
     opening: Opening,
 ) -> None:
     """Find the cheapest plan that changes few of a model's own answers on your pictures, and write it as JSON."""
-    from vlm_pruner.asking import check_there
-
-    check_there(images, "folder of pictures")
-    if questions is not None:
-        check_there(questions, "file of questions")
+    present(images, "folder of pictures")
+    present(questions, "file of questions")
     opening.check()
     from vlm_pruner.evaluation.density import stroke_density  # with torch and transformers
     from vlm_pruner.evaluation.fidelity import Meter
