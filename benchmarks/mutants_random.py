@@ -28,7 +28,7 @@ _OTHER: dict[type[ast.AST], type[ast.AST]] = {
 EQUIVALENT: dict[str, str] = {}
 """Name of a break that changes nothing anybody could see, without its line -> why."""
 
-_NEAREST, _SPREAD = 12, 24  # tests that run fewest other lines, and others, evenly drawn
+_NEAREST = 80  # tests that look for one break
 
 
 def draw(package: Path, count: int, seed: int, coverage: Path) -> list[Mutant]:
@@ -131,15 +131,16 @@ def _contexts(coverage: Path) -> dict[str, dict[int, list[str]]]:
 
 
 def _nearest(lines: dict[int, list[str]], first: int, last: int) -> str:
-    """Arguments of pytest: of the tests that run the lines `first` to `last`, those that run least of the file, and
-    some others; where no test is known to run them (a constant of the module), those of the whole file."""
+    """Arguments of pytest: tests that run the lines `first` to `last`, of as many functions as there are; where no test
+    is known to run them (a constant of the module), those of the whole file. Those that run least of it come first."""
     seen = {test for line in range(first, last + 1) for test in lines.get(line, ())}
     seen = seen or {test for tests in lines.values() for test in tests}
     width = dict.fromkeys(seen, 0)
     for tests in lines.values():
         for test in set(tests) & seen:
             width[test] += 1
-    ordered = sorted(seen, key=lambda test: (width[test], test))
-    nearest, rest = ordered[:_NEAREST], ordered[_NEAREST:]
-    spread = rest[:: max(1, len(rest) // _SPREAD)][:_SPREAD]
-    return shlex.join([test.removeprefix("tests/") for test in nearest + spread])
+    functions: dict[str, list[str]] = {}
+    for test in sorted(seen, key=lambda test: (width[test], test)):
+        functions.setdefault(test.partition("[")[0], []).append(test)
+    turns = [tests[i] for i in range(2) for tests in functions.values() if i < len(tests)]
+    return shlex.join(test.removeprefix("tests/") for test in turns[:_NEAREST])

@@ -36,6 +36,7 @@ from benchmarks.mutants_web import PAGE
 MUTANTS = (*ENGINE, *LAYERS, *CHOICE, *PAGE)
 ROOT = Path(__file__).parents[1]
 LIMIT = 600  # seconds for the tests of one break: a hang is found, too
+NOTED = ROOT / "out" / "mutation_random.jsonl"  # rows of drawn breaks as they are found
 MISSED = 7  # percent of drawn breaks that may go unseen
 
 
@@ -113,6 +114,12 @@ def broken(source: Path, mutant: Mutant) -> str:
     return text
 
 
+def _noted() -> list[dict[str, Any]]:
+    """Rows of drawn breaks of earlier runs in this checkout."""
+    lines = NOTED.read_text(encoding="utf-8").splitlines() if NOTED.exists() else []
+    return [json.loads(line) for line in lines]
+
+
 def _others(names: set[str]) -> list[dict[str, Any]]:
     """Rows of the last run about other breaks than those chosen now."""
     path = RESULTS / "mutation.json"
@@ -120,13 +127,23 @@ def _others(names: set[str]) -> list[dict[str, Any]]:
     return [row for row in rows if row["name"] in names]
 
 
-def _broken_and_tested(source: Path, mutant: Mutant) -> tuple[bool, str]:
-    """Do its tests pass although the place is broken? Beside the answer, the first test that failed."""
-    before = broken(source, mutant)
-    try:
-        return run(source, mutant.tests)
-    finally:
-        (source / "vlm_pruner" / mutant.file).write_text(before, encoding="utf-8")
+def _survives(source: Path, mutant: Mutant, sure: bool) -> tuple[bool, str]:
+    """Do its tests pass although the place is broken? Beside the answer, the first test that failed.
+
+    Args:
+        sure: all its tests pass on the whole source; else one that fails there as well is left out.
+    """
+    tests = mutant.tests
+    while tests:
+        before = broken(source, mutant)
+        try:
+            survived, where = run(source, tests)
+        finally:
+            (source / "vlm_pruner" / mutant.file).write_text(before, encoding="utf-8")
+        if survived or sure or "::" not in where or run(source, shlex.quote(where))[0]:
+            return survived, where
+        tests = shlex.join(test for test in shlex.split(tests) if test != where)
+    return True, "no test runs it"
 
 
 def main(options: argparse.Namespace) -> None:
@@ -134,6 +151,8 @@ def main(options: argparse.Namespace) -> None:
     device = prepare(options)
     drawn = options.random and draw(ROOT / "src" / "vlm_pruner", options.random, options.seed, options.coverage)
     chosen = [m for m in drawn or MUTANTS if options.only in m.name or m.file.startswith(options.only)]
+    found_before = {row["name"]: row for row in _noted() if row["found"]} if options.survivors else {}
+    chosen = [m for m in chosen if m.name not in found_before]
     chosen = chosen[: 2 if options.quick else None]
     report = Report("mutation_random" if drawn else "mutation", options, device)
     sys.dont_write_bytecode = True
@@ -146,14 +165,16 @@ def main(options: argparse.Namespace) -> None:
             report.check(passed, f"nothing is broken, yet {where} fails")
         for mutant in chosen:
             started = time.perf_counter()
-            survived, where = _broken_and_tested(source, mutant) if mutant.tests else (True, "no test runs it")
-            if drawn and "::" in where and not run(source, shlex.quote(where))[0]:
-                survived, where = True, f"{where} fails on the whole source, too"
+            survived, where = _survives(source, mutant, sure=not drawn)
             verdict = "SURVIVED" if survived else "found"
             print(f"{verdict:8} {mutant.name}  {where}  ({time.perf_counter() - started:.0f} s)", flush=True)
             why = EQUIVALENT.get(mutant.name.rpartition(", line ")[0]) if survived else None
             equal = {} if why is None else {"equivalent": why}
-            report.row(mutant.name, file=mutant.file, found=not survived, by=where, **equal)
+            row = report.row(mutant.name, file=mutant.file, found=not survived, by=where, **equal)
+            if drawn:
+                with NOTED.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(row) + "\n")
+    report.rows += found_before.values()
     report.rows += _others({m.name for m in MUTANTS} - {m.name for m in chosen}) if options.only and not drawn else []
     counted = [row for row in report.rows if "equivalent" not in row]
     missed = sum(not row["found"] for row in counted)
@@ -172,5 +193,6 @@ if __name__ == "__main__":
         "--random", type=int, default=0, metavar="N", help="draw N breaks in place of those of the list"
     )
     parser.add_argument("--seed", type=int, default=0, help="of what is drawn")
+    parser.add_argument("--survivors", action="store_true", help="of the drawn ones, those not found by earlier runs")
     parser.add_argument("--coverage", type=Path, default=ROOT / "out" / "coverage", help="left by `make coverage`")
     main(parser.parse_args())
