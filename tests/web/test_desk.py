@@ -10,7 +10,9 @@ from PIL import Image
 
 from vlm_pruner.asking import open_model
 from vlm_pruner.errors import InputError
+from vlm_pruner.methods import create
 from vlm_pruner.scenes import DEMO_QUESTIONS
+from vlm_pruner.web.budgets import Budgets
 from vlm_pruner.web.controls import row_of
 from vlm_pruner.web.desk import Desk, message_of
 from vlm_pruner.web.gallery import gallery
@@ -81,6 +83,14 @@ def test_tokens_are_counted_before_the_question(desk, picture):
     told = [frame for frame in ask(desk, rows=row_of([Choice("v2drop", 11)])) if 1 in frame.cards][-1].cards[1]
     assert f"{plan.lengths(576, 4)[-1]} of 576 tokens" in told
     assert f"{plan.lengths(576, 4)[-1]} left at the end" in schedule
+
+
+def test_what_is_not_known_before_the_question_is_told_as_such(desk, picture, monkeypatch):
+    budgets = Budgets(desk.service.loaded, {"cover": create("cover", radius=0.5)})
+    assert '"vp-count">≤ 64 of 576<' in budgets.notes(picture.image, row_of([Choice("cover", 11)]))[0]
+    assert '"vp-count">64 of 576<' in desk.budgets.notes(picture.image, row_of([Choice("cover", 11)]))[0]
+    monkeypatch.setattr(Budgets, "exact", False)
+    assert '"vp-count">≈ 144 of 576<' in budgets.notes(picture.image, row_of([Choice("grid", 25)]))[0]
 
 
 def test_a_layer_that_does_not_exist_is_a_message_in_its_column(desk):

@@ -84,7 +84,9 @@ def _print(found: Verification, loaded: Loaded) -> None:
     about = found.to_dict()
     versions = ", ".join(f"{name} {number}" for name, number in about["versions"].items())
     sites = ", ".join(str(place) for place in found.places if place != TOWER)
-    where = " and ".join(["the vision tower"] * (TOWER in found.places) + [f"layer {sites}"] * bool(sites))
+    where = " and ".join(
+        ["the vision tower"] * (TOWER in found.places) + [f"layer {sites} of {found.layers}"] * bool(sites)
+    )
     for line in (
         *notes, "",
         f"model       {loaded.name}: {found.family}, {found.layers} decoder layers",
