@@ -56,5 +56,6 @@ def hold(file: Path) -> None:
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)  # what was started in the background is deaf to Ctrl-C
     sys.addaudithook(tell)
-    hold(Path(os.environ[HOLD]))
+    if HOLD in os.environ:
+        hold(Path(os.environ[HOLD]))
     main()
