@@ -189,7 +189,7 @@ test-rounding: $(VENV)/dev.stamp
 		env $$setting $(BIN)/pytest -n auto -m "$(SPEED)" -k "$(ROUNDING_CHOICE)" $(ROUNDING_RUNS) || exit 1; \
 	done
 
-# The pages in a headless Chromium of the system; pictures of them lie in out/screenshots afterwards.
+# The pages in a headless Chromium of the system, looked over by axe; pictures of them lie in out/screenshots afterwards.
 test-browser: $(VENV)/browser.stamp
 	$(BIN)/pytest -m browser
 
