@@ -171,10 +171,12 @@ def existing(path: str | Path, what: str = "image") -> Path:
 def _frames(image: Image.Image) -> int:
     """Frames of an animation, pages of a scan; the first of a PSD file is all of its layers."""
     try:
-        if image.format == "TIFF":
+        if image.format == "TIFF":  # Pillow counts wrongly where a place behind the end is looked for at once
             with suppress(EOFError):
-                image.seek(MOST_PAGES)
+                for page in range(1, MOST_PAGES + 1):
+                    image.seek(page)
                 return MOST_PAGES + 1
+            return page
         return 1 if image.format == "PSD" else int(getattr(image, "n_frames", 1))
     except Exception:  # a later frame is damaged: there is one
         return 2
