@@ -21,6 +21,9 @@ IGNORED = {"model", "user", "store", "metadata", "service_tier", "safety_identif
 NEUTRAL = {"n": 1, "presence_penalty": 0, "frequency_penalty": 0, "logprobs": False, "tools": [], "logit_bias": {}}
 KNOWN = {"messages", "max_tokens", "max_completion_tokens", "temperature", "top_p", "seed", "stream", "stream_options"}
 SHORT = {"keep", "layer", "method", "older", "params"}
+SAMPLING: dict[str, tuple[float, float]] = {
+    "temperature": (0.0, 2.0), "top_p": (0.0, 1.0), "seed": (-(2**63), 2**63 - 1),
+}  # fmt: skip
 ROLES = ("system", "user", "assistant")
 
 
@@ -125,7 +128,7 @@ def _plan(asked: object, make: Callable[..., PrunePlan]) -> PrunePlan | None:
 
 def _sampling(data: Mapping[str, Any]) -> dict[str, Any]:
     values = {}
-    for name, least, most in (("temperature", 0.0, 2.0), ("top_p", 0.0, 1.0), ("seed", -(2**63), 2**63 - 1)):
+    for name, (least, most) in SAMPLING.items():
         value = data.get(name)
         if value is None:
             continue
