@@ -14,6 +14,7 @@ import re
 import resource
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,7 @@ def main() -> None:
     """Entry point."""
     parser = arguments(__doc__)
     parser.add_argument("--cpu-minutes", type=float, default=60.0)
+    parser.add_argument("--minutes", type=float, default=600.0, help="by the clock, after which it ends in any case")
     parser.add_argument("--targets", default=",".join(NAMES))
     given = parser.parse_args()
     report = Report("fuzz", given, prepare(given))
@@ -56,7 +58,8 @@ def main() -> None:
     names = given.targets.split(",")
     wanted = (0.2 if given.quick else given.cpu_minutes) * 60 / len(names)
     total: dict[str, dict[str, Any]] = {name: {"inputs": 0, "cpu": 0.0} for name in names}
-    while behind := [name for name in names if total[name]["cpu"] < wanted]:
+    end = time.monotonic() + given.minutes * 60
+    while time.monotonic() < end and (behind := [name for name in names if total[name]["cpu"] < wanted]):
         name = min(behind, key=lambda one: total[one]["cpu"])
         made = one_round(name, folder, 5 if given.quick else ROUND)
         if made["broken"]:
@@ -67,8 +70,9 @@ def main() -> None:
         print(name, total[name], flush=True)
     for name in names:
         report.row(name, inputs=total[name]["inputs"], cpu_minutes=total[name]["cpu"] / 60, crashes=0)
-    report.row("together", inputs=sum(t["inputs"] for t in total.values()), crashes=0,
-               cpu_minutes=sum(t["cpu"] for t in total.values()) / 60)  # fmt: skip
+    minutes = sum(t["cpu"] for t in total.values()) / 60
+    report.row("together", inputs=sum(t["inputs"] for t in total.values()), cpu_minutes=minutes, crashes=0)
+    report.aim("minutes of fuzzing that are missing to an hour", max(0.0, 60 - minutes), 0.0)
     report.finish()
 
 

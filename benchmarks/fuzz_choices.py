@@ -95,6 +95,7 @@ def chosen(method: PruningMethod, lots: random.Random, most: int = 4000) -> str:
     """
     tokens, kind = awkward(lots, most)
     keep = lots.choice([1, len(tokens), lots.randint(1, len(tokens)), lots.randint(0, len(tokens) + 1)])
+    keep = len(tokens) if method.name == "none" else keep  # which keeps all, whatever it is asked for
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of sizes that take minutes
