@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-__all__ = ["NAMES", "Lots", "changed", "seeds", "target"]
+__all__ = ["NAMES", "Lots", "changed", "seeds", "target", "told"]
 
 NAMES = ("plan", "picture", "video", "request")
 ODD = (
@@ -107,7 +107,7 @@ def picture(data: bytes) -> None:
     try:
         found = read_image(_sound(data), "fuzz")
     except InputError as error:
-        assert len(str(error).splitlines()) == 1, error
+        told(error)
         return
     assert found.mode == "RGB"
     assert 1 <= found.width * found.height <= READ_PIXELS
@@ -125,7 +125,7 @@ def video(data: bytes) -> None:
     try:
         found = open_shown(path, Sampling(frames=3))
     except InputError as error:
-        assert len(str(error).splitlines()) == 1, error
+        told(error)
         return
     assert not isinstance(found, Clip) or 1 <= len(found) <= 3
 
@@ -139,8 +139,8 @@ def request(data: bytes) -> None:
     try:
         found = read_request(body, Limits(), _plan_for())
     except HttpError as error:
-        assert 400 <= error.status < 500, error
-        json.dumps(error.body()).encode()
+        told(error)
+        refused(error.status)
         return
     assert found.max_new_tokens >= 1
 
@@ -197,6 +197,24 @@ def _sound(data: bytes) -> bytes:
         made += data[place : place + 4] + body + zlib.crc32(body).to_bytes(4, "big")
         place = end + 4
     return bytes(made)
+
+
+def told(error: Exception) -> None:
+    """An error says what is wrong, in one line.
+
+    Raises:
+        AssertionError: it does not.
+    """
+    assert len(str(error).strip().splitlines()) == 1, f"{error!r} is not one line"
+
+
+def refused(status: int) -> None:
+    """The client is at fault, not the server.
+
+    Raises:
+        AssertionError: the server is.
+    """
+    assert 400 <= status < 500, f"a status of {status}"
 
 
 def seeds(name: str) -> Iterator[bytes]:

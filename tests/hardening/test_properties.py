@@ -86,7 +86,9 @@ stages = st.lists(st.tuples(st.sampled_from([0.2, 0.5, 0.9]), st.integers(0, 4))
 def test_a_row_of_any_batch_is_answered_as_alone(batch: Any, drawn: Any, way: dict[str, Any]) -> None:
     family, model = tiny("llava")
     made: dict[int, float] = {}
-    for (keep, layer), most in zip(sorted(drawn, key=lambda one: one[1]), sorted((k for k, _ in drawn))[::-1], strict=True):
+    for (keep, layer), most in zip(
+        sorted(drawn, key=lambda one: one[1]), sorted((k for k, _ in drawn))[::-1], strict=True
+    ):
         made.setdefault(layer, min(keep, most, *made.values()))
     pruning = plan(*((keep, layer) for layer, keep in made.items()))
     prompts = [family.prompt(before, images, tail=after) for before, images, after in batch]

@@ -20,9 +20,9 @@ from vlm_pruner.asking.prompts import Kind, check_question, kinds_of, prompt_tex
 from vlm_pruner.asking.shapes import check_shape
 from vlm_pruner.asking.videos import Shown, open_shown, pictures_in
 from vlm_pruner.errors import InputError, VlmPrunerError, unknown_name
-from vlm_pruner.json_text import read_json
 from vlm_pruner.evaluation.matching import Match, match_named
 from vlm_pruner.evaluation.questions import Asked
+from vlm_pruner.json_text import read_json
 from vlm_pruner.video import Sampling
 
 __all__ = ["OwnQuestion", "about_own", "ask_own", "images_of", "questions_about", "read_questions", "sampling_of"]

@@ -35,7 +35,9 @@ class Sampling:
         if self.fps is not None and self.frames is not None:
             raise InputError("frames a second and a number of frames exclude each other: give one of them")
         if self.fps is not None and not 0 < self.fps <= MAX_FPS:
-            raise InputError(f"{self.fps!r} frames a second cannot be taken: give a number above 0, at most {MAX_FPS:,}")
+            raise InputError(
+                f"{self.fps!r} frames a second cannot be taken: give a number above 0, at most {MAX_FPS:,}"
+            )
         if self.frames is not None and not 1 <= self.frames <= MAX_FRAMES:
             raise InputError(f"{self.frames} frames cannot be taken of a video: give 1 to {MAX_FRAMES}")
 
