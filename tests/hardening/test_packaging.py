@@ -1,4 +1,4 @@
-"""What a package owes its users: a version that says what changed, types, completion, and an archive that tests itself."""
+"""What a package owes its users: a version that says what changed, types, completion, whole sources."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A model in use: pruned and unpruned by turns, and by several threads at once. `benchmarks.attached` does more of it."""
+"""A model in use: pruned and unpruned by turns, and by several threads at once. `benchmarks.attached` does more."""
 
 from __future__ import annotations
 

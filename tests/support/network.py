@@ -1,4 +1,4 @@
-"""No test reaches another machine: within the tests, a connection to anything but loopback fails as if there were none."""
+"""No test reaches another machine: connecting to anything but loopback fails as if there were none."""
 
 from __future__ import annotations
 

@@ -135,7 +135,7 @@ class Calls:
 
 def unwatched(copied: nn.Module, module: nn.Module) -> None:
     """Let a copy of a module run its own `forward`, not that of the module, to which our wrapper is bound."""
-    own = vars(copied).get("forward")
+    own: Any = vars(copied).get("forward")
     if getattr(own, _WATCHED, False):
         inner = own.__wrapped__
         if getattr(inner, "__func__", None) is type(module).forward:

@@ -84,7 +84,7 @@ def _chat(limits: Limits) -> dict[str, Any]:
 
 def _request(limits: Limits) -> dict[str, Any]:
     url = {"type": "object", "properties": {"url": {"type": "string"}}, "required": ["url"]}
-    kinds = {"text": {"text": {"type": "string"}}, "image_url": {"image_url": url}}
+    kinds: dict[str, dict[str, Any]] = {"text": {"text": {"type": "string"}}, "image_url": {"image_url": url}}
     parts = [
         {"type": "object", "required": ["type", kind], "properties": {"type": {"const": kind}, **held}}
         for kind, held in kinds.items()
