@@ -21,6 +21,7 @@ ELSEWHERE = {
     "cli": "the command line has [a page of its own](../cli.md)",
     "web": "the page in the browser is started by [`vlm-pruner demo`](../demo.md)",
     "config_fields": "a helper of the adapters",
+    "json_text": "a helper of all that reads JSON",
     "stage": "`vlm_pruner.plan` offers what it defines",
     "torchvision_fit": "runs by itself when the package is imported",
 }
