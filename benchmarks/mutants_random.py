@@ -1,4 +1,5 @@
-"""Breaks drawn by chance from the syntax tree of the whole package, and the tests that are nearest to each.
+"""Breaks drawn by chance from the syntax tree of the whole package, and the tests that are nearest to each: those that
+run the broken line, and those of its file's name.
 
 Five kinds, in turn: comparisons, arithmetic, conditions, constants, returned values. What is left alone: annotations,
 assertions (they tell types), docstrings, `__all__`, what stands inside f-strings, and blocks for type checkers.
@@ -11,6 +12,7 @@ import copy
 import random
 import shlex
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ _OTHER: dict[type[ast.AST], type[ast.AST]] = {
 EQUIVALENT: dict[str, str] = {}
 """Name of a break that changes nothing anybody could see, without its line -> why."""
 
+TESTS = Path(__file__).parents[1] / "tests"
 _NEAREST = 80  # tests that look for one break
 
 
@@ -51,7 +54,9 @@ def draw(package: Path, count: int, seed: int, coverage: Path) -> list[Mutant]:
         chance.shuffle(places)
     turns = [places[i] for i in range(max(map(len, found.values()))) for places in found.values() if i < len(places)]
     known = _contexts(coverage)
-    return [_mutant(sources[turn[0]], *turn, known) for turn in turns[:count]]
+    named = {path.stem: str(path.relative_to(TESTS)) for path in sorted(TESTS.rglob("test_*.py"))}
+    mutants = [_mutant(sources[turn[0]], *turn, known) for turn in turns[:count]]
+    return [replace(m, tests=f"{m.tests} {named.get('test_' + Path(m.file).stem, '')}".strip()) for m in mutants]
 
 
 def _mutant(text: str, file: str, kind: str, where: tuple[int, int, int, int], new: str, known: Any) -> Mutant:
