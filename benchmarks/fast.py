@@ -1,0 +1,160 @@
+"""Which plan for the whole pipeline answers best at a given time to first token: `python -m benchmarks.fast`.
+
+Accuracy is that of questions about validation scenes, as in `benchmarks.preset`; times are of the embedded model's demo,
+from pixels to the first logits, choices, tower and prefill included, measured in turns after a warm-up. A row is one plan
+at one budget; it is on the front if no plan that is as fast answers better. Limits are shares of the unpruned time.
+
+    python -m benchmarks.fast                  writes results/fast.json
+    python -m benchmarks.fast --times          measures the times of results/fast.json anew, and nothing else
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import time
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from benchmarks.common import RESULTS, Report, arguments, prepare
+from benchmarks.dense import Outcome, State, answer, draw_picture, encode
+from benchmarks.fast_plans import ALONE, LAYERS, RIVALS, STAGED, TOKENS, Make
+from benchmarks.preset import Paired
+
+from vlm_pruner import load_embedded
+from vlm_pruner.engine import prune
+from vlm_pruner.plan import PrunePlan
+from vlm_pruner.profiling.timing import Probe, interleave, median
+
+__all__ = ["LIMITS", "first_token", "front"]
+
+FULL = "no pruning"
+BUDGETS = (192, 128, 64, 32)
+WIDE = (288, *BUDGETS)  # of single stages before the tower, which lose more
+LIMITS = (0.6, 0.5, 0.4, 0.3)
+Answers = tuple[list[str], dict[tuple[str, int], Outcome]]
+
+
+def cells() -> Iterator[tuple[str, int, PrunePlan]]:
+    """(name, keep, plan) of every row, the unpruned model first."""
+    yield FULL, TOKENS, PrunePlan.of("none", num_layers=LAYERS)
+    groups: tuple[tuple[Mapping[str, Make], tuple[int, ...]], ...] = (
+        (ALONE, WIDE), (STAGED, BUDGETS), (RIVALS, BUDGETS),
+    )  # fmt: skip
+    for group, budgets in groups:
+        yield from ((name, keep, make(keep)) for name, make in group.items() for keep in budgets)
+
+
+def first_token(model: Any, inputs: dict[str, Any], plan: PrunePlan) -> float:
+    """Milliseconds of one forward from pixels to the logits of the first token."""
+    with prune(model, plan), Probe({"whole": model}, inputs["input_ids"].device) as probe:
+        model(**inputs, use_cache=True, logits_to_keep=1)
+    return float(probe.times()["whole"][0])
+
+
+def times(plans: Mapping[str, PrunePlan], repeats: int) -> dict[str, dict[str, Any]]:
+    """Of every plan the median time and, run by run, its share of the unpruned one's, whose key is the first."""
+    from vlm_pruner.asking import DEMO_IMAGE, open_image, open_model
+    from vlm_pruner.scenes import DEMO_QUESTIONS
+
+    loaded = open_model()
+    inputs = dict(loaded.inputs(DEMO_QUESTIONS[0][0], open_image(DEMO_IMAGE)))
+    made = {key: partial(first_token, loaded.model, inputs, plan) for key, plan in plans.items()}
+    found = interleave(made, repeats, warmup=1)
+    full = found[next(iter(plans))]
+    return {
+        key: {
+            "first_token_ms": round(median(samples), 3),
+            "first_token_share": round(median([a / b for a, b in zip(samples, full, strict=True)]), 4),
+        }
+        for key, samples in found.items()
+    }
+
+
+def front(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of which no other is as fast and more accurate, slowest first."""
+    best: list[dict[str, Any]] = []
+    for row in sorted(rows, key=lambda r: (r["first_token_share"], -r["accuracy"])):
+        if not best or row["accuracy"] > best[-1]["accuracy"]:
+            best.append(row)
+    return best[::-1]
+
+
+def answer_all(number: int) -> Answers:
+    """Types of the questions about one picture, and the outcome of every cell."""
+    model, processor = _loaded()
+    scene, drafts = draw_picture("validation", number)
+    picture = encode(model, processor, scene, drafts)
+    memo: dict[Any, State] = {}
+    done = {(name, keep): answer(model, picture, plan, memo) for name, keep, plan in cells()}
+    return [draft.type for draft in drafts], done
+
+
+def _loaded(held: list[Any] = []) -> tuple[Any, Any]:  # noqa: B006  (once per process)
+    if not held:
+        torch.set_num_threads(1)
+        held += load_embedded()
+    return held[0], held[1]
+
+
+def main(options: argparse.Namespace) -> None:
+    """Accuracies and times, or the times alone."""
+    report = Report("fast", options, prepare(options))
+    listed = list(cells())
+    if options.times:
+        rows = json.loads((RESULTS / "fast.json").read_text(encoding="utf-8"))["rows"]
+    elif options.quick:
+        _, done = answer_all(0)
+        report.check(len(done) == len(listed), "a plan has no answers")
+        report.finish()
+        return
+    else:
+        rows = accuracies(options)
+    measured = times({f"{name}@{keep}": plan for name, keep, plan in listed}, options.repeats)
+    rows = [row | measured[f"{row['name']}@{row['keep']}"] for row in rows]
+    ahead = {(row["name"], row["keep"]) for row in front(rows)}
+    for row in rows:
+        report.row(**row | {"front": (row["name"], row["keep"]) in ahead})
+    report.finish()
+
+
+def accuracies(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """A row for every cell: accuracy in per cent, its change against the unpruned model with 95 % intervals, loss."""
+    results, end = [], time.monotonic() + 60 * options.minutes
+    with multiprocessing.get_context("spawn").Pool(options.workers) as pool:
+        for number, result in enumerate(pool.imap(answer_all, range(options.pictures))):
+            results.append(result)
+            print(f"picture {number + 1}", flush=True)
+            if time.monotonic() > end:
+                break
+        pool.terminate()
+    paired, rows = Paired(results), []
+    full = paired.column(FULL, TOKENS, "right")
+    for name, keep, plan in cells():
+        right = paired.column(name, keep, "right")
+        gain = 100 * paired.means(right - full)
+        rows.append({
+            "name": name,
+            "keep": keep,
+            "stages": [[s.method.name, s.keep, s.layer] for s in plan.stages],
+            "accuracy": round(100 * float(paired.means(right)[0]), 2),
+            "change": round(float(gain[0]), 2),
+            "change_interval": [round(float(q), 2) for q in np.quantile(gain[1:], [0.025, 0.975])],
+            "loss": round(float(paired.means(paired.column(name, keep, "loss"))[0]), 4),
+            "pictures": len(results),
+            "questions": len(paired.types),
+        })  # fmt: skip
+    return rows
+
+
+if __name__ == "__main__":
+    parser = arguments((__doc__ or "").splitlines()[0], repeats=5)
+    parser.add_argument("--pictures", type=int, default=20, help="at most so many validation scenes")
+    parser.add_argument("--minutes", type=float, default=30.0, help="stop after the picture at which this is over")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--times", action="store_true", help="only the times, for rows that are there")
+    main(parser.parse_args())
