@@ -1,7 +1,7 @@
 """Which plan for the whole pipeline answers best at a given time to first token: `python -m benchmarks.fast`.
 
-Accuracy is that of questions about validation scenes, as in `benchmarks.preset`; times are of the embedded model's demo,
-from pixels to the first logits, choices, tower and prefill included, measured in turns after a warm-up. A row is one plan
+Accuracy is that of questions about validation scenes, as in `benchmarks.preset`. Times are of the embedded model's
+demo, from pixels to the first logits: choices, tower and prefill, measured in turns after a warm-up. A row is one plan
 at one budget; it is on the front if no plan that is as fast answers better. Limits are shares of the unpruned time.
 
     python -m benchmarks.fast                  writes results/fast.json
