@@ -124,19 +124,22 @@ class State:
 
 
 @torch.no_grad()
-def answer(model: Any, picture: Picture, plan: PrunePlan, memo: dict[Any, State] | None = None) -> Outcome:
-    """All questions of `picture` under `plan`; `memo` holds what the layers before the first stage made of it."""
+def answer(model: Any, picture: Picture, plan: PrunePlan, memo: dict[Any, Any] | None = None) -> Outcome:
+    """All questions of `picture` under `plan`; `memo` holds what the tower and the layers before the first stage made
+    of it."""
     language = model.model.language_model
     count, length = picture.block.shape
     index = pieces().index
     head = language.embed_tokens(torch.tensor([[index(BOS), index(USER)]]))
     words = language.embed_tokens(picture.block)  # [q, l, d]
     stages = {stage.site: stage for stage in plan.stages if stage.layer != TOWER}
-    if plan.stages[0].layer == TOWER:
-        picture = _before_tower(model, picture, plan.stages[0])
     memo = {} if memo is None else memo
-    first = min(stages, default=0)
-    entered = (first, plan.stages[0] if plan.stages[0].layer == TOWER else None)
+    first, before = min(stages, default=0), plan.stages[0] if plan.stages[0].layer == TOWER else None
+    if before is not None:
+        if before not in memo:
+            memo[before] = _before_tower(model, picture, before)
+        picture = memo[before]
+    entered = (first, before)
     if entered not in memo:
         image = torch.cat([head, picture.embeds[None, picture.kept]], 1)
         memo[entered] = State(image, words.view(1, count * length, -1), picture.kept[None])

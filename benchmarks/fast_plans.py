@@ -12,8 +12,8 @@ __all__ = ["ALONE", "DEEP", "LAYERS", "RIVALS", "STAGED", "TOKENS", "Make", "cha
 LAYERS, TOKENS, DEEP = 8, 576, 2
 Make = Callable[[int], PrunePlan]
 
-BEFORE = ("divprune", "fps", "cen-divprune", "vlm-pruner", "vlm-pruner-plus", "erase", "random", "grid")
-"""What can choose among patch embeddings or pixels."""
+BEFORE = ("divprune", "cen-divprune", "vlm-pruner", "vlm-pruner-plus", "random", "grid")
+"""What can choose among patch embeddings, at any number of tokens."""
 
 
 def chain(*stages: tuple[str, float, Layer]) -> Make:
@@ -28,7 +28,7 @@ def chain(*stages: tuple[str, float, Layer]) -> Make:
 
 def _staged() -> Iterator[tuple[str, Make]]:
     """Several stages; the last one is always VLM-Pruner+, which leaves `keep`."""
-    for first in ("divprune", "vlm-pruner-plus", "grid"):
+    for first in ("divprune", "cen-divprune", "vlm-pruner"):
         for times in (2, 3, 4):
             for layer in (None, DEEP):
                 then = "the language model" if layer is None else "layer 2"
