@@ -6,6 +6,8 @@ at one budget; it is on the front if no plan that is as fast answers better. Lim
 
     python -m benchmarks.fast                  writes results/fast.json
     python -m benchmarks.fast --times          measures the times of results/fast.json anew, and nothing else
+
+Killed, it goes on where it was: what every picture came to is kept in out/fast.jsonl, by plan.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import multiprocessing
 import time
 from collections.abc import Iterator, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,13 +33,13 @@ from vlm_pruner.engine import prune
 from vlm_pruner.plan import PrunePlan
 from vlm_pruner.profiling.timing import Probe, interleave, median
 
-__all__ = ["LIMITS", "first_token", "front"]
+__all__ = ["LIMITS", "chosen", "first_token", "front"]
 
 FULL = "no pruning"
 BUDGETS = (192, 128, 64, 32)
 WIDE = (288, *BUDGETS)  # of single stages before the tower, which lose more
 LIMITS = (0.6, 0.5, 0.4, 0.3)
-Answers = tuple[list[str], dict[tuple[str, int], Outcome]]
+STORE = Path("out") / "fast.jsonl"
 
 
 def cells() -> Iterator[tuple[str, int, PrunePlan]]:
@@ -86,14 +89,47 @@ def front(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return best[::-1]
 
 
-def answer_all(number: int) -> Answers:
-    """Types of the questions about one picture, and the outcome of every cell."""
+def chosen(rows: list[dict[str, Any]]) -> str:
+    """The plan whose best accuracy within each of the limits of time is highest on average; of equals, the first.
+
+    One that has no budget within a limit counts as if it had answered nothing there.
+    """
+    named = dict.fromkeys(row["name"] for row in rows if row["name"] != FULL)
+
+    def score(name: str) -> float:
+        own = [row for row in rows if row["name"] == name]
+        within = ([row["accuracy"] for row in own if row["first_token_share"] <= limit] for limit in LIMITS)
+        return sum(max(found, default=0.0) for found in within)
+
+    return max(named, key=score)
+
+
+def answer_all(number: int, known: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Types of the questions about one picture, and by plan what the answers came to; `known` ones are not asked."""
+    missing = [plan for _, _, plan in cells() if plan.fingerprint() not in known.get("plans", {})]
+    if not missing:
+        return known
     model, processor = _loaded()
     scene, drafts = draw_picture("validation", number)
     picture = encode(model, processor, scene, drafts)
     memo: dict[Any, Any] = {}
-    done = {(name, keep): answer(model, picture, plan, memo) for name, keep, plan in cells()}
-    return [draft.type for draft in drafts], done
+    found = {plan.fingerprint(): answer(model, picture, plan, memo) for plan in missing}
+    told = {name: {"right": one.right.tolist(), "loss": one.loss.tolist()} for name, one in found.items()}
+    return {"picture": number, "types": [draft.type for draft in drafts], "plans": {**known.get("plans", {}), **told}}
+
+
+def _as_outcomes(found: Mapping[str, Any]) -> tuple[list[str], dict[tuple[str, int], Outcome]]:
+    """One picture as `Paired` reads it."""
+    none = torch.empty(0)
+    done = {}
+    for name, keep, plan in cells():
+        one = found["plans"][plan.fingerprint()]
+        done[name, keep] = Outcome(torch.tensor(one["right"]), torch.tensor(one["loss"]), none, 0.0)
+    return found["types"], done
+
+
+def _answer_all(given: tuple[int, Mapping[str, Any]]) -> Mapping[str, Any]:
+    return answer_all(*given)
 
 
 def _loaded(held: list[Any] = []) -> tuple[Any, Any]:  # noqa: B006  (once per process)
@@ -110,8 +146,7 @@ def main(options: argparse.Namespace) -> None:
     if options.times:
         rows = json.loads((RESULTS / "fast.json").read_text(encoding="utf-8"))["rows"]
     elif options.quick:
-        _, done = answer_all(0)
-        report.check(len(done) == len(listed), "a plan has no answers")
+        report.check(len(_as_outcomes(answer_all(0, {}))[1]) == len(listed), "a plan has no answers")
         report.finish()
         return
     else:
@@ -126,11 +161,17 @@ def main(options: argparse.Namespace) -> None:
 
 def accuracies(options: argparse.Namespace) -> list[dict[str, Any]]:
     """A row for every cell: accuracy in per cent, its change against the unpruned model with 95 % intervals, loss."""
+    known = {one["picture"]: one for one in map(json.loads, STORE.read_text().splitlines())} if STORE.exists() else {}
     results, end = [], time.monotonic() + 60 * options.minutes
+    STORE.parent.mkdir(exist_ok=True)
     with multiprocessing.get_context("spawn").Pool(options.workers) as pool:
-        for number, result in enumerate(pool.imap(answer_all, range(options.pictures))):
-            results.append(result)
-            print(f"picture {number + 1}", flush=True)
+        asked = [(number, known.get(number, {})) for number in range(options.pictures)]
+        for found in pool.imap(_answer_all, asked):
+            results.append(_as_outcomes(found))
+            if found != known.get(found["picture"]):
+                with STORE.open("a") as file:
+                    file.write(json.dumps(found) + "\n")
+            print(f"picture {len(results)}", flush=True)
             if time.monotonic() > end:
                 break
         pool.terminate()

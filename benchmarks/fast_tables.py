@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 from benchmarks.common import RESULTS
-from benchmarks.fast import LIMITS, front
-from benchmarks.fast_curve import RIVALS
+from benchmarks.fast import LIMITS, chosen, front
+from benchmarks.fast_curve import PRESET, RIVALS
 from benchmarks.measured import markdown
 from benchmarks.offline_tables import where_run
 from numpy.typing import NDArray
@@ -23,7 +23,6 @@ from vlm_pruner.viz.plots import figure_class
 
 __all__ = ["SOURCES", "at_time", "draw"]
 
-PRESET = "fast"
 Row = dict[str, Any]
 
 
@@ -42,10 +41,10 @@ def validation() -> str:
     for limit in LIMITS:
         within = sorted((r for r in rows if r["first_token_share"] <= limit), key=lambda r: -r["accuracy"])
         limits += [[f"{limit:.0%}", *_line(row)] for row in within[:5]]
-    return (
-        f"{asked}\n\nThe front:\n\n{markdown(head, lines)}\n\nThe five best within a share of the unpruned time:\n\n"
-        f"{markdown(['at most', *head], limits)}\n\n*`python -m benchmarks.fast`*"
-    )
+    best = f"Best on average over the limits below: **{chosen(rows)}**."
+    within = "The five best within a share of the unpruned time:"
+    tables = [markdown(head, lines), within, markdown(["at most", *head], limits)]
+    return "\n\n".join([f"{asked} {best}", "The front:", *tables, "*`python -m benchmarks.fast`*"])
 
 
 def _line(row: Row) -> list[str]:

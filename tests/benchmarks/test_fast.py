@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from benchmarks.fast import cells, front
+from benchmarks.fast import LIMITS, cells, chosen, front
 from benchmarks.fast_curve import MORE, RIVALS, grid, timed
-from benchmarks.fast_plans import LAYERS, TOKENS
+from benchmarks.fast_plans import LAYERS, STAGED, TOKENS
 from benchmarks.fast_tables import at_time
 
 from vlm_pruner.plan import TOWER
@@ -38,9 +38,20 @@ def test_accuracy_at_a_time_lies_between_the_budgets_around_it() -> None:
 
 
 def test_a_smaller_picture_is_timed_as_a_tower_of_as_many_patches() -> None:
-    made = grid([64], LAYERS, TOKENS)
+    made = grid(next(iter(STAGED.values())), [64], LAYERS, TOKENS)
     plans = dict(timed(made.cells))
     assert len(plans) == len(made.cells) == 2 + len(RIVALS) * (1 + len(MORE))
     (stage,) = plans["downsample@64"].stages
     assert (stage.method.name, stage.keep, stage.layer) == ("random", 64, TOWER)
     assert plans["fast@64"].nominal == 64
+
+
+def test_the_chosen_plan_is_best_over_all_limits_of_time() -> None:
+    def rows(name: str, *points: tuple[float, float]) -> list[dict]:
+        return [{"name": name, "first_token_share": share, "accuracy": accuracy} for share, accuracy in points]
+
+    quick = rows("quick", (min(LIMITS), 80))
+    slow = rows("slow", (max(LIMITS), 89))  # within one limit alone
+    both = rows("both", (max(LIMITS), 88), (min(LIMITS), 81))
+    assert chosen(slow + quick) == "quick"
+    assert chosen(slow + quick + both) == "both"
