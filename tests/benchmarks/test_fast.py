@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
+from benchmarks.common import RESULTS
 from benchmarks.fast import LIMITS, cells, chosen, front
 from benchmarks.fast_curve import MORE, RIVALS, grid, timed
-from benchmarks.fast_plans import LAYERS, STAGED, TOKENS
+from benchmarks.fast_plans import ALONE, LAYERS, STAGED, TOKENS
 from benchmarks.fast_tables import at_time
 
-from vlm_pruner.plan import TOWER
+from vlm_pruner.plan import TOWER, PrunePlan
 
 
 def test_every_plan_prunes_and_ends_with_its_budget() -> None:
@@ -55,3 +58,9 @@ def test_the_chosen_plan_is_best_over_all_limits_of_time() -> None:
     both = rows("both", (max(LIMITS), 88), (min(LIMITS), 81))
     assert chosen(slow + quick) == "quick"
     assert chosen(slow + quick + both) == "both"
+
+
+def test_the_preset_is_the_plan_that_the_validation_scenes_chose() -> None:
+    rows = json.loads((RESULTS / "fast.json").read_text(encoding="utf-8"))["rows"]
+    ours = [row for row in rows if row["name"] in ALONE | STAGED]
+    assert PrunePlan.of("fast", 64, num_layers=LAYERS).stages == (ALONE | STAGED)[chosen(ours)](64).stages
