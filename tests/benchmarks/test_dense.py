@@ -28,7 +28,12 @@ PLANS = {
 }
 
 
-@pytest.mark.parametrize("name", PLANS)
+ALIKE = ("dart", "star-pro", "tower")  # run what the others run
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in ALIKE else name for name in PLANS]
+)
 def test_answers_are_those_of_generate(asked, name):
     model, processor, picture = asked
     texts = [f"USER: <image>\n{draft.text} ASSISTANT:" for draft in picture.drafts]

@@ -20,7 +20,7 @@ from PIL.ImageFile import ImageFile
 from vlm_pruner.asking.colours import as_shown, with_notes
 from vlm_pruner.errors import InputError
 
-__all__ = ["DEMO_IMAGE", "MAX_PIXELS", "check_size", "existing", "open_image", "read_image"]
+__all__ = ["DEMO_IMAGE", "MAX_PIXELS", "check_size", "check_there", "existing", "open_image", "read_image"]
 
 DEMO_IMAGE = "demo"
 """The name of the image inside the package, where no file is called that (a folder may be)."""
@@ -127,6 +127,20 @@ def _pixels(error: Image.DecompressionBombError) -> str:
     return f"the image has {int(found[1]) / 1e6:.0f} megapixels" if found else "it has too many megapixels"
 
 
+def check_there(path: str | Path, what: str = "image") -> None:
+    """Raise where nothing lies at a path; "demo" always does. Reads nothing, so that commands can look at once.
+
+    Raises:
+        InputError: as it says; the message offers a name that is like it.
+    """
+    file = Path(path)
+    if str(path) == DEMO_IMAGE or file.exists():
+        return
+    near = get_close_matches(file.name, [p.name for p in file.parent.glob("*")], n=1, cutoff=0.75)
+    hint = f"; did you mean {str(file.parent / near[0])!r}?" if near else ""
+    raise InputError(f"no {what} at {str(path)!r}{hint}")
+
+
 def existing(path: str | Path, what: str = "image") -> Path:
     """The file that is meant.
 
@@ -138,10 +152,7 @@ def existing(path: str | Path, what: str = "image") -> Path:
         from vlm_pruner.scenes import DEMO
 
         file = DEMO
-    if not file.exists():
-        near = get_close_matches(file.name, [p.name for p in file.parent.glob("*")], n=1, cutoff=0.75)
-        hint = f"; did you mean {str(file.parent / near[0])!r}?" if near else ""
-        raise InputError(f"no {what} at {str(path)!r}{hint}")
+    check_there(file, what)
     if file.is_dir():
         raise InputError(f"{str(path)!r} is a folder, not an image")
     return file

@@ -11,7 +11,7 @@ import typer
 
 from vlm_pruner.budget import Keep
 from vlm_pruner.cli.console import console, note, progress, quiet
-from vlm_pruner.cli.files import writable
+from vlm_pruner.cli.files import present, writable
 from vlm_pruner.cli.opening import Opening
 from vlm_pruner.cli.options import Bias, Layer, Method, Model, Quarter, Tokens
 from vlm_pruner.cli.pruning import Pruning
@@ -60,11 +60,12 @@ def batch(
     opening: Opening,
 ) -> None:
     """Answer thousands of rows with the pruned model, loaded once. Killed, the same command goes on where it was."""
-    from vlm_pruner.serving.batch import Job, Progress, run_job
+    present(source, "folder or file of questions")
+    opening.check()
+    from vlm_pruner.serving.batch import Job, Progress, run_job  # with torch and transformers
     from vlm_pruner.serving.batch.results import beside
     from vlm_pruner.serving.batch.rows import ENDINGS
 
-    opening.check()
     pruning.register()
     wanted = pruning.single(method, keep, layer, 0.25, bias=bias)
     for path in (output, *beside(output).values()):

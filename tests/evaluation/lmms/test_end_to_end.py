@@ -224,7 +224,7 @@ def test_videos_are_read_and_give_the_answers_of_bench(home: dict[str, str], tmp
     ("words", "message"),
     [
         (("--recipe", "llava-1.5-7b", "--keep", "64"), "leave out --keep"),
-        (("--tasks", "scenes", "--plan", "p.json", "--methods", "random"), "leave out --methods"),
+        (("--tasks", "scenes", "--plan", __file__, "--methods", "random"), "leave out --methods"),
         (("--tasks", "scenes", "--set", "pivotz=9"), "pivotz"),
         (("--official", "all"), "name one"),
         (("--recipe", "llava-1.5-7"), "did you mean 'llava-1.5-7b'"),
