@@ -93,14 +93,9 @@ def tune(
         densities = {one.scene: max(map(stroke_density, one.stills)) for one in asked}
         meter = Meter(loaded.model, loaded.processor, max_new_tokens=max_new_tokens)
         trials = remembered(meter.trials)
-        tuned = find(
-            asked, plans, trials, max_loss=max_loss, confidence=confidence, cost=cost, densities=densities,
-            progress=say,
-        )  # fmt: skip
-        groups = tune_groups(
-            asked, plans, trials, densities, max_loss=max_loss, confidence=confidence, cost=cost,
-            progress=lambda what, share: say(f"{what}, group by group", share),
-        )  # fmt: skip
+        sought: dict[str, Any] = {"max_loss": max_loss, "confidence": confidence, "cost": cost, "progress": say}
+        tuned = find(asked, plans, trials, densities=densities, **sought)
+        groups = tune_groups(asked, plans, trials, densities, **sought)
     tuned.left_out[:0] = left_out
     _tell(tuned, groups, output)
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from vlm_pruner.errors import PlanError
 from vlm_pruner.evaluation.density import DENSE, stroke_density
-from vlm_pruner.plan import PrunePlan, Stage
+from vlm_pruner.plan import PrunePlan
 from vlm_pruner.stage import check_keys
 
 __all__ = ["GROUPS", "DensityPlans", "is_by_density"]
@@ -36,7 +36,7 @@ class DensityPlans:
 
     def plan(self, pictures: Sequence[Image.Image]) -> PrunePlan:
         """The plan for a prompt with these pictures."""
-        return getattr(self, self.group(pictures)) or PrunePlan((Stage("none", 1.0),))
+        return getattr(self, self.group(pictures)) or PrunePlan.of("none", num_layers=1)
 
     def to_json(self) -> str:
         plans = {name: None if (plan := getattr(self, name)) is None else plan.to_dict() for name in GROUPS}
