@@ -29,6 +29,7 @@ class Fast(PruningMethod):
 
     Source: this library, 2026. Chosen on validation scenes of the embedded model by time to first token; docs/fast.md
     has the other plans.
+    Deviates from both methods in nothing but their places and counts.
     Cost: O(n^2 c) before the tower, and O((times keep)^2 (d + keep)) behind it.
 
     Raises:
