@@ -65,11 +65,15 @@ def at_time(points: list[tuple[float, NDArray[np.float64]]], share: float) -> ND
     """[questions] what a method answers right at a share of the unpruned time, between the two budgets around it.
 
     Args:
-        points: (time, right answers) of its budgets.
+        points: (time, right answers) of its budgets; those that another one beats in both do not count.
     """
-    points = sorted(points, key=lambda point: point[0])
-    if share < points[0][0]:
+    points = sorted(points, key=lambda point: (point[0], -point[1].mean()))
+    least = points[0][0]
+    points = [p for p in points if not any(q[0] <= p[0] and q[1].mean() > p[1].mean() for q in points)]
+    if share < least:
         return None
+    if share < points[0][0]:
+        return points[0][1]
     for (before, low), (after, high) in itertools.pairwise(points):
         if before <= share <= after:
             part = (share - before) / (after - before) if after > before else 0.0
