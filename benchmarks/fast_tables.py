@@ -24,6 +24,7 @@ from vlm_pruner.viz.plots import figure_class
 __all__ = ["SOURCES", "at_time", "draw"]
 
 Row = dict[str, Any]
+LENIENT = 1.05  # a rival may take so many times as long: where its times hardly differ, noise would decide
 
 
 def validation() -> str:
@@ -99,7 +100,7 @@ def test() -> str:
         share = found[f"{row.label}@{row.budget}"]["first_token_share"]
         line = [str(row.budget), f"{share:.2f}"]
         for rival in RIVALS:
-            right = at_time([*points[rival], full], share)
+            right = at_time([*points[rival], full], LENIENT * share)
             least = min(time for time, _ in points[rival])
             line.append(
                 f"never as fast ({least:.2f} at least)"
