@@ -67,13 +67,15 @@ class Loading:
 
         Raises:
             InputError: no such device, or weights that are quantised already.
+            OSError: no weights as safetensors; those in pickles are not read.
             BackendUnavailableError: a package that quantises is not installed.
         """
         import torch
         from transformers import AutoModelForImageTextToText
 
         place = open_device(self.device)
-        given = {**self.source, "dtype": "auto" if self.dtype == "auto" else getattr(torch, self.dtype)}
+        kind = "auto" if self.dtype == "auto" else getattr(torch, self.dtype)
+        given = {**self.source, "dtype": kind, "use_safetensors": True}  # no pickles
         if self.attention is not None:
             given["attn_implementation"] = self.attention
         quantised = getattr(config, "quantization_config", None) is not None

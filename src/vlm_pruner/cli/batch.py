@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,6 +15,7 @@ from vlm_pruner.cli.opening import Opening
 from vlm_pruner.cli.options import Bias, Layer, Method, Model, Quarter, Tokens
 from vlm_pruner.cli.pruning import Pruning
 from vlm_pruner.errors import InputError
+from vlm_pruner.json_text import read_json
 
 if TYPE_CHECKING:
     from vlm_pruner.serving.batch import Summary
@@ -94,7 +94,7 @@ def batch(
 def _described(pruning: Pruning, method: str | None, keep: Keep, layer: str | None, bias: str | None) -> dict[str, Any]:
     """What decides the plan, for the record: another run with anything else is another job."""
     if pruning.plan_file is not None:
-        return {"plan": json.loads(pruning.plan_file.read_text(encoding="utf-8"))}
+        return {"plan": read_json(pruning.plan_file.read_text(encoding="utf-8"))}
     code = [file.read_text(encoding="utf-8") for file in pruning.methods_from or ()]
     asked = {"method": method or "vlm-pruner", "keep": keep, "layer": layer, "bias": bias}
     return {**asked, "set": pruning.parameters, "code": code}

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from vlm_pruner.json_text import read_json
 from vlm_pruner.video import Sampling
 
 __all__ = ["Answers", "Reply", "key_of", "said_of"]
@@ -40,7 +41,7 @@ class Answers:
         if self._path is not None and self._path.exists():
             for line in self._path.read_bytes().splitlines():
                 try:
-                    key, reply = json.loads(line)
+                    key, reply = read_json(line)
                     self._known[key] = Reply(**reply)
                 except (ValueError, TypeError):  # the line that a kill cut off
                     continue
