@@ -17,6 +17,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vlm_pruner.budget import keep_count
+from vlm_pruner.engine import prune
+from vlm_pruner.engine.calls import encoded_before
 from vlm_pruner.engine.support import take_apart
 from vlm_pruner.engine.vision import VisionTap
 from vlm_pruner.engine.wants import VISION
@@ -25,7 +27,7 @@ from vlm_pruner.models.embedded.config import GRID
 from vlm_pruner.models.embedded.tokenizer import BOS, USER, pieces
 from vlm_pruner.models.embedded.train.data import pack
 from vlm_pruner.models.embedded.train.packed import rotate
-from vlm_pruner.plan import PrunePlan, Stage
+from vlm_pruner.plan import TOWER, PrunePlan, Stage
 from vlm_pruner.scenes.layout import Scene, sample_scene
 from vlm_pruner.scenes.questions import ONE_IMAGE, Draft, item_boxes
 from vlm_pruner.scenes.render import backgrounds, render
@@ -51,8 +53,10 @@ class Picture:
     target: Tensor  # [q, steps] answer tokens, -1 behind the end
     start: Tensor  # [q] place of ASSISTANT: in the block
     evidence: Tensor  # [q, n] bool, tokens that show what is asked about
+    pixels: Tensor  # [1, 3, h, w]
     embeds: Tensor  # [n, d] projected tokens
-    vision: VisionSignals
+    vision: VisionSignals | None  # None where the tower ran on some patches alone
+    kept: Tensor  # [k] tokens whose patches entered the tower, ascending
 
 
 @dataclass(frozen=True)
@@ -101,7 +105,10 @@ def encode(model: Any, processor: Any, scene: Scene, drafts: list[Draft]) -> Pic
     for row, draft in zip(evidence, drafts, strict=True):
         for item in draft.items:
             row[box_tokens(boxes[item], scene.size, (GRID, GRID))] = True
-    return Picture(scene, drafts, packed["tokens"], packed["target"], packed["start"], evidence, embeds.float(), vision)
+    return Picture(
+        scene, drafts, packed["tokens"], packed["target"], packed["start"], evidence, pixels,
+        embeds.float(), vision, torch.arange(TOKENS),
+    )  # fmt: skip
 
 
 @dataclass
@@ -117,21 +124,28 @@ class State:
 
 
 @torch.no_grad()
-def answer(model: Any, picture: Picture, plan: PrunePlan, memo: dict[int, State] | None = None) -> Outcome:
-    """All questions of `picture` under `plan`; `memo` holds what the layers before the first stage made of it."""
+def answer(model: Any, picture: Picture, plan: PrunePlan, memo: dict[Any, Any] | None = None) -> Outcome:
+    """All questions of `picture` under `plan`; `memo` holds what the tower and the layers before the first stage made
+    of it."""
     language = model.model.language_model
     count, length = picture.block.shape
     index = pieces().index
     head = language.embed_tokens(torch.tensor([[index(BOS), index(USER)]]))
     words = language.embed_tokens(picture.block)  # [q, l, d]
-    stages = {stage.site: stage for stage in plan.stages}
-    first, memo = min(stages), {} if memo is None else memo
-    if first not in memo:
-        image = torch.cat([head, picture.embeds[None]], 1)
-        memo[first] = State(image, words.view(1, count * length, -1), torch.arange(TOKENS)[None])
+    stages = {stage.site: stage for stage in plan.stages if stage.layer != TOWER}
+    memo = {} if memo is None else memo
+    first, before = min(stages, default=0), plan.stages[0] if plan.stages[0].layer == TOWER else None
+    if before is not None:
+        if before not in memo:
+            memo[before] = _before_tower(model, picture, before)
+        picture = memo[before]
+    entered = (first, before)
+    if entered not in memo:
+        image = torch.cat([head, picture.embeds[None, picture.kept]], 1)
+        memo[entered] = State(image, words.view(1, count * length, -1), picture.kept[None])
         for layer in language.layers[:first]:
-            _run(language, layer, memo[first], count, length)
-    state, tokens = replace(memo[first]), first * TOKENS
+            _run(language, layer, memo[entered], count, length)
+    state, tokens = replace(memo[entered]), first * len(picture.kept)
     for number in range(first, len(language.layers)):
         if number in stages:
             state = _prune(state, picture, words, stages[number])
@@ -149,6 +163,14 @@ def answer(model: Any, picture: Picture, plan: PrunePlan, memo: dict[int, State]
         (held & picture.evidence).sum(1) / picture.evidence.sum(1),
         tokens / len(language.layers),
     )
+
+
+def _before_tower(model: Any, picture: Picture, stage: Stage) -> Picture:
+    """The picture as it is after a tower that saw the patches of some tokens alone."""
+    with prune(model, PrunePlan((stage,))):
+        encoded = model.model.get_image_features(pixel_values=picture.pixels)
+    (kept,) = encoded_before({"mm_encoder_outputs": {"image": encoded}})["image"].tower.kept
+    return replace(picture, embeds=encoded.pooler_output[0].float(), vision=None, kept=kept)
 
 
 def _angles(language: Any, state: State, length: int) -> tuple[Tensor, Tensor]:
@@ -255,8 +277,10 @@ def _tokens(state: State, group: int, picture: Picture, words: Tensor, stage: St
     )
 
 
-def _vision(vision: VisionSignals, kept: Tensor) -> VisionSignals:
+def _vision(vision: VisionSignals | None, kept: Tensor) -> VisionSignals | None:
     """The tower's signals of the tokens that are left; the token axis is the last but for features and keys."""
+    if vision is None:
+        return None
 
     def rows(value: Tensor | None, axis: int) -> Tensor | None:
         return None if value is None else value.index_select(axis, kept)

@@ -11,6 +11,7 @@ from typing import Any
 from benchmarks.ablations import KEEP, PUBLISHED, variants
 from benchmarks.common import RESULTS
 from benchmarks.key_spaces import CHOSEN, PAPER
+from benchmarks.log_mass import BIASED
 
 from vlm_pruner.evaluation import BenchResults, Bootstrap
 from vlm_pruner.evaluation.compare import difference_table, discrimination, frame, retention_table
@@ -142,6 +143,23 @@ def key_spaces(name: str) -> str:
     return f"{table(head, lines)}\n\n*{asked_of}: `{KEY_SPACES}`*"
 
 
+def log_mass() -> str:
+    """Merging methods as they are, and with log m on the logits of merged tokens."""
+    results, bootstrap = load("log_mass")
+    full, asked, lines = results.row("none").correct, results.split, []
+    for row in results.rows():
+        if row.label == "none" or row.label.endswith(BIASED):
+            continue
+        biased = results.row(row.label + BIASED, row.budget)
+        lines.append([
+            f"`{row.label}`", str(row.budget), percent(bootstrap.retention(row.correct, full)),
+            percent(bootstrap.retention(biased.correct, full)),
+            percent(bootstrap.retention_difference(biased.correct, row.correct, full), sign=True, bold=True),
+        ])  # fmt: skip
+    head = ["method", "kept", "retention %", "with log m %", "change"]
+    return f"{table(head, lines)}\n\n*{len(results.types)} questions of the {asked['name']} split: `{LOG_MASS}`*"
+
+
 def draw(path: Path) -> Path:
     """The curves of the leading methods."""
     results, bootstrap = load("offline")
@@ -166,6 +184,7 @@ def _at(budget: int) -> Callable[[], str]:
 
 
 OFFLINE, ABLATIONS = "python -m benchmarks.offline", "python -m benchmarks.ablations"
+LOG_MASS = "python -m benchmarks.log_mass"
 KEY_SPACES = "python -m benchmarks.key_spaces"
 SOURCES: dict[str, Callable[[], str]] = {
     **{f"offline-{budget}": where_run(_at(budget), OFFLINE) for budget in BUDGETS},
@@ -177,6 +196,7 @@ SOURCES: dict[str, Callable[[], str]] = {
     "offline-vlm-pruner": where_run(lambda: against("vlm-pruner"), OFFLINE),
     "offline-preset": where_run(preset, OFFLINE),
     "ablations": where_run(ablations, ABLATIONS),
+    "log-mass": where_run(log_mass, LOG_MASS),
     "key-spaces": where_run(lambda: key_spaces("key_spaces"), KEY_SPACES),
     "key-spaces-test": where_run(lambda: key_spaces("key_spaces_test"), KEY_SPACES),
 }

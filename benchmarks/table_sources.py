@@ -11,6 +11,7 @@ from pathlib import Path
 
 from benchmarks.choosing_tables import SOURCES as CHOOSING
 from benchmarks.common import RESULTS
+from benchmarks.fast_tables import SOURCES as FAST
 from benchmarks.hardening_tables import SOURCES as HARDENING
 from benchmarks.measured import cell, markdown, measured, provenance, result
 from benchmarks.offline_tables import PRESET as OWN
@@ -147,6 +148,7 @@ SOURCES: dict[str, Callable[[], str]] = {
     ),
     **OFFLINE,
     **PRESET,
+    **FAST,
     **VIDEO,
     "embedded": measured(
         "embedded",

@@ -2,11 +2,15 @@
 
 The time to first token is that of a whole forward: choice, tower, projector and prefill. Ratios are taken within a
 round of interleaved runs, and their median is reported.
+
+    python -m benchmarks.tower                     writes results/tower.json
+    python -m benchmarks.tower --only Qwen3        measures the models of this name; rows of the others stay
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import re
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -15,11 +19,11 @@ from functools import partial
 from typing import Any
 
 import torch
-from benchmarks.common import Report, arguments, prepare
+from benchmarks.common import RESULTS, Report, arguments, prepare
 
 from vlm_pruner.engine import prune
 from vlm_pruner.profiling.shapes import SHAPES
-from vlm_pruner.profiling.timing import Probe, interleave, median
+from vlm_pruner.profiling.timing import Probe, describe_machine, interleave, median
 
 SHARES = (0.5, 0.25, 0.1)
 TEXT = 60
@@ -119,8 +123,10 @@ def main(options: argparse.Namespace) -> None:
     """Measure, check, print."""
     device = prepare(options)
     report = Report("tower", options, device)
+    before = [] if options.quick else _measured_before(device)
     for name, build in MODELS.items():
         if not re.search(options.only, name):
+            report.rows += [row for row in before if row["name"].startswith(f"{name}: ")]
             continue
         torch.manual_seed(0)
         model, inputs = build(options.quick)
@@ -134,6 +140,13 @@ def main(options: argparse.Namespace) -> None:
     if not options.quick:
         _aims(report)
     report.finish()
+
+
+def _measured_before(device: torch.device) -> list[dict[str, Any]]:
+    """The rows of the result file, if they are of this machine."""
+    path = RESULTS / "tower.json"
+    found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return list(found["rows"]) if found.get("machine") == describe_machine(device) else []
 
 
 def _rows(report: Report, name: str, found: dict[str, list[Run]]) -> None:

@@ -61,6 +61,7 @@ LONG_FUNCTIONS: dict[str, str] = {}  # "path:function" -> why
 
 PUBLIC = {  # beside these, only method classes are exported
     "BackendUnavailableError",
+    "DensityPlans",
     "ImageRecord",
     "ImageReport",
     "InputError",

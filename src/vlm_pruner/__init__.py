@@ -33,6 +33,7 @@ _HOMES = {
     "vlm_pruner.plan": ("PrunePlan", "Stage"),
     "vlm_pruner.engine": ("ImageRecord", "Session", "attach", "detach", "plan_for", "prune"),
     "vlm_pruner.report": ("ImageReport", "PruneReport", "SessionTotal"),
+    "vlm_pruner.evaluation.by_density": ("DensityPlans",),
     "vlm_pruner.models": ("load_embedded",),
     "vlm_pruner.methods.base": ("PruningMethod",),
     "vlm_pruner.methods.divprune": ("DivPrune",),

@@ -8,6 +8,7 @@ from benchmarks.dense import answer, draw_picture, encode
 from benchmarks.preset_candidates import CANDIDATES, RIVALS, STEPS, named
 
 from vlm_pruner import load_embedded, prune
+from vlm_pruner.plan import TOWER, PrunePlan, Stage
 from vlm_pruner.scenes.render import render
 
 
@@ -18,15 +19,27 @@ def asked():
     return model, processor, encode(model, processor, scene, drafts)
 
 
+PLANS = {
+    **{name: named(name) for name in ("vlm-pruner-plus", "dart", "star-pro")},
+    "tower": lambda _, keep: PrunePlan((Stage("divprune", 4 * keep, TOWER),)),
+    "tower and two": lambda _, keep: PrunePlan(
+        (Stage("grid", 8 * keep, TOWER), Stage("divprune", 4 * keep), Stage("vlm-pruner", keep, 2))
+    ),
+}
+
+
+ALIKE = ("dart", "star-pro", "tower")  # run what the others run
+
+
 @pytest.mark.parametrize(
-    "name", ["vlm-pruner-plus", *(pytest.param(name, marks=pytest.mark.slow) for name in ("dart", "star-pro"))]
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in ALIKE else name for name in PLANS]
 )
 def test_answers_are_those_of_generate(asked, name):
     model, processor, picture = asked
     texts = [f"USER: <image>\n{draft.text} ASSISTANT:" for draft in picture.drafts]
     images = [render(picture.scene).image] * len(texts)
     inputs = processor(images=images, text=texts, return_tensors="pt", padding=True)
-    plan = named(name)(picture, 32)
+    plan = PLANS[name](picture, 32)
     with prune(model, plan) as session, torch.no_grad():
         tokens = model.generate(**inputs, max_new_tokens=10, do_sample=False)[:, inputs["input_ids"].shape[1] :]
     said = processor.batch_decode(tokens, skip_special_tokens=True)
@@ -46,6 +59,6 @@ def test_a_memo_changes_nothing(asked):
     model, _, picture = asked
     memo, plan = {}, named("vlm-pruner-plus")(picture, 48)
     first, second = answer(model, picture, plan, memo), answer(model, picture, plan, memo)
-    assert list(memo) == [2]
+    assert list(memo) == [(2, None)]
     assert torch.equal(first.loss, second.loss)
     assert torch.equal(first.loss, answer(model, picture, plan).loss)

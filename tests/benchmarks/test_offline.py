@@ -9,6 +9,7 @@ import torch
 from benchmarks import offline_tables
 from benchmarks.ablations import PUBLISHED, variants
 from benchmarks.key_spaces import CANDIDATES, CHOSEN, FeaturePivots, first_keys, grid, use
+from benchmarks.log_mass import BIASED
 from tests.support.bench import made_up_results
 
 from vlm_pruner import VisionSignals, VisualTokens, load_embedded
@@ -44,6 +45,8 @@ def results(tmp_path, monkeypatch) -> BenchResults:
     spaces = [dataclasses.replace(made.cells[1], label=label, budget=64) for label in CANDIDATES]
     for name in ("key_spaces", "key_spaces_test"):
         dataclasses.replace(made, cells=[cells[0], *spaces]).save(tmp_path / f"{name}.json")
+    biased = [dataclasses.replace(made.cells[1], label=label, budget=64) for label in ("tome", "tome" + BIASED)]
+    dataclasses.replace(made, cells=[cells[0], *biased]).save(tmp_path / "log_mass.json")
     (tmp_path / "offline_timing.json").write_text('{"methods": {"bad@64": {"select_ms": 1.5, "prefill_ms": 30.0}}}')
     monkeypatch.setattr(offline_tables, "RESULTS", tmp_path)
     offline_tables.load.cache_clear()
@@ -57,6 +60,7 @@ def test_every_table_can_be_made(results: BenchResults, monkeypatch) -> None:
     assert not [name for name, text in made.items() if "Not measured" in text]
     assert "| 1.50 | 30.0 |" in made["offline-64"]
     assert "needs-clip" in made["offline-equal"]
+    assert "| `tome` | 64 |" in made["log-mass"]
     assert "At equal cost" in made["offline-preset"]
     assert "| no merging | 95.07 | -0.23 |" in made["ablations"]
     assert "| threshold=1.0 | 91.00 | -4.30 |" in made["ablations"]

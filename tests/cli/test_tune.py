@@ -6,9 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from tests.support.commands import complaint, run
 from tests.support.own import own_data
 
+from vlm_pruner import DensityPlans
 from vlm_pruner.plan import PrunePlan
 
 FEW = ("--methods", "random,divprune", "--keep", "0.9,0.1", "--max-new-tokens", 2)
@@ -31,6 +33,30 @@ def test_a_plan_a_record_and_a_picture(data: Path, tmp_path: Path) -> None:
     assert record["about"]["versions"]
     assert "Recommended: " in result.stdout
     assert (tmp_path / "plan.png").stat().st_size > 5000
+    groups = DensityPlans.from_json((tmp_path / "plan.auto.json").read_text())
+    assert all(f"{name} pictures: " in result.stdout for name in groups.told)
+
+
+def test_the_plan_of_the_pictures_group_is_asked_with_auto(tmp_path: Path) -> None:
+    plans = DensityPlans(PrunePlan.of("grid", 64, num_layers=8), None, {"plain": "as tuned", "dense": "too few"})
+    (tmp_path / "p.auto.json").write_text(plans.to_json())
+    (tmp_path / "p.json").write_text(PrunePlan.of("grid", 64, num_layers=8).to_json())
+    Image.effect_noise((300, 300), 200).convert("1").convert("RGB").save(tmp_path / "dense.png")
+    ask, auto = ("ask", "demo", "What is the word?"), ("--keep", "auto", "--plan", tmp_path / "p.auto.json")
+    done = run(*ask, *auto)
+    assert done.exit_code == 0, done.output
+    assert "a plain picture; as tuned" in done.stderr
+    assert "64" in done.stdout
+    done = run("ask", tmp_path / "dense.png", "What is the word?", *auto)
+    assert done.exit_code == 0, done.output
+    assert "a dense picture; too few" in done.stderr
+    for words, message in (
+        (("--keep", "auto"), "--plan FILE.auto.json"),
+        (("--keep", "auto", "--plan", tmp_path / "p.json"), "is not what `tune` writes as FILE.auto.json"),
+        (("--plan", tmp_path / "p.auto.json"), "only `ask --keep auto` reads it"),
+        ((*auto, "--method", "grid"), "leave out --method"),
+    ):
+        assert message in complaint(run(*ask, *words))
 
 
 def test_a_folder_and_questions_of_a_text_file(data: Path, tmp_path: Path) -> None:

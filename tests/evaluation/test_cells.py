@@ -55,6 +55,12 @@ def test_every_registered_method_is_there_by_default() -> None:
     assert {c.label for c in grid.cells} | {item["label"] for item in grid.left_out} == set(names)
 
 
+def test_a_seed_of_ones_own_is_kept_where_one_is_enough() -> None:
+    for tokens, budget in ((TOKENS, 64), (None, 0.25)):
+        (cell,) = build_grid({"mine": create("random", seed=3)}, [budget], seeds=1, layers=LAYERS, tokens=tokens).cells
+        assert cell.plan.stages[0].method.params() == {"seed": 3}
+
+
 def test_budgets_and_seeds() -> None:
     grid = build_grid(["none", "random", "blind", "downsample"], [64, 32], seeds=3, layers=LAYERS, tokens=TOKENS)
     found = [(c.label, c.budget, c.seed) for c in grid.cells]

@@ -1,3 +1,5 @@
+import dataclasses
+
 import pytest
 import torch
 from tests.support.golden import case_id
@@ -69,3 +71,27 @@ def test_keeps_what_the_text_attends_to():
     assert create("autoprune").select(tokens, 9).order.tolist() == expected
     with pytest.raises(PlanError, match="steep=1"):
         create("autoprune", steep=1)
+
+
+def test_the_picture_finds_its_own_steepness():
+    """Text that looks everywhere alike falls steeply and keeps more at first; text that looks at single tokens does
+    not. Either way no stage keeps more than its ceiling, and the mean over the layers is the target."""
+    flat = torch.full((2, 6, 576), 1 / 576)
+    looking = torch.zeros(8, 6, 576)
+    looking[:, torch.arange(6), torch.arange(6)] = 1.0
+    stages = create("autoprune", steep=None).stages(128, 32)
+    assert [layer for _, _, layer in stages] == list(range(2, 32))
+    assert PrunePlan.of("autoprune", 128, num_layers=32, steep=None).stages[0].to_dict()["budget"] == "ceiling"
+    for attention, steep in ((flat, 0.4), (looking, 0.0)):
+        assert steepness(float(information(attention))) == pytest.approx(steep, abs=0.01)
+        tokens = dataclasses.replace(visual_tokens((1, 24, 24)), text_attention=attention)
+        counts = [len(method.select(tokens, keep)) for method, keep, _ in stages]
+        assert all(count <= keep for count, (_, keep, _) in zip(counts, stages, strict=True))
+        want = schedule(576, 128, steepness(float(information(attention))), clusters=False).kept[:30]
+        assert counts == [max(1, min(c, k)) for c, (_, k, _) in zip(want, stages, strict=True)]
+
+
+def test_an_unknown_place_of_the_curve_is_refused():
+    for params, message in (({"target": 64.0}, "for steep=None"), ({"steep": None, "after": 32}, "after=32")):
+        with pytest.raises(PlanError, match=message):
+            create("autoprune", **params)

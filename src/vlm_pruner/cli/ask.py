@@ -13,10 +13,11 @@ from vlm_pruner.cli.console import console, note, print_json, progress
 from vlm_pruner.cli.files import PICTURES, present, saving, writable
 from vlm_pruner.cli.opening import Opening
 from vlm_pruner.cli.options import Bias, Fps, Frames, Image, Json, Layer, Method, Model, PerFrame, Question, Tokens
-from vlm_pruner.cli.pruning import Pruning
+from vlm_pruner.cli.pruning import Pruning, Wanted
 
 if TYPE_CHECKING:
     from vlm_pruner.asking import Answer, Loaded, Shown
+    from vlm_pruner.evaluation.by_density import DensityPlans
 
 __all__ = ["ask"]
 
@@ -28,7 +29,12 @@ def ask(
     model: Model = "embedded",
     method: Method = None,
     keep: Annotated[
-        str | None, typer.Option("--keep", help="Tokens per image (64) or a share (0.111).", show_default="64")
+        str | None,
+        typer.Option(
+            "--keep",
+            help="Tokens per image (64) or a share (0.111); auto: the plan of --plan for such pictures.",
+            show_default="64",
+        ),
     ] = None,
     layer: Layer = None,
     bias: Bias = None,
@@ -53,7 +59,8 @@ def ask(
     from vlm_pruner.video import Sampling
 
     pruning.register()
-    wanted = pruning.single(method, keep, layer, 64, per, bias)
+    auto = pruning.by_density(keep, method=method, layer=layer, per=None if per == "image" else per, bias=bias)
+    wanted = None if auto is not None else pruning.single(method, keep, layer, 64, per, bias)
     sampling = Sampling(fps, frames)
     picture = None if image == "none" else asking.open_shown(image, sampling)
     if picture is not None:
@@ -65,6 +72,9 @@ def ask(
         if picture is not None:
             picture, fitted = loaded.reader.fitted(picture, sampling != Sampling())
             note("; ".join(f"{image}: {said}" for said in fitted))
+        if auto is not None:
+            wanted = _of_its_group(auto, picture)
+        assert wanted is not None
         plan = wanted.make(loaded)
         answers = asking.ask(loaded, picture, question, [plan], max_new_tokens=max_new_tokens, progress=say)
         say("drawing", 1.0)
@@ -78,6 +88,16 @@ def ask(
             console().print(f"overlay: {drawn or 'not drawn, nothing was pruned'}", markup=False, soft_wrap=True)
     if problem is not None:  # the answers are told all the same
         raise problem
+
+
+def _of_its_group(plans: DensityPlans, picture: Shown | None) -> Wanted:
+    """The pruning of the group that a picture, or the densest frame of a video, belongs to."""
+    from vlm_pruner.video import Clip
+
+    pictures = picture.pictures() if isinstance(picture, Clip) else [] if picture is None else [picture]
+    group, plan = plans.group(pictures), plans.plan(pictures)
+    note(f"--keep auto: a {group} picture; {plans.told.get(group, '')}")
+    return Wanted(group, plan.nominal, lambda loaded: loaded.plan(plan))
 
 
 def _print(question: str, answers: Sequence[Answer]) -> None:

@@ -17,7 +17,7 @@ from vlm_pruner.cli.console import console, progress, quiet
 from vlm_pruner.cli.evaluate_recipe import Official, RecipeName, Steps, chosen
 from vlm_pruner.cli.files import saving, writable
 from vlm_pruner.cli.opening import Opening
-from vlm_pruner.cli.options import COSTS, check_equal, parse_list
+from vlm_pruner.cli.options import COSTS, Fps, Frames, check_equal, parse_list
 from vlm_pruner.cli.pruning import Pruning
 from vlm_pruner.errors import BackendUnavailableError, InputError
 
@@ -40,7 +40,9 @@ def eval(
     tasks: Annotated[
         str, typer.Option("--tasks", help="Tasks of lmms-eval, with commas between; 'scenes' is the offline benchmark.")
     ] = "",
-    suite: Annotated[str, typer.Option("--suite", help="paper, ocr, grounding or hallucination.")] = "",
+    suite: Annotated[
+        str, typer.Option("--suite", help="paper, ocr, grounding, hallucination, paper-video or video.")
+    ] = "",
     methods: Annotated[
         str | None, typer.Option("--methods", help="Names, with commas between.", show_default="vlm-pruner")
     ] = None,
@@ -65,6 +67,8 @@ def eval(
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="The first so many samples of a task.")] = None,
     include_path: Annotated[Path | None, typer.Option("--include-path", help="Folder with tasks of your own.")] = None,
     max_pixels: Annotated[int | None, typer.Option("--max-pixels", min=1, help="Largest picture, in pixels.")] = None,
+    fps: Fps = None,
+    frames: Frames = None,
     recipe: RecipeName = None,
     official: Official = "",
     output: Annotated[
@@ -73,8 +77,11 @@ def eval(
     opening: Opening,
 ) -> None:
     """Run benchmarks of lmms-eval with and without pruning, beside the yardsticks and the published numbers."""
+    from vlm_pruner.video import Sampling
+
     opening.check()
     check_equal(equal)
+    sampling = Sampling(fps, frames)
     pruning.register()
     steps = chosen(recipe, official)
     plan = pruning.plan(methods=methods, keep=keep, recipe=recipe)
@@ -100,10 +107,12 @@ def eval(
         )
         cells += [] if steps is None else steps.cells(loaded)
         found, late = run.evaluate(
-            loaded, cells, wanted, output, manager=manager, batch_size=batch_size, limit=limit, tell=say
-        )
+            loaded, cells, wanted, output, manager=manager, batch_size=batch_size, limit=limit,
+            sampling=sampling, tell=say,
+        )  # fmt: skip
     if not int(os.environ.get("RANK", "0")):
         about = run.about(loaded) | {"model": model, "tasks": wanted, "limit": limit, "equal": equal}
+        about |= {"fps": fps, "frames": frames}
         _tell(about, found, [*left_out, *late], output, hard)
 
 

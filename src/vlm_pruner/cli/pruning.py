@@ -16,10 +16,14 @@ from vlm_pruner.errors import InputError
 
 if TYPE_CHECKING:
     from vlm_pruner.asking import Loaded
+    from vlm_pruner.evaluation.by_density import DensityPlans
     from vlm_pruner.methods import PruningMethod
     from vlm_pruner.plan import Per, PrunePlan
 
-__all__ = ["Pruning", "Wanted"]
+__all__ = ["AUTO", "Pruning", "Wanted"]
+
+AUTO = "auto"
+"""A budget that is that of the picture's group, of plans that were tuned for each."""
 
 
 @dataclass(frozen=True)
@@ -142,14 +146,48 @@ class Pruning:
         """
         if self.plan_file is None:
             return None
+        from vlm_pruner.evaluation.by_density import is_by_density
         from vlm_pruner.plan import PrunePlan
 
+        text = self._read(**given)
+        if is_by_density(text):
+            raise InputError(
+                f"{str(self.plan_file)!r} has a plan for each group of pictures: only `ask --keep auto` reads it"
+            )
+        return PrunePlan.from_json(text)
+
+    def by_density(self, keep: str | None, **given: Any) -> DensityPlans | None:
+        """The plans of `--plan`, one for each group of pictures, if `keep` is "auto"; else None.
+
+        Args:
+            given: as of `plan`.
+
+        Raises:
+            InputError: "auto" without such a file, or as of `plan`.
+            PlanError: the file holds something else.
+        """
+        if keep != AUTO:
+            return None
+        if self.plan_file is None:
+            raise InputError("--keep auto takes the plan of the picture's group: --plan FILE.auto.json, see `tune`")
+        from vlm_pruner.evaluation.by_density import DensityPlans, is_by_density
+
+        text = self._read(**given)
+        if not is_by_density(text):
+            raise InputError(
+                f"--keep auto: {str(self.plan_file)!r} is not what `tune` writes as FILE.auto.json; a plan is taken "
+                "without --keep"
+            )
+        return DensityPlans.from_json(text)
+
+    def _read(self, **given: Any) -> str:
+        assert self.plan_file is not None
         beside = [f"--{name.replace('_', '-')}" for name, value in given.items() if value is not None]
         beside += ["--set"] if self.parameters else []
         if beside:
             raise InputError(f"--plan says which methods, how much, where and how: leave out {', '.join(beside)}")
         try:
-            return PrunePlan.from_json(self.plan_file.read_text(encoding="utf-8"))
+            return self.plan_file.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             why = getattr(error, "strerror", None) or "it is no text"
             raise InputError(f"the plan {str(self.plan_file)!r} cannot be read: {why}") from error

@@ -18,6 +18,7 @@ from vlm_pruner.errors import BackendUnavailableError, InputError, PlanError
 
 if TYPE_CHECKING:
     from vlm_pruner.asking import Loaded
+    from vlm_pruner.evaluation.by_density import DensityPlans
     from vlm_pruner.evaluation.own import OwnQuestion
     from vlm_pruner.evaluation.tuning import Tuned
     from vlm_pruner.methods import PruningMethod
@@ -67,6 +68,7 @@ def tune(
     from vlm_pruner.evaluation.fidelity import Meter
     from vlm_pruner.evaluation.own import ask_own
     from vlm_pruner.evaluation.tuning import tune as find
+    from vlm_pruner.evaluation.tuning_groups import remembered, tune_groups
     from vlm_pruner.plan import parse_bias
 
     writable(output, RESULTS)
@@ -90,17 +92,17 @@ def tune(
         asked = ask_own(loaded.model, loaded.processor, own)
         densities = {one.scene: max(map(stroke_density, one.stills)) for one in asked}
         meter = Meter(loaded.model, loaded.processor, max_new_tokens=max_new_tokens)
-        tuned = find(
-            asked, plans, meter.trials, max_loss=max_loss, confidence=confidence, cost=cost, densities=densities,
-            progress=say,
-        )  # fmt: skip
+        trials = remembered(meter.trials)
+        sought: dict[str, Any] = {"max_loss": max_loss, "confidence": confidence, "cost": cost, "progress": say}
+        tuned = find(asked, plans, trials, densities=densities, **sought)
+        groups = tune_groups(asked, plans, trials, densities, **sought)
     tuned.left_out[:0] = left_out
-    _tell(tuned, output)
+    _tell(tuned, groups, output)
 
 
 def _beside(output: Path) -> list[Path]:
-    """All that was measured, and the picture of the front."""
-    return [output.with_suffix(".tuning.json"), output.with_suffix(".png")]
+    """All that was measured, the picture of the front, and the plans of the groups of pictures."""
+    return [output.with_suffix(ending) for ending in (".tuning.json", ".png", ".auto.json")]
 
 
 def _questions(images: Path, texts: Path | None, limit: int | None) -> list[OwnQuestion]:
@@ -149,15 +151,16 @@ def _plans(
     return list(plans.values()), left_out
 
 
-def _tell(tuned: Tuned, output: Path) -> None:
-    """The table on the screen; the plan, the record and the picture of the front as files."""
+def _tell(tuned: Tuned, groups: DensityPlans, output: Path) -> None:
+    """The table on the screen; the plans, the record and the picture of the front as files."""
+    from vlm_pruner.asking import name_of
     from vlm_pruner.evaluation.results import write_json
     from vlm_pruner.evaluation.tuning_pages import front_plot, recommendation, tuning_table
     from vlm_pruner.report import provenance
 
     out = console()
     out.print(tuning_table(tuned), markup=False, soft_wrap=True)
-    record, picture = _beside(output)
+    record, picture, auto = _beside(output)
     with saving(record):
         write_json(record, tuned.to_dict() | {"about": provenance()})
     written = [record]
@@ -171,5 +174,13 @@ def _tell(tuned: Tuned, output: Path) -> None:
         with saving(output):
             output.write_text(tuned.plan.to_json() + "\n", encoding="utf-8")
         written.insert(0, output)
+    with saving(auto):
+        auto.write_text(groups.to_json() + "\n", encoding="utf-8")
+    written.append(auto)
     out.print("\n" + recommendation(tuned), markup=False, soft_wrap=True)
+    for name, words in groups.told.items():
+        plan = getattr(groups, name)
+        out.print(
+            f"{name} pictures: {'' if plan is None else name_of(plan) + ' '}{words}", markup=False, soft_wrap=True
+        )
     out.print("written: " + ", ".join(map(str, written)), markup=False, soft_wrap=True)

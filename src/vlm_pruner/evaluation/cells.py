@@ -136,8 +136,8 @@ def build_grid(
     Where pictures have no fixed number of tokens (None), budgets are shares, and what needs a number is left out.
 
     A mapping gives labels to method instances (ablations) and to finished plans, which say their own budget. Methods
-    with a `seed` are run with 0 .. seeds-1. With `equal`, a budget is the cost that `MEASURE` has at it: every method
-    keeps as many tokens as come to the same mean over the layers, or just fewer.
+    with a `seed` are run with 0 .. seeds-1, or with their own if `seeds` is 1. With `equal`, a budget is the cost that
+    `MEASURE` has at it: every method keeps as many tokens as come to the same mean over the layers, or just fewer.
 
     Args:
         make: what makes the plans for the model that is measured, `plan_for`; by default of its layers alone.
@@ -227,7 +227,8 @@ def _plan(method: PruningMethod, keep: int, make: Make, tokens: int) -> PrunePla
 
 
 def _seeded(method: PruningMethod, seeds: int) -> list[PruningMethod]:
-    if "seed" not in method.params():
+    """`method` with as many seeds, from 0 on; with the one that it has where one is enough."""
+    if seeds == 1 or "seed" not in method.params():
         return [method]
     return [dataclasses.replace(method, seed=seed) for seed in range(seeds)]  # type: ignore[type-var]
 

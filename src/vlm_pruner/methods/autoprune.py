@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
+from functools import cache
 from typing import ClassVar, NamedTuple, final
 
 from torch import Tensor
 
-from vlm_pruner.budget import Keep
+from vlm_pruner.budget import Budget, Keep
 from vlm_pruner.errors import PlanError
 from vlm_pruner.methods._float64 import mean_of_heads
 from vlm_pruner.methods._signals import read
 from vlm_pruner.methods.base import PruningMethod
 from vlm_pruner.ops.basic import top
+from vlm_pruner.ops.sync import declared_sync
 from vlm_pruner.types import Selection, Signal, VisualTokens
 
 __all__ = ["AutoPrune", "Schedule", "information", "schedule", "steepness"]
 
 _TOKENS, _LAYERS = 576, 32  # of the image and the model that the curve was made for
 _CENTRE = 14.9  # layer at which the curve falls
+_STEEPEST = 0.4  # of a curve, where the text says nothing about the image
 _MOST = 2.5  # times the target, what is kept after the first layers
 
 
@@ -43,7 +47,7 @@ def information(attention: Tensor) -> Tensor:
     return (joint * (joint / (independent + 1e-6)).clamp_min(1e-6).log2()).sum()
 
 
-def steepness(information: float, flat: float = 0.4, slope: float = 0.2) -> float:
+def steepness(information: float, flat: float = _STEEPEST, slope: float = 0.2) -> float:
     """How steeply the curve falls: 0.4 without any information, 0 from 2 bits on."""
     return max(flat - slope * information, 0.0)
 
@@ -92,11 +96,17 @@ class AutoPrune(PruningMethod):
     layer 2 of 32 and 12 before the last.
 
     Args:
-        steep: how steeply the curve falls, from 0 (one cut) to 0.4.
+        steep: how steeply the curve falls, from 0 (one cut) to 0.4. None finds it in the picture and its question, as
+            the code does: `steepness(information)` of the attention, 0 where many heads add up to two bits. Then `keep`
+            is a ceiling, at every stage the most that any steepness leaves there.
+        target: tokens per layer of 576 that the curve holds on average, and
+        after: the layer of 32 behind which a stage acts; both are filled in by name for `steep=None`. Without a target
+            it is `keep` of a stage.
 
     Source: "AutoPrune", arXiv:2509.23931, NeurIPS 2025; AutoLab-SAI-SJTU/AutoPrune.
-    Deviates: the counts are known before the picture is, so that `steep` is a parameter; the code finds it from the
-    attention of layer 1, as `steepness(information)`, which is 0 where many heads add up to two bits. No clusters,
+    Deviates: a fixed steepness unless it is None, and then each stage reads the attention of its own layer over the
+    tokens that are left, where the code reads that of layer 1 once: the mean over the layers is near the target, not at
+    it. No clusters,
     whose ties the code breaks at random, and no first cut by [CLS] attention. Models of another depth, and images of
     another size, follow the curve of 32 layers and 576 tokens.
     Cost: O(heads t n) a stage, and the attention of the text rows in nearly every layer.
@@ -109,30 +119,61 @@ class AutoPrune(PruningMethod):
     default_layer: ClassVar[int | None] = 2
     question_aware: ClassVar[bool] = True
 
-    steep: float = 0.2
+    steep: float | None = 0.2
+    target: float | None = None
+    after: int = 1
 
     def __post_init__(self) -> None:
-        if not 0 <= self.steep <= 0.4:
-            raise PlanError(f"steep={self.steep} must lie in [0, 0.4]")
+        if self.steep is not None and not 0 <= self.steep <= _STEEPEST:
+            raise PlanError(f"steep={self.steep} must lie in [0, {_STEEPEST}]")
+        if self.steep is not None and (self.target, self.after) != (None, 1):
+            raise PlanError("target and after are for steep=None, which finds the steepness in the picture")
+        if self.target is not None and not 0 < self.target <= _TOKENS:
+            raise PlanError(f"target={self.target} must lie between 0 and {_TOKENS}")
+        if not 1 <= self.after < _LAYERS:
+            raise PlanError(f"after={self.after} is not one of the layers 1 to {_LAYERS - 1}")
+
+    @property
+    def budget(self) -> Budget:
+        return "fixed" if self.steep is not None else "ceiling"
 
     def select(self, tokens: VisualTokens, keep: int) -> Selection:
-        attention = mean_of_heads(read(self, tokens, Signal.TEXT_ATTENTION)[0]).mean(0)
-        order = top(attention, keep)
+        (attention,) = read(self, tokens, Signal.TEXT_ATTENTION)
+        if self.steep is None:
+            with declared_sync():  # how many stay is seen in the attention alone
+                keep = self._share_of(keep, steepness(float(information(attention))))
+        order = top(mean_of_heads(attention).mean(0), keep)
         return Selection(index=order.sort().values, order=order)
+
+    def _share_of(self, keep: int, steep: float) -> int:
+        """Tokens that stay of the ceiling `keep` at this steepness."""
+        target = min(_TOKENS, keep) if self.target is None else self.target
+        own = schedule(_TOKENS, target, steep, clusters=False).kept[self.after - 1]
+        return min(keep, max(1, round(keep * own / max(1, _ceilings(target)[self.after - 1]))))
 
     def stages(self, keep: Keep, num_layers: int) -> list[tuple[PruningMethod, Keep, int | None]]:
         target = keep * _TOKENS if isinstance(keep, float) else keep
         if target >= _TOKENS or num_layers < 3:
             return [(self, keep, min(2, max(1, num_layers - 1)))]
-        made = schedule(_TOKENS, target, self.steep, clusters=False).kept
+        own = self.steep is None  # every stage may leave fewer than its ceiling
+        made = _ceilings(target) if self.steep is None else schedule(_TOKENS, target, self.steep, clusters=False).kept
         stages: list[tuple[PruningMethod, Keep, int | None]] = []
         before = _TOKENS
         for layer in range(2, num_layers):
-            count = max(1, made[max(0, layer * _LAYERS // num_layers - 2)])  # after layer i is before layer i + 1
-            if count < before:
-                stages.append((self, _share(count) if isinstance(keep, float) else count, layer))
+            after = max(1, layer * _LAYERS // num_layers - 1)  # after layer i is before layer i + 1
+            count = min(before, max(1, made[after - 1]))
+            if count < before or own:
+                method = dataclasses.replace(self, target=float(target), after=after) if own else self
+                stages.append((method, _share(count) if isinstance(keep, float) else count, layer))
             before = count
         return stages
+
+
+@cache
+def _ceilings(target: float) -> list[int]:
+    """The most that a curve of any steepness leaves after the layers 1 ... L - 1."""
+    curves = [schedule(_TOKENS, target, _STEEPEST * i / 8, clusters=False).kept for i in range(9)]
+    return [max(counts) for counts in zip(*curves, strict=True)]
 
 
 def _share(count: int) -> float:

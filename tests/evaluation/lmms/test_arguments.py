@@ -17,11 +17,12 @@ from vlm_pruner.asking import Loaded, open_model
 from vlm_pruner.errors import InputError, PlanError
 from vlm_pruner.evaluation.cells import build_grid
 from vlm_pruner.evaluation.lmms.answers import Answers, Reply, key_of
-from vlm_pruner.evaluation.lmms.arguments import open_with, treatment
+from vlm_pruner.evaluation.lmms.arguments import open_with, sampling_of, treatment
 from vlm_pruner.evaluation.lmms.retention import hard_score, report, retention
 from vlm_pruner.evaluation.lmms.run import Evaluated, cells_of
 from vlm_pruner.evaluation.lmms.suites import SUITES, numbers_of, published_row, score_of, tasks_of
 from vlm_pruner.plan import PrunePlan
+from vlm_pruner.video import Sampling
 
 
 @pytest.fixture(scope="module")
@@ -149,9 +150,19 @@ def test_published_rows_stand_beside_their_own_models_alone() -> None:
     assert published_row("Qwen/Qwen3-VL-8B-Instruct", "vlm-pruner", 64) is None
 
 
+def test_frames_of_videos_are_said_as_numbers_or_texts() -> None:
+    assert sampling_of(None, None) == Sampling()
+    assert sampling_of("0.5", None) == Sampling(fps=0.5)
+    assert sampling_of(None, 8) == Sampling(frames=8)
+    for fps, frames in (("many", None), (None, "eight"), (1, 8), (None, 0)):
+        with pytest.raises(InputError):
+            sampling_of(fps, frames)
+
+
 def test_suites_and_the_number_of_a_task() -> None:
     assert len(tasks_of("paper")) == 9
-    assert set(SUITES) == {"paper", "ocr", "grounding", "hallucination"}
+    assert set(SUITES) == {"paper", "ocr", "grounding", "hallucination", "paper-video", "video"}
+    assert set(tasks_of("paper-video")) < set(tasks_of("video"))
     with pytest.raises(InputError, match="did you mean 'paper'"):
         tasks_of("papper")
     found = {"alias": "mme", "mme_perception_score,none": 1400.0, "mme_cognition_score,none": 350, "x_stderr,none": 3}

@@ -15,11 +15,15 @@ import pytest
 from tests.support.lmms import needs_lmms_eval
 
 from vlm_pruner.evaluation.results import BenchResults
+from vlm_pruner.scenes.motion import FPS
+from vlm_pruner.scenes.motion_splits import load_motion_split
 
 pytestmark = needs_lmms_eval
 
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"}
-FEW = ("--tasks", "scenes", "--limit", 14)
+EACH = 2  # questions of every type
+TYPES = 14
+FEW = ("--tasks", "scenes", "--limit", EACH * TYPES)
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +46,7 @@ def evaluated(out: Path) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def whole(home: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three methods at two budgets on a question of every type, one at a time."""
+    """Three methods at two budgets on questions of every type, one at a time."""
     out = tmp_path_factory.mktemp("whole")
     done = run(home, "eval", *FEW, "--methods", "vlm-pruner,random,grid", "--keep", "128,64", "--hard", "-o", out)
     assert done.returncode == 0, done.stderr
@@ -51,7 +55,7 @@ def whole(home: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 def test_the_scenes_give_the_accuracies_of_bench(home: dict[str, str], whole: Path, tmp_path: Path) -> None:
-    words = ("--methods", "none,random,grid,downsample,vlm-pruner", "--keep", "128,64", "--limit", 1, "--seeds", 1)
+    words = ("--methods", "none,random,grid,downsample,vlm-pruner", "--keep", "128,64", "--limit", EACH, "--seeds", 1)
     done = run(home, "bench", *words, "--jobs", 1, "--repeats", 0, "-o", tmp_path / "b.json")
     assert done.returncode == 0, done.stderr
     bench = BenchResults.load(tmp_path / "b.json")
@@ -59,10 +63,13 @@ def test_the_scenes_give_the_accuracies_of_bench(home: dict[str, str], whole: Pa
     assert len(cells) == len(bench.rows()) == 9
     for cell in cells:
         row = bench.row(cell["label"], cell["budget"])
-        right = dict(zip(bench.types, row.correct[0], strict=True))
+        asked: dict[str, list[float]] = {}
+        for name, value in zip(bench.types, row.correct[0], strict=True):
+            asked.setdefault(name, []).append(float(value))
+        assert {len(values) for values in asked.values()} == {EACH}
         (numbers,) = cell["numbers"].values()
         assert numbers == {"accuracy": pytest.approx(row.correct.mean())} | {
-            f"accuracy_{name}": value for name, value in right.items()
+            f"accuracy_{name}": pytest.approx(sum(values) / EACH) for name, values in asked.items()
         }
         assert cell["means"]["visual_tokens_after"] == pytest.approx(row.mean("kept") * 15 / 14, abs=0.1)
 
@@ -105,7 +112,7 @@ def test_batches_and_processes_change_nothing(home: dict[str, str], whole: Path,
         for one, other in zip(evaluated(tmp_path / name), expected, strict=True):
             assert (one["scores"], one["samples"]) == (other["scores"], other["samples"]), name
     lines = [(out / "answers.jsonl").read_text().splitlines() for out in (tmp_path / "two", tmp_path / "four")]
-    assert len({json.loads(line)[0] for line in lines[0] if line}) == 28  # of both processes
+    assert len({json.loads(line)[0] for line in lines[0] if line}) == 2 * EACH * TYPES  # of both processes
 
 
 def test_a_killed_run_goes_on_and_asks_nothing_twice(home: dict[str, str], whole: Path, tmp_path: Path) -> None:
@@ -122,7 +129,7 @@ def test_a_killed_run_goes_on_and_asks_nothing_twice(home: dict[str, str], whole
     done = run(home, *words)
     assert done.returncode == 0, done.stderr
     keys = [json.loads(line)[0] for line in answers.read_text().splitlines() if line.endswith("]")]
-    assert len(keys) == len(set(keys)) == 28
+    assert len(keys) == len(set(keys)) == 2 * EACH * TYPES
     expected = [c for c in evaluated(whole) if c["label"] in ("none", "grid") and c["budget"] != 128]
     assert evaluated(tmp_path) == expected
 
@@ -152,6 +159,65 @@ def test_parameters_and_a_plan_of_ones_own(home: dict[str, str], tmp_path: Path)
     by_set, by_plan = evaluated(tmp_path / "set")[1], evaluated(tmp_path / "plan")[1]
     assert (by_plan["label"], by_plan["budget"]) == ("mine.json", 64)
     assert by_plan["samples"] == by_set["samples"]
+
+
+VIDEO_TASK = """task: moving
+dataset_path: json
+dataset_kwargs:
+  data_files:
+    test: {folder}/moving.jsonl
+test_split: test
+output_type: generate_until
+doc_to_visual: !function utils.as_seen
+doc_to_text: "question"
+doc_to_target: "answer"
+process_results: !function utils.as_scored
+generation_kwargs:
+  max_new_tokens: 12
+  do_sample: false
+metric_list:
+  - metric: accuracy
+    aggregation: mean
+    higher_is_better: true
+"""
+VIDEO_UTILS = """
+def as_seen(doc):
+    return [doc["video"]]
+
+def as_scored(doc, results):
+    return {"accuracy": float(results[0].strip() == doc["answer"])}
+"""
+
+
+def test_videos_are_read_and_give_the_answers_of_bench(home: dict[str, str], tmp_path: Path) -> None:
+    folder, rows = tmp_path / "task", []
+    folder.mkdir()
+    for question in load_motion_split("test", 1):
+        frames = folder / question.id
+        frames.mkdir()
+        for number, image in enumerate(question.frames):
+            image.save(frames / f"{number}.png")
+        rows.append({"video": str(frames), "question": question.text, "answer": question.answer})
+    (folder / "moving.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "moving.yaml").write_text(VIDEO_TASK.format(folder=folder))
+    (folder / "utils.py").write_text(VIDEO_UTILS)
+    words = ("--methods", "vlm-pruner,downsample", "--keep", 0.25, "--batch-size", 4, "--fps", FPS)
+    where = ("--model", "embedded-video", "--tasks", "moving", "--include-path", folder, "-o", tmp_path / "out")
+    done = run(home, "eval", *where, *words)
+    assert done.returncode == 0, done.stderr
+    record = json.loads((tmp_path / "out" / "eval.json").read_text())
+    assert {item["label"]: item["reason"] for item in record["left_out"]} == {
+        "downsample": "it is measured on pictures"
+    }
+    bench = ("--split", "video", "--methods", "none,random,grid,vlm-pruner", "--keep", 0.25, "--limit", 1)
+    done = run(home, "bench", *bench, "--seeds", 1, "--jobs", 1, "--repeats", 0, "-o", tmp_path / "b.json")
+    assert done.returncode == 0, done.stderr
+    rows_of = BenchResults.load(tmp_path / "b.json")
+    assert {cell["label"] for cell in record["cells"]} == {"none", "random", "grid", "vlm-pruner"}
+    for cell in record["cells"]:
+        row = next(r for r in rows_of.rows() if r.label == cell["label"])
+        assert cell["samples"]["moving"] == [float(value) for value in row.correct[0]]
+        assert cell["means"]["visual_tokens_after"] == pytest.approx(row.mean("kept"), abs=0.1)
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from vlm_pruner.json_text import read_json
+from vlm_pruner.video import Sampling
 
-__all__ = ["Answers", "Reply", "key_of"]
+__all__ = ["Answers", "Reply", "key_of", "said_of"]
 
 
 @dataclass(frozen=True)
@@ -66,3 +67,8 @@ class Answers:
 def key_of(*parts: Any) -> str:
     """A name for a request: all that its answer depends on."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:24]
+
+
+def said_of(sampling: Sampling) -> list[str]:
+    """What a key says of the frames of videos that are shown: nothing of the usual ones."""
+    return [] if sampling == Sampling() else [str(sampling)]

@@ -18,12 +18,13 @@ from vlm_pruner.evaluation.questions import picture_tokens
 from vlm_pruner.evaluation.runner import shrink
 from vlm_pruner.methods import create
 from vlm_pruner.plan import PrunePlan, parse_layer
+from vlm_pruner.video import Sampling
 
-__all__ = ["KNOWN", "Treatment", "open_with", "treatment"]
+__all__ = ["KNOWN", "Treatment", "open_with", "sampling_of", "treatment"]
 
 KNOWN = (
-    "answers", "batch_size", "device", "dtype", "keep", "layer", "max_batch_size", "max_pixels", "method",
-    "min_pixels", "plan", "positions", "pretrained",
+    "answers", "batch_size", "device", "dtype", "fps", "frames", "keep", "layer", "max_batch_size", "max_pixels",
+    "method", "min_pixels", "plan", "positions", "pretrained",
 )  # fmt: skip
 """Every argument but the parameters of the method, which go by their own names."""
 
@@ -86,6 +87,20 @@ def treatment(
     place = None if layer is None else parse_layer(str(layer))
     made = loaded.plan(method, budget, place, positions=positions, **(params or {}))
     return Treatment(made, method)
+
+
+def sampling_of(fps: Any, frames: Any) -> Sampling:
+    """Which frames of a video are shown; None for what was not said.
+
+    Raises:
+        InputError: both, or what is no number of frames.
+    """
+    try:
+        return Sampling(None if fps is None else float(fps), None if frames is None else int(frames))
+    except (TypeError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"fps={fps!r}, frames={frames!r} are not numbers of frames") from error
 
 
 def _smaller(loaded: Loaded, budget: Keep) -> Treatment:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,13 +23,16 @@ from vlm_pruner.asking import Loaded
 from vlm_pruner.asking.models import moved
 from vlm_pruner.asking.opening import open_image
 from vlm_pruner.asking.prompts import read_prompt
+from vlm_pruner.asking.videos import Shown, open_shown
 from vlm_pruner.engine import prune
-from vlm_pruner.errors import InputError
-from vlm_pruner.evaluation.lmms.answers import Answers, Reply, key_of
-from vlm_pruner.evaluation.lmms.arguments import Treatment, open_with, treatment
+from vlm_pruner.errors import InputError, PlanError
+from vlm_pruner.evaluation.lmms.answers import Answers, Reply, key_of, said_of
+from vlm_pruner.evaluation.lmms.arguments import Treatment, open_with, sampling_of, treatment
+from vlm_pruner.video import Clip, Sampling
 
 __all__ = ["PrunedModel"]
 
+USUAL = Sampling()
 LONGEST = 1024  # tokens of an answer where a task does not say
 _GENERATION = ("max_new_tokens", "do_sample", "temperature", "top_p", "num_beams")
 
@@ -52,6 +56,8 @@ class PrunedModel(lmms):  # type: ignore[misc]
         max_batch_size: Any = None,
         min_pixels: Any = None,
         max_pixels: Any = None,
+        fps: Any = None,
+        frames: Any = None,
         answers: str | None = None,
         **params: Any,
     ) -> None:
@@ -65,16 +71,23 @@ class PrunedModel(lmms):  # type: ignore[misc]
         """
         loaded = open_with(pretrained, min_pixels, max_pixels, device=device or "auto", dtype=dtype)
         given = {"method": method, "keep": keep, "layer": layer, "plan": plan, "positions": positions}
-        self.setup(loaded, treatment(loaded, **given, params=params), batch_size, answers)
+        self.setup(loaded, treatment(loaded, **given, params=params), batch_size, answers, sampling_of(fps, frames))
 
     @classmethod
-    def of(cls, loaded: Loaded, how: Treatment, batch_size: int = 1, answers: str | None = None) -> PrunedModel:
+    def of(
+        cls,
+        loaded: Loaded,
+        how: Treatment,
+        batch_size: int = 1,
+        answers: str | None = None,
+        sampling: Sampling = USUAL,
+    ) -> PrunedModel:
         """The same of a model that is loaded already."""
         made = cls.__new__(cls)
-        made.setup(loaded, how, batch_size, answers)
+        made.setup(loaded, how, batch_size, answers, sampling)
         return made
 
-    def setup(self, loaded: Loaded, how: Treatment, batch_size: Any, answers: str | None) -> None:
+    def setup(self, loaded: Loaded, how: Treatment, batch_size: Any, answers: str | None, sampling: Sampling) -> None:
         """What both ways to make one share.
 
         Raises:
@@ -83,7 +96,7 @@ class PrunedModel(lmms):  # type: ignore[misc]
         super().__init__()
         if not str(batch_size).isdecimal() or int(batch_size) < 1:
             raise InputError(f"batch_size={batch_size!r} is not a whole number above 0")
-        self.loaded, self.how, self.batch_size = loaded, how, int(batch_size)
+        self.loaded, self.how, self.batch_size, self.sampling = loaded, how, int(batch_size), sampling
         self.replies: list[Reply] = []
         self.tell: Callable[[float], None] = lambda share: None
         self._answers = Answers(answers)
@@ -132,9 +145,10 @@ class PrunedModel(lmms):  # type: ignore[misc]
         arguments = dict(chunk[0][2])
         keys = [self._key(request) for request in chunk]
         missing = [i for i, key in enumerate(keys) if self._answers.get(key) is None]
-        if missing:
-            asked = [self._messages(chunk[i]) for i in missing]
-            for i, reply in zip(missing, self._generate(asked, arguments), strict=True):
+        asked = {i: self._messages(chunk[i]) for i in missing}
+        moving = [i for i, (_, shown) in asked.items() if any(isinstance(one, Clip) for one in shown)]
+        for group in [[i for i in missing if i not in moving], *([i] for i in moving)]:  # a video is asked by itself
+            for i, reply in zip(group, self._generate([asked[i] for i in group], arguments), strict=True):
                 self._answers.put(keys[i], reply)
         known = (self._answers.get(key) for key in keys)
         return [reply for reply in known if reply is not None]
@@ -144,22 +158,42 @@ class PrunedModel(lmms):  # type: ignore[misc]
         how = [self.how.plan.canonical(), self.how.detail, self.how.area]
         size = getattr(getattr(self.loaded.processor, "image_processor", None), "size", None)
         model = [__version__, self.loaded.name, str(self.loaded.model.dtype), str(size)]
-        return key_of(model, how, context, arguments, number, task, split, self.batch_size)
+        return key_of(model, how, context, arguments, number, task, split, self.batch_size, *said_of(self.sampling))
 
-    def _messages(self, request: Any) -> tuple[list[dict[str, Any]], list[Image.Image]]:
+    def _messages(self, request: Any) -> tuple[list[dict[str, Any]], list[Shown]]:
         _, messages_of, _, number, task, split = request
         chat = ChatMessages(messages=messages_of(self.task_dict[task][split][number]))
         images, videos, audios = chat.extract_media()
-        if videos or audios:
-            raise InputError(f"task {task!r} shows {'videos' if videos else 'sounds'}: only pictures are read")
+        messages = chat.to_hf_messages()
+        if audios or any("video_start" in part or "video_end" in part for one in messages for part in one["content"]):
+            raise InputError(f"task {task!r} has sounds or parts of videos: only pictures and whole videos are read")
         opened = [one if isinstance(one, Image.Image) else open_image(one) for one in images]
-        return chat.to_hf_messages(), [self.how.apply(one.convert("RGB")) for one in opened]
+        shown: list[Shown] = [self.how.apply(one.convert("RGB")) for one in opened]
+        return messages, [*shown, *(self._clip(task, one) for one in videos)]
+
+    def _clip(self, task: str, video: Any) -> Clip:
+        """The frames of a video that are shown.
+
+        Raises:
+            InputError: it is no file, or cannot be read.
+            PlanError: pictures are to be made smaller, which is not done to videos.
+        """
+        if self.how.detail is not None or self.how.area is not None:
+            raise PlanError("it is measured on pictures")
+        if not isinstance(video, str | os.PathLike):
+            raise InputError(f"task {task!r} has a video that is a {type(video).__name__}: only files are read")
+        clip = open_shown(Path(video), self.sampling)
+        if not isinstance(clip, Clip):
+            raise InputError(f"task {task!r} says that {str(video)!r} is a video, and it is not")
+        return clip
 
     def _generate(
-        self, asked: Sequence[tuple[list[dict[str, Any]], list[Image.Image]]], arguments: dict[str, Any]
+        self, asked: Sequence[tuple[list[dict[str, Any]], list[Shown]]], arguments: dict[str, Any]
     ) -> list[Reply]:
-        texts = [self._text(messages, len(images)) for messages, images in asked]
-        inputs = self._inputs(texts, [images for _, images in asked])
+        if not asked:
+            return []
+        texts = [self._text(messages, shown) for messages, shown in asked]
+        inputs = self._inputs(texts, [shown for _, shown in asked])
         model, started = self.loaded.model, time.perf_counter()
         with torch.inference_mode(), prune(model, self.how.plan) as session:
             ids = model.generate(**inputs, **_generation(arguments))
@@ -189,7 +223,7 @@ class PrunedModel(lmms):  # type: ignore[misc]
             )
         return replies
 
-    def _text(self, messages: list[dict[str, Any]], pictures: int) -> str:
+    def _text(self, messages: list[dict[str, Any]], shown: Sequence[Shown]) -> str:
         """The whole prompt, in the words of the family."""
         processor = self.loaded.processor
         own = getattr(processor, "chat_template", None)
@@ -197,12 +231,13 @@ class PrunedModel(lmms):  # type: ignore[misc]
             given = {} if own else {"chat_template": processor.tokenizer.chat_template}
             return str(processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False, **given))
         words = "\n".join(part["text"] for one in messages for part in one["content"] if part["type"] == "text")
-        text = self._form(getattr(processor, "image_token", "<image>"), pictures, words)
+        kind = "video" if any(isinstance(one, Clip) for one in shown) else "image"
+        text = self._form(getattr(processor, f"{kind}_token", f"<{kind}>"), len(shown), words)
         if not text:
             raise InputError(f"model {self.loaded.name!r} has no chat template")
         return text
 
-    def _inputs(self, texts: Sequence[str], images: Sequence[list[Image.Image]]) -> dict[str, Any]:
+    def _inputs(self, texts: Sequence[str], images: Sequence[list[Shown]]) -> dict[str, Any]:
         processor = self.loaded.processor
         if len(texts) == 1:
             return moved(self.loaded.model, read_prompt(processor, texts[0], images[0]))

@@ -17,7 +17,7 @@ from vlm_pruner.asking import Loaded
 from vlm_pruner.budget import Keep
 from vlm_pruner.errors import InputError, VlmPrunerError, first_line, unknown_name
 from vlm_pruner.evaluation.cells import DOWNSAMPLE, Price, build_grid
-from vlm_pruner.evaluation.lmms.answers import key_of
+from vlm_pruner.evaluation.lmms.answers import key_of, said_of
 from vlm_pruner.evaluation.lmms.arguments import Treatment, treatment
 from vlm_pruner.evaluation.lmms.suites import numbers_of, score_of
 from vlm_pruner.evaluation.questions import picture_tokens
@@ -25,11 +25,14 @@ from vlm_pruner.evaluation.results import write_json
 from vlm_pruner.methods import PruningMethod
 from vlm_pruner.plan import PrunePlan
 from vlm_pruner.report import provenance
+from vlm_pruner.video import Sampling
 
 __all__ = ["Evaluated", "Task", "about", "cells_of", "evaluate", "find_tasks"]
 
 YARDSTICKS = ("none", "random", "grid", DOWNSAMPLE)
 """What every table shows unless it is told not to."""
+
+USUAL = Sampling()
 
 Tell = Callable[[str, float], None]
 
@@ -74,7 +77,8 @@ def cells_of(
         PlanError: an unknown method, or a budget that pictures of this model do not have.
     """
     names = {name: name for name in (YARDSTICKS if yardsticks else ("none",))} | dict(methods)
-    tokens = picture_tokens(loaded.model)
+    shares = equal is None and all(isinstance(budget, float) for budget in budgets)
+    tokens = None if shares else picture_tokens(loaded.model)  # a share of a video is none of a picture
     grid = build_grid(names, budgets, seeds=1, layers=loaded.layers, tokens=tokens, equal=equal, make=loaded.plan)
     cells = [
         Task(c.label, c.budget, Treatment(c.plan, c.label, c.small_picture, tokens if c.small_picture else None))
@@ -114,9 +118,13 @@ def evaluate(
     manager: Any,
     batch_size: int = 1,
     limit: int | None = None,
+    sampling: Sampling = USUAL,
     tell: Tell = lambda *_: None,
 ) -> tuple[list[Evaluated], list[dict[str, Any]]]:
     """Every cell on every task; cells and answers that an earlier run left in `out` are not computed again.
+
+    Args:
+        sampling: which frames of videos are shown.
 
     Returns:
         What was found, empty on all processes but the first; and methods that cannot run, with the reason.
@@ -128,13 +136,13 @@ def evaluate(
     for number, cell in enumerate(cells):
         name = f"{cell.label}@{cell.budget}"
         path = out / "cells" / f"{name}.json"
-        plan, seen = cell.how.plan.canonical(), [cell.how.detail, cell.how.area]
+        plan, seen = cell.how.plan.canonical(), [cell.how.detail, cell.how.area, *said_of(sampling)]
         key = key_of(_model(loaded), plan, seen, list(tasks), limit, batch_size)
         done = _read(path, key)
         if done is None:
             try:
                 done = _one(
-                    loaded, cell, tasks, out, manager, batch_size, limit,
+                    loaded, cell, tasks, out, manager, batch_size, limit, sampling,
                     lambda share, n=number, at=name: tell(at, (n + share) / len(cells)),  # type: ignore[misc]
                 )  # fmt: skip
             except VlmPrunerError as error:
@@ -180,6 +188,7 @@ def _one(
     manager: Any,
     batch_size: int,
     limit: int | None,
+    sampling: Sampling,
     tell: Callable[[float], None],
 ) -> Evaluated | None:
     """One cell; None on all processes but the first."""
@@ -187,7 +196,7 @@ def _one(
 
     from vlm_pruner.evaluation.lmms.model import PrunedModel
 
-    model = PrunedModel.of(loaded, cell.how, batch_size, str(out / "answers.jsonl"))
+    model = PrunedModel.of(loaded, cell.how, batch_size, str(out / "answers.jsonl"), sampling)
     model.tell = tell
     try:
         results = simple_evaluate(
