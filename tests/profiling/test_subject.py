@@ -64,7 +64,9 @@ def test_weights_that_do_not_fit_are_refused_before_they_are_made(monkeypatch: p
 
 
 def test_refusals() -> None:
-    with pytest.raises(InputError, match=r"did you mean 'llava-1\.5-7b'\? Known: embedded, embedded-video, llava-1\.5-13b"):
+    with pytest.raises(
+        InputError, match=r"did you mean 'llava-1\.5-7b'\? Known: embedded, embedded-video, llava-1\.5-13b"
+    ):
         subject_named("llava-1.5-8b")
     with pytest.raises(InputError, match=r"576 visual tokens in .*; 600 is no multiple"):
         subject_named(str(checkpoint()), tokens=600)

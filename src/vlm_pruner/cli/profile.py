@@ -68,9 +68,7 @@ def profile(
     try:
         with progress(f"loading {model}") as say:
             quiet()
-            subject = subject_named(
-                model, tokens=tokens, image=image, sampling=sampling, tell=note, **opening.given()
-            )
+            subject = subject_named(model, tokens=tokens, image=image, sampling=sampling, tell=note, **opening.given())
             result = measure(
                 subject.model, subject.inputs, chosen, name=subject.name, image=subject.image, keep=budgets,
                 layer=place, bias=logits, new_tokens=new_tokens, repeats=repeats, progress=say,
