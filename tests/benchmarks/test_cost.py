@@ -33,7 +33,7 @@ def test_no_more_than_the_batch() -> None:
 
 
 def test_what_cannot_be_served() -> None:
-    with pytest.raises(ValueError, match="keep 0.25 prunes behind a layer"):
+    with pytest.raises(ValueError, match=r"keep 0\.25 prunes behind a layer"):
         costs(profile(layer=2), **GIVEN)
     with pytest.raises(ValueError, match="hold no request of 44 blocks"):
         costs(profile(), **GIVEN | {"cache_gb": 0.0007})
