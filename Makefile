@@ -35,7 +35,7 @@ ROUNDING_CHOICE := not triton and not end_to_end and not every_shape and not def
                    and (golden or random or contract)
 
 .PHONY: help demo page test test-all test-rounding test-oldest test-middle test-newest test-newer test-install \
-        test-browser test-eval test-serving check format bench clean docs pictures notebooks tables
+        test-browser test-eval test-serving coverage check format bench clean docs pictures notebooks tables
 help:
 	@echo "make demo    ask the embedded model about a shipped image, with and without pruning"
 	@echo "make page    the same in the browser, with any picture and several methods side by side"
@@ -46,6 +46,7 @@ help:
 	@echo "make test-eval     the model inside lmms-eval, in an environment of its own"
 	@echo "make test-serving  the plugin in vLLM's build for CPUs, in an environment of its own"
 	@echo "make test-rounding   golden, random and contract tests as other processors round"
+	@echo "make coverage  the lines that the tests run, and which test runs which"
 	@echo "make bench   the offline benchmark on a few scenes"
 	@echo "make docs    the pages as a site; make tables, make pictures, make notebooks renew what is in them"
 
@@ -111,6 +112,15 @@ $(VENV)/vision.stamp: $(VENV)/dev.stamp
 test: $(VENV)/vision.stamp
 	$(BIN)/pytest -n auto -m "$(SPEED)"
 	PYTHONPATH=$(abspath $(VENV)/vision) $(BIN)/pytest -n auto -m "torchvision and ($(SPEED))"
+
+# Which tests run which line is noted for `python -m benchmarks.mutation --random`.
+coverage: export COVERAGE_FILE := out/coverage
+coverage: $(VENV)/vision.stamp
+	$(BIN)/pip install --quiet "pytest-cov>=7"
+	$(BIN)/pytest -n auto -m "$(SPEED)" --cov=vlm_pruner --cov-context=test --cov-report=
+	PYTHONPATH=$(abspath $(VENV)/vision) $(BIN)/pytest -n auto -m "torchvision and ($(SPEED))" \
+		--cov=vlm_pruner --cov-context=test --cov-append --cov-report=
+	$(BIN)/coverage report --skip-covered --fail-under=92
 
 test-all:
 	$(MAKE) SPEED="slow or not slow" check test test-rounding test-oldest test-middle test-newest test-install

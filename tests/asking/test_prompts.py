@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from tests.support.real_pictures import QUESTIONS
 from tests.support.vision import needs_torchvision
 
 from vlm_pruner.asking import Loaded, open_model, prompt_inputs
+from vlm_pruner.asking.prompts import conversation_text
 from vlm_pruner.errors import InputError
 
 PICTURE = Image.radial_gradient("L").resize((200, 160)).convert("RGB")
@@ -131,3 +133,20 @@ def test_a_template_that_cannot_be_filled_in_is_one_line() -> None:
     processor.chat_template = "{{ raise_exception('roles must alternate') }}"
     with pytest.raises(InputError, match="chat template of this model cannot be filled in: roles must alternate"):
         prompt_inputs(processor, "What?", PICTURE)
+
+
+@pytest.mark.parametrize("owner", ["processor", "tokenizer"])
+def test_a_template_is_filled_in_by_whoever_has_it(owner: str) -> None:
+    """A processor's own template is the default; one that the tokenizer alone has is handed over."""
+    given: list[dict[str, Any]] = []
+
+    def fill(messages: Any, **options: Any) -> str:
+        given.append(options)
+        return "prompt"
+
+    tokenizer = SimpleNamespace(chat_template="of the tokenizer")
+    processor = SimpleNamespace(
+        tokenizer=tokenizer, chat_template="own" if owner == "processor" else None, apply_chat_template=fill
+    )
+    assert conversation_text(processor, [{"role": "user", "content": []}], None) == "prompt"
+    assert given[0].get("chat_template") == (None if owner == "processor" else "of the tokenizer")

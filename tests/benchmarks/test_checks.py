@@ -22,7 +22,9 @@ def test_every_family_was_checked_and_kept_its_promises() -> None:
     assert all(row["checks"][i]["kept"] for row in ROWS.values() for i in (0, 1, 2, 4))
 
 
-@pytest.mark.parametrize("name", ["llava", "qwen3_vl", "molmo2"])
+@pytest.mark.parametrize(
+    "name", ["llava", *(pytest.param(name, marks=pytest.mark.slow) for name in ("qwen3_vl", "molmo2"))]
+)
 def test_what_was_found_is_found_again(name: str) -> None:
     again = checked(name)
     assert [check["kept"] for check in again["checks"]] == [check["kept"] for check in ROWS[name]["checks"]]

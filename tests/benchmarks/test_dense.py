@@ -18,7 +18,9 @@ def asked():
     return model, processor, encode(model, processor, scene, drafts)
 
 
-@pytest.mark.parametrize("name", ["vlm-pruner-plus", "dart", "star-pro"])
+@pytest.mark.parametrize(
+    "name", ["vlm-pruner-plus", *(pytest.param(name, marks=pytest.mark.slow) for name in ("dart", "star-pro"))]
+)
 def test_answers_are_those_of_generate(asked, name):
     model, processor, picture = asked
     texts = [f"USER: <image>\n{draft.text} ASSISTANT:" for draft in picture.drafts]

@@ -21,7 +21,9 @@ def test_every_family_and_every_method_was_tried() -> None:
     assert all(row["runs"] + len(row["left_out"]) == len(registry()) for row in FOUND["rows"]), "a new method: run it"
 
 
-@pytest.mark.parametrize("name", ["llava", "qwen2_5_vl", "kimi_k25"])
+@pytest.mark.parametrize(
+    "name", ["llava", *(pytest.param(name, marks=pytest.mark.slow) for name in ("qwen2_5_vl", "kimi_k25"))]
+)
 def test_what_was_found_is_found_again(name: str) -> None:
     found = {method: why for method, why in reasons(name).items() if why}
     assert found == ROWS[name]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.support.families import FAMILIES, IMAGE, Prompt, tiny
+from tests.support.families import FAMILIES, IMAGE, Prompt, of_each_kind, tiny
 from tests.support.pruning import close, dropped, forward, generate, plan, rounding
 from tests.support.versions import CACHE, OLD, cache_in, newer_only
 from torch import Tensor
@@ -184,7 +184,7 @@ def talk(model: Any, cache: Any, turns: list[dict[str, Any]], done: int = 0) -> 
 
 @pytest.mark.parametrize("second", ["text", "picture"])
 @pytest.mark.parametrize("batch", [1, 2])
-@pytest.mark.parametrize("name", CHUNKED)
+@pytest.mark.parametrize("name", of_each_kind(CHUNKED))
 def test_a_second_turn(name: str, batch: int, second: str) -> None:
     """On one cache: prompt, then text or a new picture, then two tokens; against one hidden sequence."""
     family, model, prompts = two(name)

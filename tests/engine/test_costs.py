@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.support.families import FAMILIES, tiny
+from tests.support.families import FAMILIES, of_each_kind, tiny
 from tests.support.pruning import generate
 from tests.support.versions import cache_in
 from torch.utils.flop_counter import FlopCounterMode
@@ -43,7 +43,7 @@ def counted(model: Any, costs: DecoderCosts) -> tuple[dict[Any, int], Any]:
     return counter.get_flop_counts()["Global"], cache_in(output)
 
 
-@pytest.mark.parametrize("name", sorted(set(FAMILIES) - NOT_COUNTED))
+@pytest.mark.parametrize("name", of_each_kind(sorted(set(FAMILIES) - NOT_COUNTED)))
 def test_prefills_and_caches_cost_what_the_modules_say(name: str) -> None:
     _, model = tiny(name, "eager")
     costs = decoder_costs(model)

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from vlm_pruner.evaluation.measures import coverage, redundancy
+from vlm_pruner.evaluation.timing import _hardware
 from vlm_pruner.methods import create
 from vlm_pruner.plan import PrunePlan, Stage
 
@@ -39,3 +40,11 @@ def test_lengths_follow_the_stages_and_shares_mean_original_tokens() -> None:
     plan = PrunePlan((Stage(method, 0.5, None), Stage(method, 30, 2), Stage(method, 0.1, 3)))
     assert plan.lengths(100, 5) == [50, 50, 30, 10, 10]
     assert PrunePlan.of("none", num_layers=3).lengths(100, 3) == [100] * 3
+
+
+def test_the_processor_of_a_timing_has_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Linux often knows no name of its processor: then the machine's stands there."""
+    for named, machine, said in (("Zen", "x86_64", "Zen"), ("", "x86_64", "x86_64")):
+        monkeypatch.setattr("platform.processor", lambda named=named: named)
+        monkeypatch.setattr("platform.machine", lambda machine=machine: machine)
+        assert _hardware(torch.nn.Linear(1, 1))["device"] == said

@@ -120,3 +120,16 @@ def test_what_is_no_recipe_is_refused(tmp_path: Path) -> None:
         path.write_text(json.dumps({"version": 1} | change))
         with pytest.raises(InputError, match=message):
             load_recipe(str(path))
+
+
+@pytest.mark.parametrize("habit", sorted(HABITS))
+def test_each_habit_is_repeated_alone(habit: str) -> None:
+    """A plan with one habit of the released code has none of the others."""
+    recipe = load_recipe("qwen2-vl-7b")
+    methods = [plan.stages[0].method.params() for plan in recipe.plans(32, [habit])]
+    for ratio, params in zip(recipe.reduction_ratio, methods, strict=True):
+        assert (params["reduction_ratio"], params["rounding"]) == (
+            (ratio, recipe.rounding) if habit == "rounding" else (None, "ceil")
+        )
+        assert params["early_stop"] is (habit == "early-stop")
+        assert params["unmerged_grid"] is (habit == "unmerged-grid")

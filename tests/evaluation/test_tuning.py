@@ -197,3 +197,12 @@ def test_a_method_that_cannot_run_is_a_trial_with_the_reason() -> None:
     broken, good = Meter(model, processor).trials(one, plans)
     assert "layer 20 does not exist" in broken.refused
     assert good.refused == ""
+
+
+@pytest.mark.parametrize(("mean", "most", "n"), [(0.25, 0.5, 8), (0.125, 0.2, 40), (0.5, 0.75, 16)])
+def test_losses_between_0_and_1_have_the_bound_of_hoeffding_and_bentkus(mean: float, most: float, n: int) -> None:
+    """The smaller of two: exp(-n KL(mean, most)), and e times the binomial tail at the rounded-up sum."""
+    kl = mean * math.log(mean / most) + (1 - mean) * math.log((1 - mean) / (1 - most))
+    sum_up = math.ceil(n * mean)
+    binomial = sum(math.comb(n, k) * most**k * (1 - most) ** (n - k) for k in range(sum_up + 1))
+    assert tail([mean] * n, most) == pytest.approx(min(1.0, math.exp(-n * kl), math.e * binomial))

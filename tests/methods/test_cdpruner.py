@@ -21,6 +21,8 @@ def test_relevance_is_negated_unless_told_otherwise():
     assert relevance(image, text).argsort().tolist() == [0, 1, 2]
     assert relevance(image, text, negate=False).argsort().tolist() == [2, 1, 0]
     assert relevance(torch.ones(3, 2), text).tolist() == [1, 1, 1]
+    half = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0], [0.6, 0.8]])  # cosines 1, 0, 1, 0.6
+    assert relevance(half, text, negate=False).tolist() == pytest.approx([1, 0, 1, 0.6], abs=1e-5)
 
 
 def test_words_stand_in_for_a_missing_shared_space():

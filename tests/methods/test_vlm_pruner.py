@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 from tests.support import golden
-from tests.support.ops import DEVICE, FAST, READS_NOTHING, running
+from tests.support.ops import DEVICE, READS_NOTHING, numba, running, triton
 from tests.support.sync import no_undeclared_reads
 from tests.support.tokens import visual_tokens
 
@@ -15,9 +15,25 @@ from vlm_pruner.profiling.timing import peak_bytes
 from vlm_pruner.types import VisualTokens
 
 
-@pytest.mark.parametrize("backend", ["naive", *FAST])
+def _interpreted(cases):
+    """Kernels without a device run in an interpreter: large budgets take it seconds each."""
+    large = [case for case in cases if case["keep"] > 64]
+    return [pytest.param(case, marks=pytest.mark.slow) if case in large else case for case in cases]
+
+
+@pytest.mark.parametrize("backend", ["naive", "torch", "unread", numba])
 @pytest.mark.parametrize("case", golden.cases("vlm-pruner"), ids=golden.case_id)
 def test_golden(case, backend):
+    chosen_as_released(case, backend)
+
+
+@pytest.mark.parametrize("backend", [triton])
+@pytest.mark.parametrize("case", _interpreted(golden.cases("vlm-pruner")), ids=golden.case_id)
+def test_golden_kernels(case, backend):
+    chosen_as_released(case, backend)
+
+
+def chosen_as_released(case, backend):
     features, keys, grid = golden.vlm_pruner_inputs(case)
     method = VLMPruner(fill=False, **(case.get("params") or {}))
     with running(backend):

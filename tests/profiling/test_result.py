@@ -8,7 +8,7 @@ from math import isclose, nan
 import pytest
 
 from vlm_pruner.flops import DecoderShape, prefill_flops
-from vlm_pruner.profiling.result import ProfileResult, Variant
+from vlm_pruner.profiling import ProfileResult, Variant
 from vlm_pruner.profiling.show import first_token_parts, table
 
 SHAPE = DecoderShape(4, 64, 128, 4, 4, 16, 256)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
@@ -16,7 +17,10 @@ from tests.support import configs_more as more
 from tests.support.configs import END, IMAGE, LAYERS, PAD, START, VIDEO
 from tests.support.family import Family, Prompt
 
-__all__ = ["END", "FAMILIES", "FOUNDATION", "IMAGE", "LAYERS", "PAD", "START", "VIDEO", "Family", "Prompt", "tiny"]
+__all__ = [
+    "END", "FAMILIES", "FOUNDATION", "IMAGE", "LAYERS", "PAD", "START", "VIDEO", "Family", "Prompt", "of_each_kind",
+    "tiny",
+]  # fmt: skip
 
 _llava = configs.llava
 _plane: dict[str, Any] = {"marked": True, "types": "mm_token_type_ids"}
@@ -189,6 +193,18 @@ FAMILIES = {
 }
 
 FOUNDATION = ("llava", "llava_next", "llava_onevision", "qwen2_vl", "qwen2_5_vl")
+
+OF_EACH_KIND = {  # one family for every way in which the engine or an adapter treats some of them apart
+    *FOUNDATION, "qwen3_vl", "qwen2_vl-video", "llava-mistral", "gemma3", "gemma3n", "gemma4-shared", "internvl",
+    "idefics3", "paligemma2", "video_llava", "ernie4_5_vl_moe", "hunyuan_vl", "qwen3_5", "lfm2_vl", "nemotron_h_omni",
+    "dots3_note", "mistral_large4", "llama4", "granite4_vision", "minimax_m3_vl", "glm5_next", "unlimited_ocr",
+    "inkling_mm_model", "fuyu",
+}  # fmt: skip
+
+
+def of_each_kind(names: Iterable[str]) -> list[Any]:
+    """Parameters of a test: one family of each kind always, those that run the same code when slow tests run, too."""
+    return [name if name in OF_EACH_KIND else pytest.param(name, marks=pytest.mark.slow) for name in names]
 
 
 @functools.cache

@@ -88,3 +88,13 @@ def test_a_contact_sheet_shows_some_of_many_frames() -> None:
     few, many = contact(frames(2), times(2)), contact(frames(32), times(32))
     assert few.width == many.width == 640
     assert many.height > few.height / 2
+
+
+@pytest.mark.parametrize(("count", "columns"), [(3, 3), (8, 4), (12, 4), (13, 8), (40, 8)])
+def test_short_videos_have_four_frames_in_a_row_and_longer_ones_more(count: int, columns: int) -> None:
+    layout = film_layout([Layout.of(SIZE, (count, 2, 2))], count, times(count))
+    strip = film(frames(count), layout, Selection(torch.arange(0, count * 4, 4)), width=960)
+    wide = np.asarray(strip.convert("RGB"))
+    pictures = (wide[:, :, 1] == 120) & (wide[:, :, 2] == 200)  # of kept tokens: the frames' own colour
+    columns_seen = np.flatnonzero(np.diff(pictures.any(0).astype(int)) == 1)
+    assert len(columns_seen) + int(pictures.any(0)[0]) == columns

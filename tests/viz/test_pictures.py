@@ -10,6 +10,7 @@ from PIL import Image, ImageChops
 from vlm_pruner.errors import InvalidSelectionError
 from vlm_pruner.types import Selection
 from vlm_pruner.viz import Choice, Layout, Window, growth_frames, merge_map, overlay, save_growth, side_by_side
+from vlm_pruner.viz.canvas import sheet
 from vlm_pruner.viz.merges import region_colours
 from vlm_pruner.viz.overlay import overlay_panels
 from vlm_pruner.viz.palette import ink_on, light, order_colour, viridis
@@ -170,3 +171,14 @@ def test_labels_have_contrast_with_their_ground():
         ground = order_colour(i, 64)
         low, high = sorted((light(ground), light(ink_on(ground))))
         assert (high + 0.05) / (low + 0.05) >= 4.5
+
+
+def test_captions_stand_under_their_panels():
+    red = Image.new("RGB", (180, 90), (250, 0, 0))
+    page = np.asarray(sheet([red, red], title="", captions=["Words", "More"], columns=2, width=420)).astype(int)
+    panels = (page == (250, 0, 0)).all(-1).any(1).nonzero()[0]
+    words = (page.sum(-1) < 300) & (page.max(-1) - page.min(-1) < 40)  # dark and grey
+    lines = words.any(1).nonzero()[0]
+    assert panels.max() < lines.min() < panels.max() + 30
+    assert words[:, :210].any()
+    assert words[:, 210:].any()

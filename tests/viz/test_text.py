@@ -74,3 +74,8 @@ def test_a_long_question_leaves_room_for_the_picture():
         for t in ("short", "long " * 2000, "x" * 10_000)
     ]
     assert max(page.height for page in pages) < pages[0].height + 250
+
+
+def test_signs_that_show_nothing_are_left_out():
+    assert words._readable("a\u200bb\u2060c\ufe0fd\x07e") == "abcde"
+    assert words._readable("caf\u0065\u0301") == "caf\u00e9"

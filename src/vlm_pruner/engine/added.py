@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from vlm_pruner.engine.forward import Forward
+from vlm_pruner.engine.forward import Prefill
 from vlm_pruner.engine.rows import Kept
 
 __all__ = ["add_here", "take_later", "wrap_deepstack"]
@@ -31,8 +31,8 @@ def wrap_deepstack(local: Any, original: Any) -> Any:
     return wrapper
 
 
-def take_later(fwd: Forward, kwargs: dict[str, Any], names: tuple[str, str], first: int) -> dict[str, Any]:
-    """The arguments of the decoder without the features of layers behind `first`, which `fwd` has from now on.
+def take_later(prefill: Prefill, kwargs: dict[str, Any], names: tuple[str, str], first: int) -> dict[str, Any]:
+    """The arguments of the decoder without the features of layers behind `first`, which `prefill` has from now on.
 
     Args:
         names: arguments that hold the features by layer, and the mask [b, q, 1] of their places.
@@ -40,19 +40,19 @@ def take_later(fwd: Forward, kwargs: dict[str, Any], names: tuple[str, str], fir
     features, visual = (kwargs.get(name) for name in names)
     if features is None or visual is None:
         return kwargs
-    fwd.added = {index: rows for index, rows in features.items() if index > first}
-    fwd.visual = visual[..., 0]
+    prefill.added = {index: rows for index, rows in features.items() if index > first}
+    prefill.visual = visual[..., 0]
     return {**kwargs, names[0]: {index: rows for index, rows in features.items() if index <= first}}
 
 
-def add_here(fwd: Forward, index: int, hidden: Tensor) -> Tensor:
+def add_here(prefill: Prefill, index: int, hidden: Tensor) -> Tensor:
     """The rows [b, k, d] that enter layer `index`, with what is to be added there."""
-    if index not in fwd.added:
+    if index not in prefill.added:
         return hidden
-    assert fwd.visual is not None
-    visual, rows = fwd.visual, fwd.added[index]
-    if fwd.kept is not None:
-        visual, rows = _left(visual, rows, fwd.kept)
+    assert prefill.visual is not None
+    visual, rows = prefill.visual, prefill.added[index]
+    if prefill.kept is not None:
+        visual, rows = _left(visual, rows, prefill.kept)
     visual = visual.to(hidden.device)
     hidden = hidden.clone()
     hidden[visual] += rows.to(hidden.device, hidden.dtype)

@@ -136,7 +136,7 @@ def _cut_rotary(fwd: Forward, rotary: Any) -> Any:
     """(cos, sin), each [b or 1, q, head_dim] -> [b, k, head_dim], or one complex table; renumbered first where the plan
     says so."""
     assert fwd.kept is not None
-    if fwd.repacked:
+    if fwd.prefill is not None and fwd.prefill.shift is not None:  # the tables were made again
         known, rotary = fwd.recall(rotary[0] if isinstance(rotary, tuple) else rotary, "repacked")
         if not known:
             raise UnsupportedModelError("positions cannot be repacked: the rotary tables are not those of rotary_emb")

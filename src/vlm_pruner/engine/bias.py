@@ -20,8 +20,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from vlm_pruner.engine.cache import PrunedLayer
-from vlm_pruner.engine.forward import Forward
-from vlm_pruner.engine.prompt import Prompt
+from vlm_pruner.engine.forward import Forward, Prefill
 from vlm_pruner.engine.release import unseen
 from vlm_pruner.engine.support import Parts
 from vlm_pruner.engine.tap import around, attention_of, can_be_tapped
@@ -66,21 +65,22 @@ class LogMass:
                 assert removed is not None
                 undo.callback(removed)
 
-    def chosen(self, fwd: Forward, prompt: Prompt, device: torch.device) -> None:
+    def chosen(self, prefill: Prefill, device: torch.device) -> None:
         """A stage has chosen: note the logarithm of what every row of the chunk that is left stands for."""
-        assert fwd.kept is not None
-        by_place = torch.zeros(fwd.kept.mask.shape, device=device)
-        for image in prompt.images:
+        kept = prefill.kept
+        assert kept is not None
+        by_place = torch.zeros(kept.mask.shape, device=device)
+        for image in prefill.prompt.images:
             if image.mass is not None:
                 slots = image.span.slots.to(device)
                 by_place[image.span.row, slots if image.index is None else slots[image.index]] = image.mass.log()
-        rows = by_place.gather(1, fwd.kept.index)
-        fwd.log_mass[len(fwd.levels)] = rows if fwd.kept.valid is None else rows * fwd.kept.valid
+        rows = by_place.gather(1, kept.index)
+        prefill.log_mass[len(prefill.levels)] = rows if kept.valid is None else rows * kept.valid
 
-    def entered(self, fwd: Forward, index: int, level: int, cache: Any) -> None:
+    def entered(self, prefill: Prefill, index: int, level: int, cache: Any) -> None:
         """In front of a layer, whose cache is about to take the chunk: keep the bias with its entries."""
         layer = cache.layers[index] if cache is not None and index < len(cache.layers) else None
-        chunk = fwd.log_mass.get(level)
+        chunk = prefill.log_mass.get(level)
         if chunk is None or not isinstance(layer, PrunedLayer) or layer.pruned_shadow is None:
             return
         stored = int(layer.get_seq_length() - layer.pruned_dropped)
@@ -103,7 +103,7 @@ class LogMass:
         layers = getattr(fwd.cache, "layers", ())
         layer = layers[index] if index < len(layers) else None
         if not isinstance(layer, PrunedLayer):
-            return fwd.log_mass.get(level)
+            return None if fwd.prefill is None else fwd.prefill.log_mass.get(level)
         leader = layer.pruned_state.members[layer.pruned_kind][0]
         kept: Tensor | None = layers[leader].pruned_bias
         return kept

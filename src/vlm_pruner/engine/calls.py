@@ -13,7 +13,7 @@ from vlm_pruner.adapters.base import Encoded, Modality
 from vlm_pruner.engine.busy import Busy
 from vlm_pruner.engine.checks import check_room
 from vlm_pruner.engine.generation import Generation
-from vlm_pruner.engine.layers import Local
+from vlm_pruner.engine.local import Local
 from vlm_pruner.engine.release import given_cache, unseen
 from vlm_pruner.engine.support import Parts
 from vlm_pruner.engine.vision import VisionTap
@@ -66,8 +66,8 @@ class Calls:
             self.local.unused = modality
         elif not forward.looked:
             raise unseen(f"{modality}s were encoded inside a forward among whose arguments none were found")
-        else:
-            forward.encoded[modality] = note
+        elif forward.prefill is not None:
+            forward.prefill.encoded[modality] = note
 
     def generate(self, original: Any) -> Any:
         """`generate`, which knows where the prompt ends."""

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from vlm_pruner.engine.cache import PrunedLayer, counting
-from vlm_pruner.engine.forward import Forward
+from vlm_pruner.engine.forward import Forward, Prefill
 from vlm_pruner.engine.release import cache_in, unseen
+from vlm_pruner.engine.rows import Kept
 from vlm_pruner.engine.support import Parts
 from vlm_pruner.errors import PrunedCacheError, UnsupportedModelError
 
@@ -54,7 +55,7 @@ def check_room(cache: Any, past: int | None, more: int) -> None:
         )
 
 
-def check_pruned(fwd: Forward, parts: Parts, sites: tuple[int, ...], output: Any) -> None:
+def check_pruned(fwd: Forward, prefill: Prefill, parts: Parts, sites: tuple[int, ...], output: Any) -> None:
     """Raise where a stage did not run, rows do not add up, or the cache was not cut at the layers of the plan.
 
     Args:
@@ -64,8 +65,8 @@ def check_pruned(fwd: Forward, parts: Parts, sites: tuple[int, ...], output: Any
     Raises:
         UnsupportedModelError: names what was not seen, and the release of transformers.
     """
-    if len(fwd.levels) != len(sites):
-        raise unseen(f"{len(fwd.levels)} of the {len(sites)} stages of the plan ran")
+    if len(prefill.levels) != len(sites):
+        raise unseen(f"{len(prefill.levels)} of the {len(sites)} stages of the plan ran")
     rows = _rows(output)
     if rows is not None and rows != fwd.rows:
         raise unseen(f"{rows} rows left the decoder, where {fwd.rows} were kept")
@@ -83,7 +84,8 @@ def check_pruned(fwd: Forward, parts: Parts, sites: tuple[int, ...], output: Any
             continue
         if parts.sources[index] != index:
             continue  # it holds what chooses among keys, if anything
-        _check_layer(fwd, sum(site <= index for site in sites), index, layer)
+        kept = [None, *prefill.levels][sum(site <= index for site in sites)]
+        _check_layer(kept, prefill.past + fwd.length, index, layer)
 
 
 def _check_states(index: int, layer: Any) -> None:
@@ -93,13 +95,13 @@ def _check_states(index: int, layer: Any) -> None:
         raise unseen(f"the states of decoder layer {index} were not filled")
 
 
-def _check_layer(fwd: Forward, level: int, index: int, layer: Any) -> None:
-    kept = fwd.levels[level - 1] if level else None
+def _check_layer(kept: Kept | None, want: Any, index: int, layer: Any) -> None:
+    """Does the cache of a layer with the rows `kept` end at place `want`?"""
     if kept is not None and not isinstance(layer, PrunedLayer):
         raise unseen(f"the cache of decoder layer {index} was not cut")
     if not layer.is_initialized:
         raise unseen(f"the cache of decoder layer {index} was not filled")
-    ends, want = layer.get_seq_length(), fwd.past + fwd.length
+    ends = layer.get_seq_length()
     if isinstance(ends, int) and isinstance(want, int) and ends != want:  # preallocated layers count on the device
         raise unseen(f"the cache of decoder layer {index} ends at place {ends}, the prompt at {want}")
 

@@ -88,6 +88,7 @@ def _follow_states(fwd: Forward, parts: Parts, level: int, kwargs: dict[str, Any
 def _enter_cache(fwd: Forward, cache: Any, index: int, level: int, hidden: Tensor) -> tuple[Any, Places]:
     """Announce the new entries to the layer's cache, and say which places it will hold."""
     assert fwd.state is not None
+    prefill = fwd.prefill
     layer = prune_layer(cache, index, level, fwd.state, hidden.shape[0])
     past = layer.get_seq_length()
     kind = signature(layer, level)
@@ -99,10 +100,9 @@ def _enter_cache(fwd: Forward, cache: Any, index: int, level: int, hidden: Tenso
         fwd.places[kind] = Places(query, _key_places(fwd, cache, index, kind, query), offset, layer.pruned_first)
         if fwd.kept is not None and fwd.kept.valid is not None:
             fwd.state.ragged = True
-    if fwd.kept is not None:
+    if prefill is not None and prefill.kept is not None:
         layer.pruned_drop(fwd.length - hidden.shape[1], hidden.device)
-        assert fwd.prompt is not None
-        layer.pruned_floor = past + fwd.length - fwd.prompt.tail
+        layer.pruned_floor = past + fwd.length - prefill.prompt.tail
     return layer, fwd.places[kind]
 
 

@@ -1,4 +1,7 @@
-"""The state of one forward pass. What outlives the pass is in the cache; what outlives the cache is in the session."""
+"""The state of one forward pass, and what a pass with pictures chooses.
+
+What outlives the pass is in the cache; what outlives the cache is in the session.
+"""
 
 from __future__ import annotations
 
@@ -20,42 +23,53 @@ from vlm_pruner.types import Selection
 if TYPE_CHECKING:
     from vlm_pruner.engine.signals import LayerBefore
 
-__all__ = ["Forward"]
+__all__ = ["Forward", "Prefill"]
+
+
+@dataclass
+class Prefill:
+    """What is chosen of the pictures of one forward, stage after stage, and what follows from it for its layers."""
+
+    prompt: Prompt
+    encoded: dict[Modality, Encoded]
+    past: int | Tensor  # places that were in the cache before
+    kept: Kept | None = None  # None = all q places
+    ends: int | None = None  # the model itself went on with so many last rows alone
+    levels: list[Kept | None] = field(default_factory=list)  # `kept` after each stage
+    lengths: list[list[int]] = field(default_factory=list)  # tokens left in every row, after each stage
+    selecting: list[tuple[Mark, Mark]] = field(default_factory=list)
+    entered: Tensor | None = None  # [b, q, d] what entered the language model, if a method asks
+    before: LayerBefore | None = None  # what is read of the layer before the next stage
+    added: dict[int, Tensor] = field(default_factory=dict)  # features [n, d] to add before a layer, at visual places
+    visual: Tensor | None = None  # [b, q] bool, those places
+    scales: dict[int, Tensor] = field(default_factory=dict)  # [b, k] what the queries of a layer lack
+    log_mass: dict[int, Tensor] = field(default_factory=dict)  # [b, k] of the rows left after so many stages
+    rotary: list[tuple[Any, tuple[Any, ...], dict[str, Any]]] = field(default_factory=list)  # (output, args, kwargs)
+    shift: Tensor | None = None  # [b, 1] places closed up by repacking, all turns together
 
 
 @dataclass
 class Forward:
-    """One call of the model between its base pre-hook and post-hook."""
+    """One call of the model between its base pre-hook and post-hook: a prefill with pictures, or any other."""
 
     arguments: dict[str, Any]
     cache: Any  # among the arguments, None if there is none
-    prompt: Prompt | None  # set if this forward carries images
     state: CacheState | None  # of the cache it goes on from, or makes
-    encoded: dict[Modality, Encoded] = field(default_factory=dict)
-    generation: Generation | None = None  # the call of generate that this is a part of
-    looked: bool = False  # pictures were found among the arguments
-    first: bool = False  # nothing was in the cache
-    past: int | Tensor = 0  # places that were in the cache before, if this forward carries images
+    prefill: Prefill | None  # of a forward that carries pictures
+    generation: Generation | None  # the call of generate that this is a part of
+    looked: bool  # pictures were found among the arguments
+    first: bool  # nothing was in the cache
     length: int = 0  # q, places of the chunk
-    kept: Kept | None = None  # None = all q places
-    ends: int | None = None  # the model itself went on with so many last rows alone
-    added: dict[int, Tensor] = field(default_factory=dict)  # features [n, d] to add before a layer, at visual places
-    visual: Tensor | None = None  # [b, q] bool, those places
-    scales: dict[int, Tensor] = field(default_factory=dict)  # [b, k] what the queries of a layer lack
-    apart: dict[int, Places] = field(default_factory=dict)  # of the queries and keys of layers that measure distances
-    levels: list[Kept | None] = field(default_factory=list)  # the same after each stage
-    log_mass: dict[int, Tensor] = field(default_factory=dict)  # [b, k] of the rows left after so many stages
-    before: LayerBefore | None = None  # what is read of the layer before the next stage
-    made: list[tuple[Any, Any, Any]] = field(default_factory=list)  # (thing, tag, what was made of it)
     places: dict[Signature, Places] = field(default_factory=dict)
+    apart: dict[int, Places] = field(default_factory=dict)  # of the queries and keys of layers that measure distances
     steps: dict[int, tuple[Any, Any]] = field(default_factory=dict)  # decode step: masks of a layer, before and after
-    entered: Tensor | None = None  # [b, q, d] what entered the language model, if a method asks
-    rotary: list[tuple[Any, tuple[Any, ...], dict[str, Any]]] = field(default_factory=list)  # (output, args, kwargs)
-    repacked: bool = False  # the rotary tables were made again
-    shift: Tensor | None = None  # [b, 1] places closed up by repacking, all turns together
+    made: list[tuple[Any, Any, Any]] = field(default_factory=list)  # (thing, tag, what was made of it)
     started: Mark | None = None
-    selecting: list[tuple[Mark, Mark]] = field(default_factory=list)
-    lengths: list[list[int]] = field(default_factory=list)  # tokens left in every row, after each stage
+
+    @property
+    def kept(self) -> Kept | None:
+        """The places of the chunk that are left; None = all of them."""
+        return None if self.prefill is None else self.prefill.kept
 
     def recall(self, thing: Any, tag: Any) -> tuple[bool, Any]:
         """What was already made of an object in this forward: all pruned layers get the same masks and rotary tables.
@@ -81,7 +95,8 @@ class Forward:
     @property
     def rows(self) -> int:
         """Rows of the chunk that are left, padding of ragged ones included."""
-        return self.ends or (self.length if self.kept is None else self.kept.index.shape[1])
+        ends = None if self.prefill is None else self.prefill.ends
+        return ends or (self.length if self.kept is None else self.kept.index.shape[1])
 
     @property
     def input(self) -> Tensor:

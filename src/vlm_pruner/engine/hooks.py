@@ -28,9 +28,10 @@ from vlm_pruner.engine.cache import CacheState, counting, release, state_of
 from vlm_pruner.engine.calls import Calls, encoded_before
 from vlm_pruner.engine.checks import check_layers, check_logits, check_pruned, check_room, refuse_compiled
 from vlm_pruner.engine.clock import mark
-from vlm_pruner.engine.forward import Forward
+from vlm_pruner.engine.forward import Forward, Prefill
 from vlm_pruner.engine.full_length import scatter_outputs
-from vlm_pruner.engine.layers import LayerHooks, Local
+from vlm_pruner.engine.layers import LayerHooks
+from vlm_pruner.engine.local import Local
 from vlm_pruner.engine.prompt import read_prompt
 from vlm_pruner.engine.records import Recorder
 from vlm_pruner.engine.release import cache_in, given_cache, unseen
@@ -100,13 +101,13 @@ class Hooks:
             self._hook(layer.register_forward_pre_hook(pre, with_kwargs=True))
             for handle in count_stored(parts, index):
                 self._hook(handle)
-        inner.install_places(self._hook, self._wrap)
+        inner.counted.install(self._hook, self._wrap)
         for stage in self.plan.stages:
             if stage.site and reads(stage.method) & FROM_LAYER_BEFORE:
                 self._install_tap(stage)
         inner.mass.install(self._undo)
         if self.plan.positions == "repacked":
-            self._install_rotary()
+            inner.repacking.install(self._hook)
         for modality in get_args(Modality):
             name = f"get_{modality}_features"
             if hasattr(parts.base, name):
@@ -133,14 +134,6 @@ class Hooks:
             for name, projection in projections(attention).items():
                 post = functools.partial(self.inner.projection_post, stage.site, name)
                 self._hook(projection.register_forward_hook(post))
-
-    def _install_rotary(self) -> None:
-        rotary = getattr(self.parts.text, "rotary_emb", None)
-        if rotary is None or self.parts.adapter.canvas:
-            why = "pictures are numbered with what surrounds them" if rotary else "the decoder has no rotary_emb"
-            raise UnsupportedModelError(f"{self.parts.name}: positions cannot be repacked, {why}")
-        self._hook(rotary.register_forward_pre_hook(self.inner.rotary_pre, with_kwargs=True))
-        self._hook(rotary.register_forward_hook(self.inner.rotary_post, with_kwargs=True))
 
     def _hook(self, handle: Any) -> None:
         self._undo.callback(handle.remove)
@@ -184,7 +177,7 @@ class Hooks:
         notes = {**encoded_before(arguments), **{k: v for k, v in (self.local.encoded or {}).items() if v is not None}}
         unused, self.local.unused = self.local.unused, None
         looked = bool(notes) or any(arguments.get(name) is not None for name in _PIXELS)
-        prompt = None
+        prompt, prefill = None, None
         if looked or unused:
             if torch.compiler.is_compiling():
                 refuse_compiled()
@@ -197,15 +190,14 @@ class Hooks:
             check_backend(self.parts)
             check_checkpointing(self.parts)
             self._check_call(arguments, prompt.visual)
-        forward = Forward(arguments, cache, prompt, state, {m: note for m, note in notes.items() if note is not None})
-        forward.generation, forward.looked = self.local.generation, looked
-        if prompt is not None and first is not None:
-            forward.past = first.get_seq_length()
-        forward.first = state is None and (first is None or not first.is_initialized)
+            past = 0 if first is None else first.get_seq_length()
+            prefill = Prefill(prompt, {m: note for m, note in notes.items() if note is not None}, past)
+        empty = state is None and (first is None or not first.is_initialized)
+        forward = Forward(arguments, cache, state, prefill, self.local.generation, looked, empty)
         if not torch.compiler.is_compiling():
             if state is not None:
                 self.recorder.check(forward)
-            if forward.generation is None and (prompt is not None or state is not None):  # else it counts on the host
+            if forward.generation is None and (prefill is not None or state is not None):  # else it counts on the host
                 check_room(cache, None, forward.input.shape[1])
         if state is not None:
             state.open = True
@@ -260,11 +252,11 @@ class Hooks:
         self.local.left = None
         if forward is not None and forward.state is not None:
             forward.state.open = False
-        if output is None or forward is None or forward.prompt is None:
+        if output is None or forward is None or forward.prefill is None:
             return None
         if self.full_length and forward.kept is not None:
             self.local.left = forward.length
-            return scatter_outputs(output, forward.levels, self.inner.sites, self.inner.streams)
+            return scatter_outputs(output, forward.prefill.levels, self.inner.sites, self.inner.streams)
         self.local.left = forward.rows
         return None
 
@@ -272,15 +264,15 @@ class Hooks:
         forward = self.local.forward
         if forward is not None and not torch.compiler.is_compiling():
             forward.started = mark(forward.device)
-        if forward is None or forward.prompt is None or self.parts.adapter.adds is None:
+        if forward is None or forward.prefill is None or self.parts.adapter.adds is None:
             return None
-        return args, take_later(forward, kwargs, self.parts.adapter.adds, self.inner.sites[0])
+        return args, take_later(forward.prefill, kwargs, self.parts.adapter.adds, self.inner.sites[0])
 
     def _text_post(self, module: nn.Module, args: Any, output: Any) -> None:
         forward = self.local.forward
         if forward is not None and not torch.compiler.is_compiling():
-            if forward.prompt is not None:
-                check_pruned(forward, self.parts, self.inner.sites, output)
+            if forward.prefill is not None:
+                check_pruned(forward, forward.prefill, self.parts, self.inner.sites, output)
             self.recorder.note(forward, mark(forward.device), cache_in(output))
 
     def _outer_post(self, module: nn.Module, args: Any, output: Any) -> None:

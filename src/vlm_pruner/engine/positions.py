@@ -9,12 +9,80 @@ Time stays as it is.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from vlm_pruner.engine.arguments import Arguments
+from vlm_pruner.engine.cache import first_pruned
+from vlm_pruner.engine.forward import Forward, Prefill
+from vlm_pruner.engine.local import Local
 from vlm_pruner.engine.prompt import Prompt
+from vlm_pruner.engine.rows import Kept
+from vlm_pruner.engine.support import Parts
+from vlm_pruner.errors import UnsupportedModelError
 
-__all__ = ["repack"]
+__all__ = ["Repacking", "repack"]
+
+
+class Repacking:
+    """The hooks on a decoder's `rotary_emb`."""
+
+    def __init__(self, parts: Parts, local: Local) -> None:
+        self.parts, self.local = parts, local
+
+    def install(self, hook: Callable[[Any], None]) -> None:
+        """Put the hooks on.
+
+        Raises:
+            UnsupportedModelError: positions of this model cannot be closed up.
+        """
+        rotary = getattr(self.parts.text, "rotary_emb", None)
+        if rotary is None or self.parts.adapter.canvas:
+            why = "pictures are numbered with what surrounds them" if rotary else "the decoder has no rotary_emb"
+            raise UnsupportedModelError(f"{self.parts.name}: positions cannot be repacked, {why}")
+        hook(rotary.register_forward_pre_hook(self.pre, with_kwargs=True))
+        hook(rotary.register_forward_hook(self.post, with_kwargs=True))
+
+    def pre(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments | None:
+        """Positions of tokens behind a repacked image: closed up by what was dropped in earlier forwards."""
+        fwd = self.local.forward
+        if fwd is None or self.local.quiet or fwd.state is None:
+            return None
+        first = first_pruned(fwd.cache)
+        if first is None or first.pruned_shift is None:
+            return None
+        return _with_positions(args, kwargs, _positions(args, kwargs) - first.pruned_shift)
+
+    def post(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        """Note the tables of a prefill and what they were made of, to make them again after selection."""
+        if self.local.prefill is not None and not self.local.quiet:
+            self.local.prefill.rotary.append((output, args, kwargs))
+
+    def entered(self, prefill: Prefill, index: int, cache: Any) -> None:
+        """In front of a layer: its cache holds from now on how far everything behind the pictures has moved."""
+        if prefill.shift is None or cache is None:
+            return
+        layer = cache.layers[self.parts.sources[index]]
+        if layer is first_pruned(cache):
+            layer.pruned_shift = prefill.shift
+
+    def again(self, fwd: Forward, prefill: Prefill, kept: Kept) -> None:
+        """Make the tables of a prefill again, for the positions of what is left."""
+        rotary: Any = self.parts.text.rotary_emb
+        for output, args, kwargs in prefill.rotary:
+            positions, shift = repack(_positions(args, kwargs), kept.mask, prefill.prompt)
+            args, kwargs = _with_positions(args, kwargs, positions)
+            self.local.quiet = True
+            try:
+                first = output[0] if isinstance(output, tuple) else output
+                fwd.remember(first, "repacked", rotary(*args, **kwargs))
+            finally:
+                self.local.quiet = False
+            before = getattr(first_pruned(fwd.cache), "pruned_shift", None)
+            prefill.shift = shift if before is None else shift + before
 
 
 def repack(position_ids: Tensor, survives: Tensor, prompt: Prompt) -> tuple[Tensor, Tensor]:
@@ -50,3 +118,14 @@ def _closed_by_run(spatial: Tensor, survives: Tensor, prompt: Prompt) -> Tensor:
             left = place.masked_fill(~survives[row, first : last + 1], -1).max()  # -1: below every position
             closed[row, last] = place.max() - torch.maximum(left, start - 1)
     return closed
+
+
+def _positions(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+    positions: Tensor = kwargs["position_ids"] if "position_ids" in kwargs else args[1]
+    return positions
+
+
+def _with_positions(args: tuple[Any, ...], kwargs: dict[str, Any], positions: Tensor) -> Arguments:
+    if "position_ids" in kwargs:
+        return args, {**kwargs, "position_ids": positions}
+    return (args[0], positions, *args[2:]), kwargs

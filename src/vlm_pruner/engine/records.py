@@ -136,9 +136,9 @@ class Recorder:
         if fwd.started is None:
             return
         begun, generation = take(fwd.cache), fwd.generation
-        if begun is None and fwd.prompt is None and generation is not None and generation.aside(fwd.cache):
+        if begun is None and fwd.prefill is None and generation is not None and generation.aside(fwd.cache):
             return
-        if begun is None and fwd.prompt is None and not fwd.first:
+        if begun is None and fwd.prefill is None and not fwd.first:
             with self._lock:
                 call = self._of(fwd.cache) or (self._calls[-1] if self._calls else None)
                 if call is not None:
@@ -169,18 +169,20 @@ class Recorder:
 
     def _read(self, fwd: Forward, started: Mark, ended: Mark) -> _Prefill:
         itemsize = self._parts.dtype.itemsize
-        if fwd.prompt is None:
+        pictures = fwd.prefill
+        if pictures is None:
             batch, length = fwd.input.shape[:2]
             note = "no image in the prompt: nothing to prune"
             return _Prefill([], [length] * batch, [], started, ended, [], itemsize, (note,))
-        rows = fwd.prompt.real.sum(1).tolist()
+        prompt = pictures.prompt
+        rows = prompt.real.sum(1).tolist()
         known = fwd.generation  # of a prompt that is sent again, whose rows have come to differ
-        copies = known.copies if known is not None and known.noted else fwd.prompt.copies
-        images = [_record(i, i.span.row // copies) for i in fwd.prompt.images if i.span.row % copies == 0]
-        notes = _notes(fwd.prompt, images, copies)
-        tower = tuple(run for each in fwd.encoded.values() if each.tower for run in each.tower.run)
-        timed = (started, ended, fwd.selecting)
-        return _Prefill(images, rows, fwd.lengths, *timed, itemsize, notes, copies, tower=tower)
+        copies = known.copies if known is not None and known.noted else prompt.copies
+        images = [_record(i, i.span.row // copies) for i in prompt.images if i.span.row % copies == 0]
+        notes = _notes(prompt, images, copies)
+        tower = tuple(run for each in pictures.encoded.values() if each.tower for run in each.tower.run)
+        timed = (started, ended, pictures.selecting)
+        return _Prefill(images, rows, pictures.lengths, *timed, itemsize, notes, copies, tower=tower)
 
     @property
     def images(self) -> list[ImageRecord]:

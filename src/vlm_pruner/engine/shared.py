@@ -35,20 +35,20 @@ def follow_source(
     cache, mask = kwargs.get(parts.layer_cache), kwargs.get("attention_mask")
     layer: Any = None if cache is None else cache.layers[source]
     pruned = isinstance(layer, PrunedLayer)
-    if fwd.kept is None:
+    prefill = fwd.prefill
+    if prefill is None or prefill.kept is None:
         if not pruned or (mask is None and layer.pruned_may_lag):
             return kwargs
         return {**kwargs, "attention_mask": _fitted(fwd, parts, index, fwd.places[layer.pruned_kind], hidden, mask)}
-    assert fwd.prompt is not None
     assert fwd.state is not None
     if pruned and index not in fwd.state.members[layer.pruned_kind]:
         fwd.state.members[layer.pruned_kind].append(index)
     stages = sum(site <= source for site in fwd.state.sites)
-    stored = fwd.levels[stages - 1] if stages else None  # rows whose keys are there
-    n, rows = hidden.shape[1], fwd.kept
+    stored = prefill.levels[stages - 1] if stages else None  # rows whose keys are there
+    n, rows = hidden.shape[1], prefill.kept
     cut = n < rows.index.shape[1]  # by the model itself, and all its arguments with it
     if cut:
-        if bool(fwd.prompt.visual[:, -n:].any()):
+        if bool(prefill.prompt.visual[:, -n:].any()):
             raise UnsupportedModelError(f"{parts.name}: the last {n} places of a prompt that is pruned must be text")
         rows = Kept(rows.mask, rows.index[:, -n:], None if rows.valid is None else rows.valid[:, -n:])
     elif "flash" in parts.backend and stored is not rows:
@@ -58,7 +58,7 @@ def follow_source(
         )
     past = 0 if layer is None else layer.get_seq_length() - fwd.length
     places = Places(query_places(fwd.length, rows, past, hidden), *_columns(fwd, layer, stored, past, hidden, mask))
-    uneven = rows.valid is not None or fwd.state.ragged or (stored is not fwd.kept and not cut)
+    uneven = rows.valid is not None or fwd.state.ragged or (stored is not prefill.kept and not cut)
     made = _fitted(fwd, parts, index, places, hidden, mask, None if cut else rows, uneven)
     kwargs = {**kwargs, "attention_mask": made}
     if not cut:
@@ -76,7 +76,8 @@ def _fitted(
     rows: Kept | None = None,
     uneven: bool = True,
 ) -> Any:
-    tag = ("source", parts.sources[index], len(fwd.levels), hidden.shape[1])
+    stages = 0 if fwd.prefill is None else len(fwd.prefill.levels)
+    tag = ("source", parts.sources[index], stages, hidden.shape[1])
     known, made = fwd.recall(mask, tag)
     if known:
         return made

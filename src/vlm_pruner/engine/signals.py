@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from vlm_pruner.adapters.base import plane
-from vlm_pruner.engine.forward import Forward
+from vlm_pruner.engine.forward import Prefill
 from vlm_pruner.engine.masks import visible_rows
 from vlm_pruner.engine.prompt import ImageState
 from vlm_pruner.engine.tap import Attended
@@ -27,7 +27,7 @@ class LayerBefore:
     """What a method reads of one call of the decoder layer before its stage, image by image."""
 
     def __init__(
-        self, needs: frozenset[Signal], fwd: Forward, images: Sequence[ImageState], hidden: Tensor, rotary: Any
+        self, needs: frozenset[Signal], prefill: Prefill, images: Sequence[ImageState], hidden: Tensor, rotary: Any
     ) -> None:
         """
         Args:
@@ -40,7 +40,7 @@ class LayerBefore:
         self._found: dict[int, dict[str, Any]] = {}
         self._images = []
         for image in images:
-            at, found = _Columns(fwd, image, hidden.device), self._found.setdefault(id(image), {})
+            at, found = _Columns(prefill, image, hidden.device), self._found.setdefault(id(image), {})
             self._images.append((at, found))
             if Signal.PREVIOUS_FEATURES in needs:
                 found["previous"] = hidden[at.row].index_select(0, at.own)
@@ -105,9 +105,8 @@ class LayerBefore:
 class _Columns:
     """Where an image and the text behind it stand among the columns that are left of the chunk."""
 
-    def __init__(self, fwd: Forward, image: ImageState, device: torch.device) -> None:
-        prompt, kept = fwd.prompt, fwd.kept
-        assert prompt is not None
+    def __init__(self, prefill: Prefill, image: ImageState, device: torch.device) -> None:
+        prompt, kept = prefill.prompt, prefill.kept
         self.row = row = image.span.row
 
         def columns(places: Tensor) -> Tensor:
@@ -122,32 +121,32 @@ class _Columns:
 
 
 def tokens_reader(
-    needs: frozenset[Signal], layer: int | None, fwd: Forward, hidden: Tensor, before: LayerBefore | None
+    needs: frozenset[Signal], layer: int | None, prefill: Prefill, hidden: Tensor
 ) -> Callable[[ImageState], VisualTokens]:
     """A function that gathers, for one image, its rows and the signals in `needs`; what does not exist stays None.
 
     Args:
         layer: of the stage; None before the language model.
         hidden: [b, k, d] rows that are left in front of it.
-        before: what was picked out of the layer before.
     """
+    before, whole = prefill.before, prefill.entered
 
     def read(image: ImageState) -> VisualTokens:
-        span, at = image.span, _Columns(fwd, image, hidden.device)
+        span, at = image.span, _Columns(prefill, image, hidden.device)
         position = span.layout.position
         if position is not None:
             position = position.to(hidden.device, non_blocking=True)
         if image.index is not None:
             position = (position if position is not None else plane(*span.layout.grid, hidden.device))[image.index]
         filled = {} if before is None else before.found_of(image)
-        rows, entered = hidden[span.row], None if fwd.entered is None else fwd.entered[span.row]
+        rows, entered = hidden[span.row], None if whole is None else whole[span.row]
         if Signal.TEXT in needs:
             filled["text"] = rows.index_select(0, at.text)
         if Signal.WORDS in needs and entered is not None:
             filled["words"] = entered.index_select(0, at.places.to(entered.device))
         if Signal.EMBEDDINGS in needs and entered is not None:
             filled["embeddings"] = entered.index_select(0, at.slots.to(entered.device))
-        encoded = fwd.encoded.get(span.modality)
+        encoded = prefill.encoded.get(span.modality)
         if encoded is not None and encoded.vision is not None:
             filled["vision"] = encoded.vision.of(span, image.index)
         features = rows.index_select(0, at.own)

@@ -17,7 +17,8 @@ from vlm_pruner.errors import PlanError, UnsupportedModelError
 from vlm_pruner.flops import DecoderShape, ProjectorShape, VisionShape, projector_flops, vision_flops
 from vlm_pruner.methods.base import PruningMethod
 from vlm_pruner.plan import TOWER, Bias, Layer, PrunePlan, Stage
-from vlm_pruner.profiling.result import ProfileResult, Variant
+from vlm_pruner.profiling.figures import Variant
+from vlm_pruner.profiling.result import ProfileResult
 from vlm_pruner.profiling.timing import Probe, describe_machine, interleave, peak_bytes
 from vlm_pruner.report import provenance
 

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from math import isnan
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from vlm_pruner.profiling.figures import Figures, Variant
 from vlm_pruner.viz.plots import time_plot
-
-if TYPE_CHECKING:
-    from vlm_pruner.profiling.result import ProfileResult, Variant
 
 __all__ = ["plot", "table"]
 
 
-def table(result: ProfileResult) -> str:
+def table(result: Figures) -> str:
     """Lines of text: one column per variant, with the ratio to the unpruned run where one makes sense."""
     machine = result.machine
     where = machine.get("gpu") or f"{machine['processor']}, threads {machine['threads']}"
@@ -35,7 +32,7 @@ def table(result: ProfileResult) -> str:
     return "\n".join([*head, *(line.rstrip() for line in body), "", *ends, *result.notes])
 
 
-def _time_rows(result: ProfileResult) -> list[list[str]]:
+def _time_rows(result: Figures) -> list[list[str]]:
     base, pruned = result.unpruned, result.variants[1:]
 
     def measured(label: str, span: str, *, ratio: bool = False) -> list[str]:
@@ -62,7 +59,7 @@ def _time_rows(result: ProfileResult) -> list[list[str]]:
     ]
 
 
-def _size_rows(result: ProfileResult) -> list[list[str]]:
+def _size_rows(result: Figures) -> list[list[str]]:
     variants = result.variants
     rows = [
         ["tokens asked for", *_counts(result, 0)],
@@ -79,14 +76,14 @@ def _size_rows(result: ProfileResult) -> list[list[str]]:
     return rows
 
 
-def _counts(result: ProfileResult, which: int) -> list[str]:
+def _counts(result: Figures, which: int) -> list[str]:
     """Visual tokens of every variant: asked for, left at the end, or mean over the layers."""
     full = sum(result.image_tokens)
     found = [result.counts.get(v.name, (full, full, float(full)))[which] for v in result.variants]
     return [f"{value:.1f}" if which == 2 else str(value) for value in found]
 
 
-def _break_even(result: ProfileResult, variant: Variant) -> str:
+def _break_even(result: Figures, variant: Variant) -> str:
     fewest, most = result.pays_from(variant), result.pays_up_to(variant)
     total = sum(result.image_tokens)
     small = "never pays on this model" if fewest is None else f"pays for images of {fewest} tokens and more"
@@ -106,7 +103,7 @@ def _mega(size: int) -> str:
     return f"{size / 1e6:,.2f} MB"
 
 
-def first_token_parts(result: ProfileResult, variant: Variant) -> dict[str, float]:
+def first_token_parts(result: Figures, variant: Variant) -> dict[str, float]:
     """Milliseconds of the time to first token by what they were spent on; they sum to the measured median."""
     vision = {span: value for span in ("encoder", "projector") if not isnan(value := variant.ms(span))}
     selection = 0.0 if isnan(variant.ms("selection")) else variant.ms("selection")
@@ -118,7 +115,7 @@ def first_token_parts(result: ProfileResult, variant: Variant) -> dict[str, floa
     return parts | {"other": variant.ms("first_token") - sum(parts.values())}
 
 
-def plot(result: ProfileResult, path: str | Path) -> None:
+def plot(result: Figures, path: str | Path) -> None:
     """Stacked bars of `first_token_parts`, one per variant, by `viz.time_plot`.
 
     Raises:

@@ -1,0 +1,146 @@
+"""Breaks drawn by chance from the syntax tree of the whole package, and the tests that are nearest to each.
+
+Five kinds, in turn: comparisons, arithmetic, conditions, constants, returned values. What is left alone: annotations,
+assertions (they tell types), docstrings, `__all__`, what stands inside f-strings, and blocks for type checkers.
+"""
+
+from __future__ import annotations
+
+import ast
+import copy
+import random
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from benchmarks.mutants import Mutant
+
+__all__ = ["EQUIVALENT", "KINDS", "draw"]
+
+KINDS = ("comparison", "arithmetic", "condition", "constant", "returned value")
+_OTHER: dict[type[ast.AST], type[ast.AST]] = {
+    ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
+    ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.In: ast.NotIn, ast.NotIn: ast.In, ast.Add: ast.Sub, ast.Sub: ast.Add,
+    ast.Mult: ast.FloorDiv, ast.FloorDiv: ast.Mult, ast.Div: ast.Mult, ast.Mod: ast.Mult, ast.And: ast.Or,
+    ast.Or: ast.And,
+}  # fmt: skip
+EQUIVALENT: dict[str, str] = {}
+"""Name of a break that changes nothing anybody could see, without its line -> why."""
+
+_NEAREST = 80  # tests that look for one break
+
+
+def draw(package: Path, count: int, seed: int, coverage: Path) -> list[Mutant]:
+    """`count` breaks of the files below `package`, the same for the same seed and source.
+
+    Args:
+        coverage: data of a run of the suite on this source, with the test as context of every line
+            (`make coverage` leaves it).
+    """
+    found: dict[str, list[tuple[str, str, tuple[int, int, int, int], str]]] = {kind: [] for kind in KINDS}
+    sources = {
+        str(path.relative_to(package)): path.read_text(encoding="utf-8") for path in sorted(package.rglob("*.py"))
+    }
+    for file, text in sources.items():
+        for kind, node, new in _breaks(ast.parse(text)):
+            where = (node.lineno, node.col_offset, node.end_lineno, node.end_col_offset)
+            found[kind].append((file, kind, where, new))
+    chance = random.Random(seed)
+    for places in found.values():
+        chance.shuffle(places)
+    turns = [places[i] for i in range(max(map(len, found.values()))) for places in found.values() if i < len(places)]
+    known = _contexts(coverage)
+    return [_mutant(sources[turn[0]], *turn, known) for turn in turns[:count]]
+
+
+def _mutant(text: str, file: str, kind: str, where: tuple[int, int, int, int], new: str, known: Any) -> Mutant:
+    lines = text.encode().splitlines(keepends=True)  # columns of the tree count bytes
+    first, start, last, end = where
+    before = b"".join(lines[: first - 1]) + lines[first - 1][:start]
+    behind = lines[last - 1][end:] + b"".join(lines[last:])
+    old = text.encode()[len(before) : len(text.encode()) - len(behind)].decode()
+    name = f"{file}: {' '.join(old.split())} -> {' '.join(new.split())}, line {first}"
+    return Mutant(name, file, text, before.decode() + new + behind.decode(), _nearest(known.get(file, {}), first, last))
+
+
+def _breaks(tree: ast.AST) -> Iterator[tuple[str, Any, str]]:
+    """(kind, node, what is written in its place) of every place that can be broken."""
+    for name, value in ast.iter_fields(tree):
+        if name in ("annotation", "returns", "decorator_list", "format_spec"):
+            continue
+        for node in value if isinstance(value, list) else [value]:
+            if not isinstance(node, ast.AST) or _left_alone(node):
+                continue
+            yield from _of(node)
+            yield from _breaks(node)
+
+
+def _left_alone(node: Any) -> bool:
+    if isinstance(node, ast.Assert | ast.JoinedStr | ast.Import | ast.ImportFrom):
+        return True
+    if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+        return True
+    return isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
+
+
+def _of(node: Any) -> Iterator[tuple[str, Any, str]]:
+    if isinstance(node, ast.Compare):
+        changed = copy.deepcopy(node)
+        changed.ops[0] = _OTHER[type(node.ops[0])]()
+        yield "comparison", node, f"({ast.unparse(changed)})"
+    elif isinstance(node, ast.BinOp) and type(node.op) in _OTHER and not _of_text(node):
+        changed = copy.deepcopy(node)
+        changed.op = _OTHER[type(node.op)]()
+        yield "arithmetic", node, f"({ast.unparse(changed)})"
+    elif isinstance(node, ast.BoolOp):
+        changed = copy.deepcopy(node)
+        changed.op = _OTHER[type(node.op)]()
+        yield "condition", node, f"({ast.unparse(changed)})"
+    elif isinstance(node, ast.If | ast.IfExp | ast.While):
+        yield "condition", node.test, f"(not ({ast.unparse(node.test)}))"
+    elif isinstance(node, ast.Constant) and isinstance(node.value, bool):
+        yield "constant", node, str(not node.value)
+    elif isinstance(node, ast.Constant) and isinstance(node.value, int | float):
+        yield "constant", node, f"({node.value + 1!r})"
+    elif isinstance(node, ast.Return) and node.value is not None and ast.unparse(node.value) != "None":
+        yield "returned value", node, "return None"
+
+
+def _of_text(node: ast.BinOp) -> bool:
+    """Are strings joined or types united? What only an error's words are made of is no behaviour to break."""
+    return any(isinstance(part, ast.JoinedStr | ast.Constant) and not _number(part) for part in (node.left, node.right))
+
+
+def _number(node: Any) -> bool:
+    return isinstance(node, ast.Constant) and isinstance(node.value, int | float)
+
+
+def _contexts(coverage: Path) -> dict[str, dict[int, list[str]]]:
+    """File under the package -> line -> the tests that run it."""
+    from coverage import CoverageData
+
+    data = CoverageData(str(coverage))
+    data.read()
+    out = {}
+    for path in data.measured_files():
+        lines = data.contexts_by_lineno(path)
+        tests = {line: [name.partition("|")[0] for name in names if name] for line, names in lines.items()}
+        out[path.rpartition("/vlm_pruner/")[2]] = tests
+    return out
+
+
+def _nearest(lines: dict[int, list[str]], first: int, last: int) -> str:
+    """Arguments of pytest: tests that run the lines `first` to `last`, of as many functions as there are; where no test
+    is known to run them (a constant of the module), those of the whole file. Those that run least of it come first."""
+    seen = {test for line in range(first, last + 1) for test in lines.get(line, ())}
+    seen = seen or {test for tests in lines.values() for test in tests}
+    width = dict.fromkeys(seen, 0)
+    for tests in lines.values():
+        for test in set(tests) & seen:
+            width[test] += 1
+    functions: dict[str, list[str]] = {}
+    for test in sorted(seen, key=lambda test: (width[test], test)):
+        functions.setdefault(test.partition("[")[0], []).append(test)
+    turns = [tests[i] for i in range(2) for tests in functions.values() if i < len(tests)]
+    return shlex.join(test.removeprefix("tests/") for test in turns[:_NEAREST])
