@@ -192,7 +192,7 @@ SOURCES: dict[str, Callable[[], str]] = {
         {
             "tokens kept": ("keep", "d"),
             "ms": ("median_ms", ".0f"),
-            "readings of features and keys": ("times_reading", ".0f"),
+            "times one reading": ("times_reading", ".0f"),
             "": ("note", ""),
         },
     ),
