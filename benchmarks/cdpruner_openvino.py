@@ -1,6 +1,6 @@
 """OpenVINO GenAI's CDPruner and this library on one checkpoint of Qwen2-VL's shape, at the same kept counts.
 
-    python -m benchmarks.openvino --openvino PYTHON [--repeats 7]            writes results/openvino.json
+    python -m benchmarks.cdpruner_openvino --openvino PYTHON [--repeats 7]      writes results/cdpruner_openvino.json
 
 PYTHON has openvino-genai, optimum-intel[openvino] and a transformers that it exports with. A picture of 768 visual
 tokens, new each time, 0, 50, 75 and 90 per cent removed, in turns, one thread, float32. Compared are times to the first
@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from benchmarks.cdpruner_worker import QUESTION, picture
 from benchmarks.common import Report, arguments, prepare
-from benchmarks.openvino_worker import QUESTION, picture
 from PIL import Image
 
 from vlm_pruner.asking import Loaded, open_model
@@ -37,8 +37,8 @@ class Rival:
     """The worker in the other environment."""
 
     def __init__(self, python: str, folder: Path) -> None:
-        script = Path(__file__).with_name("openvino_worker.py")
-        words = [python, str(script), str(folder)]
+        script = Path(__file__).with_name("cdpruner_worker.py")
+        words = [python, "-P", str(script), str(folder)]  # -P: it is not to find what lies beside it
         self._process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.about = self._read()
 
@@ -81,7 +81,7 @@ def main() -> None:
     parser.add_argument("--openvino", required=True, help="a Python with openvino-genai and optimum-intel")
     parser.add_argument("--folder", type=Path, help="where the checkpoint and its export lie, or are put")
     given = parser.parse_args()
-    report = Report("openvino", given, prepare(given))
+    report = Report("cdpruner_openvino", given, prepare(given))
     with tempfile.TemporaryDirectory() as name:
         folder = given.folder or Path(name)
         rival = Rival(given.openvino, folder)

@@ -1,6 +1,6 @@
-"""OpenVINO GenAI's side of `benchmarks.openvino`: runs in its environment, which this package is not in.
+"""OpenVINO GenAI's side of `benchmarks.cdpruner_openvino`: runs in its environment, which this package is not in.
 
-    python openvino_worker.py FOLDER          reads lines of {"removed": per cent, "seed": n}, answers each with JSON
+    python -P cdpruner_worker.py FOLDER          reads lines of {"removed": per cent, "seed": n}, answers each with JSON
 
 A random checkpoint of Qwen2-VL's shape is written to FOLDER/model and exported to FOLDER/openvino first, unless they
 are there. Its processor writes the characters of a question as tokens of their own.
