@@ -60,7 +60,8 @@ class Places:
         seconds = arguments.get("second_per_grid_ts") if modality == "video" else None
         if seconds is not None:  # Qwen2.5-VL: a frame's place in time is its second, of so many places each
             rate = float(getattr(self.config.vision_config, "tokens_per_second", 1.0))  # type: ignore[attr-defined]
-            where = torch.cat([(where[:, :1].double() * float(seconds[number]) * rate).floor(), where[:, 1:]], 1)
+            step = float(seconds[number]) * rate  # multiplied in vLLM's order, whose result is rounded down
+            where = torch.cat([(where[:, :1].double() * step).floor(), where[:, 1:]], 1)
         return with_places(rows, where.to(rows.device)[kept])
 
     def whole_ids(self, feature: Any, token: int) -> list[int]:
