@@ -46,7 +46,7 @@ def plan(name: str, keep: float) -> PrunePlan:
 
 
 _VIDEO = "<|vision_start|><|video_pad|><|vision_end|>"
-VIDEOS = {"llava_onevision": "<video>"} | dict.fromkeys(("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_5"), _VIDEO)
+VIDEOS = {"llava_onevision": "<video>"} | dict.fromkeys(("qwen2_vl", "qwen3_vl"), _VIDEO)
 WITH_TIMES = ("qwen2_5_vl", "qwen3_vl", "qwen3_5")  # whose frames have their times, as places or in words
 TIMES = {"fps": 4.0, "duration": 1.0, "total_num_frames": 4, "frames_indices": [0, 1, 2, 3]}
 """Short: behind a long video of Qwen2.5-VL vLLM goes on where its time ends, transformers where its height does."""
