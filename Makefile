@@ -16,6 +16,8 @@ NEWEST := .venv-newest
 PLAIN  := .venv-plain
 EVAL   := .venv-eval
 SERVING := .venv-serving
+TOOLS  := .venv-tools
+FUZZ   := .venv-fuzz
 RANGE  := $(shell sed -n 's/^ *"transformers\(>=[^"]*\)".*/\1/p' pyproject.toml)
 ENGINE_TESTS := tests/adapters tests/engine tests/verify tests/test_flops.py tests/test_plan.py tests/test_report.py
 
@@ -35,7 +37,7 @@ ROUNDING_CHOICE := not triton and not end_to_end and not every_shape and not def
                    and (golden or random or contract)
 
 .PHONY: help demo page test test-all test-rounding test-oldest test-middle test-newest test-newer test-install \
-        test-browser test-eval test-serving coverage check format bench clean docs pictures notebooks tables
+        test-browser test-eval fuzz audit dist test-serving coverage check format bench clean docs pictures notebooks tables
 help:
 	@echo "make demo    ask the embedded model about a shipped image, with and without pruning"
 	@echo "make page    the same in the browser, with any picture and several methods side by side"
@@ -48,6 +50,8 @@ help:
 	@echo "make test-rounding   golden, random and contract tests as other processors round"
 	@echo "make coverage  the lines that the tests run, and which test runs which"
 	@echo "make bench   the offline benchmark on a few scenes"
+	@echo "make dist    sdist and wheel, checked       make audit   known weaknesses and licences of all packages"
+	@echo "make fuzz    hours of inputs that were made to harm, in an environment of its own"
 	@echo "make docs    the pages as a site; make tables, make pictures, make notebooks renew what is in them"
 
 %/torch.stamp: constraints.txt
@@ -176,12 +180,34 @@ $(SERVING)/dev.stamp: pyproject.toml .ci/serving_env
 test-serving: $(SERVING)/dev.stamp
 	$(SERVING)/bin/python -m pytest -W ignore tests/serving/vllm
 
-# Anew every time: the newest of everything that the package's own ranges allow.
-test-install:
+# What builds, checks and looks through packages, away from what it looks at.
+$(TOOLS)/tools.stamp: Makefile
+	$(PYTHON) -m venv $(TOOLS)
+	$(TOOLS)/bin/pip install --quiet build "hatchling>=1.25" twine check-wheel-contents pip-audit pip-licenses
+	touch $@
+
+dist: $(TOOLS)/tools.stamp
+	rm -rf dist
+	$(TOOLS)/bin/python -m build --no-isolation
+	$(TOOLS)/bin/twine check --strict dist/*
+	$(TOOLS)/bin/check-wheel-contents dist/*.whl
+
+audit: $(VENV)/dev.stamp $(TOOLS)/tools.stamp
+	.ci/audit $(TOOLS)/bin $(BIN) out
+
+# Anew every time: the newest of everything that the package's own ranges allow. `.ci/extras` tries each extra on top.
+test-install: dist
 	rm -rf $(PLAIN)
 	$(MAKE) --no-print-directory $(PLAIN)/torch.stamp
-	$(PLAIN)/bin/pip install --quiet .
+	$(PLAIN)/bin/pip install --quiet dist/*.whl
 	.ci/plain_install $(PLAIN)/bin
+
+$(FUZZ)/dev.stamp: $(FUZZ)/torch.stamp pyproject.toml
+	$(FUZZ)/bin/pip install --quiet -c constraints.txt -e ".[dev,hardening]"
+	touch $@
+
+fuzz: $(FUZZ)/dev.stamp
+	for script in fuzz_choices fuzz_server attached fuzz; do $(FUZZ)/bin/python -m benchmarks.$$script || exit 1; done
 
 test-rounding: $(VENV)/dev.stamp
 	for setting in $(ROUNDINGS); do \
@@ -189,7 +215,7 @@ test-rounding: $(VENV)/dev.stamp
 		env $$setting $(BIN)/pytest -n auto -m "$(SPEED)" -k "$(ROUNDING_CHOICE)" $(ROUNDING_RUNS) || exit 1; \
 	done
 
-# The pages in a headless Chromium of the system; pictures of them lie in out/screenshots afterwards.
+# The pages in a headless Chromium of the system, looked over by axe; pictures of them lie in out/screenshots afterwards.
 test-browser: $(VENV)/browser.stamp
 	$(BIN)/pytest -m browser
 
@@ -198,4 +224,4 @@ format: $(VENV)/dev.stamp
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) $(OLDEST) $(MIDDLE) $(NEWEST) $(PLAIN) $(EVAL) $(SERVING) out build dist site
+	rm -rf $(VENV) $(OLDEST) $(MIDDLE) $(NEWEST) $(PLAIN) $(EVAL) $(SERVING) $(TOOLS) $(FUZZ) out build dist site

@@ -11,7 +11,7 @@ from typing import Any
 
 from benchmarks.common import Report, arguments, prepare
 
-from vlm_pruner.asking.fits import fits
+from vlm_pruner.asking.fitting import fits
 
 __all__ = ["reasons", "tried"]
 

@@ -18,11 +18,7 @@ CHOICE = (
            "score = lower(near, score, token, real, pivot)", "score = score", "ops/pivots"),
     Mutant("a loop goes by the last pivot alone", "ops/pivots/numba.py", "np.fmin(nearest, ", "np.fmin(np.inf, ",
            "ops/pivots"),
-    Mutant("squares overflow in a loop", "ops/pivots/numba.py", "-max(-126, min(126, int(exponent)))", "0",
-           "ops/pivots"),
     # Screening
-    Mutant("a loop's deviations are from zero", "ops/screen/numba.py", "middle[c] /= np.float32(first)",
-           "middle[c] = np.float32(0)", "ops/screen"),
     Mutant("a loop forgets the last rows", "ops/screen/numba.py", "range(end - (end - start) % 4, end)",
            "range(end, end)", "ops/screen"),
     # Growth
@@ -69,8 +65,6 @@ CHOICE = (
     Mutant("torch keeps one thread after a batch", "ops/threads.py", "torch.set_num_threads(before)", "pass",
            "ops/test_threads.py"),
     # Max-min diversity and facility location
-    Mutant("rounding decides between two tokens nearest to each other", "ops/maxmin/torch.py",
-           "bound[index].maximum(others.amax(1))", "others.amax(1)", f"{_RANDOM}'diversity and torch'"),
     Mutant("a token met the last four alone", "ops/maxmin/numba.py", "begin = known[token]",
            "begin = max(known[token], count - 4)", "ops/maxmin"),
     Mutant("two of four tokens are one", "ops/loops.py", "tokens[min(2, last)]", "tokens[min(1, last)]",
@@ -93,7 +87,7 @@ CHOICE = (
            "methods/test_cdpruner.py"),
     # What every method keeps to
     Mutant("autocast reaches a choice", "methods/base.py", "on = torch.amp.is_autocast_available(device) and",
-           "on = False and", f"{_CONTRACT}'autocast and (dart or mmtok or tops)'"),
+           "on = False and", f"{_CONTRACT}'autocast and (apet or tome or visionzip)'"),
     Mutant("random tokens are drawn where torch's default is", "methods/random.py", ', device="cpu")', ")",
            f"{_CONTRACT}'default_device and random'"),
     Mutant("more tokens are asked for than there are", "methods/base.py", "if not 1 <= keep <= n:",

@@ -31,7 +31,7 @@ LAYERS = (
            "if stage.site and keys and not parts.makes_keys(stage.site - 1):", "if False:",
            f"{_HYBRIDS}attends_to_nothing"),
     Mutant("queries are scaled by their number among the survivors", "engine/counted.py",
-           "prefill.scales[index] = true / made", "prefill.scales[index] = made / made", f"{_KINDS}scaled_by"),
+           "prefill.scales[index] = true / made", "prefill.scales[index] = made / made", f"{_KINDS}distances_and"),
     Mutant("who reads others' keys sees the rows that are left of its own", "engine/shared.py",
            "stored = prefill.levels[stages - 1] if stages else None", "stored = prefill.kept",
            "engine/test_invariants.py -k 'equals_the_full and gemma3n-sdpa-2'"),
@@ -98,5 +98,5 @@ LAYERS = (
            "if len(chosen) > 1 and isinstance(self.stage.keep, int):", "if False:",
            "engine/test_tower.py -k no_meaning"),
     Mutant("a newline is lost before the tower", "engine/tower.py", "stays[-1] = True", "pass",
-           "engine/test_tower.py -k 'end_to_end and llava_next'"),
+           "engine/test_tower.py -k newlines"),
 )  # fmt: skip

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from benchmarks.choosing_tables import SOURCES as CHOOSING
 from benchmarks.common import RESULTS
+from benchmarks.hardening_tables import SOURCES as HARDENING
 from benchmarks.measured import cell, markdown, measured, provenance, result
 from benchmarks.offline_tables import PRESET as OWN
 from benchmarks.offline_tables import SOURCES as OFFLINE
@@ -138,6 +139,7 @@ SOURCES: dict[str, Callable[[], str]] = {
     "accuracy": where_run(accuracy, "python -m benchmarks.offline"),
     **PAGES,
     **CHOOSING,
+    **HARDENING,
     "models": models,
     "refused": refused,
     "offline-curves": picture(

@@ -1,4 +1,4 @@
-"""Writes docs/methods.md from the registry: `python -m docs.methods`."""
+"""Writes docs/methods.md and the list of `vlm-pruner methods` from the registry: `python -m docs.methods`."""
 
 from __future__ import annotations
 
@@ -7,13 +7,18 @@ import re
 import sys
 from pathlib import Path
 
+from vlm_pruner.asking.entries import to_text
 from vlm_pruner.budget import keep_count, layer_average
+from vlm_pruner.evaluation import BenchResults
 from vlm_pruner.methods import PruningMethod, create, registry
 from vlm_pruner.plan import PrunePlan
 
-__all__ = ["made_for_videos", "page"]
+__all__ = ["catalogue", "made_for_videos", "page"]
 
 PAGE = Path(__file__).with_suffix(".md")
+ROOT = PAGE.parents[1]
+CATALOGUE = ROOT / "src" / "vlm_pruner" / "methods" / "catalogue.json"
+MEASURED = ROOT / "benchmarks" / "results" / "offline_equal.json"
 LAYERS, TOKENS, KEEP = 32, 576, 64
 _SHOWN = ("Source", "Deviates", "Cost")
 _WORDS = ("Args", *_SHOWN, "Raises")
@@ -63,6 +68,14 @@ def page() -> str:
     return "\n".join([INTRO, *rows, "", *(_section(cls) for cls in registry().values())]).rstrip() + "\n"
 
 
+def catalogue() -> str:
+    """The file that lists the methods, in the order of their accuracy at equal cost."""
+    results = BenchResults.load(MEASURED)
+    bootstrap = results.bootstrap()
+    found = {row.label: round(100 * bootstrap.accuracy(row.correct).value, 1) for row in results.rows()}
+    return to_text(registry().values(), {name: found[name] for name in found if name != "none"})
+
+
 def year(cls: type[PruningMethod]) -> str:
     """The year of a method's source: of its arXiv number if it has one; a dash for baselines."""
     number = re.search(r"arXiv:(\d\d)\d\d\.", cls.source)
@@ -104,4 +117,5 @@ def _linked(text: str) -> str:
 
 if __name__ == "__main__":
     PAGE.write_text(page(), encoding="utf-8")
-    print(f"wrote {PAGE}")
+    CATALOGUE.write_text(catalogue(), encoding="utf-8")
+    print(f"wrote {PAGE} and {CATALOGUE}")

@@ -22,7 +22,7 @@ SCRIPTS = sorted((ROOT / "benchmarks").rglob("*.py"))
 
 LEVELS = (
     ("errors", "types"),
-    ("config_fields", "torchvision_fit"),
+    ("config_fields", "json_text", "torchvision_fit"),
     ("budget", "flops"),
     ("ops",),
     ("methods",),

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args
 
 from vlm_pruner.budget import Keep, check_keep, keep_count
-from vlm_pruner.errors import PlanError, unknown_name
+from vlm_pruner.errors import InputError, PlanError, unknown_name
+from vlm_pruner.json_text import read_json
 from vlm_pruner.methods.base import PruningMethod, create
 from vlm_pruner.stage import TOWER, Bias, Layer, Stage, check_keys, parse_bias, parse_layer
 
@@ -86,6 +87,8 @@ class PrunePlan:
             )
         if isinstance(self.min_visual_tokens, bool) or not isinstance(self.min_visual_tokens, int):
             raise PlanError(f"min_visual_tokens={self.min_visual_tokens!r} is not a whole number")
+        if self.made_by is not None and not isinstance(self.made_by, str):
+            raise PlanError(f"made_by={self.made_by!r} is not the name of a method")
         if self.asked is not None:
             object.__setattr__(self, "asked", check_keep(self.asked))
 
@@ -192,13 +195,15 @@ class PrunePlan:
         """Inverse of `to_dict`.
 
         Raises:
-            PlanError: another version, a missing key, or one that is not known.
+            PlanError: another version, a missing key, one that is not known, or a value of another kind.
         """
         check_keys("plan", data, {"version", "stages"}, {f.name for f in fields(cls)})
         if data["version"] != PLAN_VERSION:
             raise PlanError(
                 f"plan version {data['version']!r} cannot be read; this library reads version {PLAN_VERSION}"
             )
+        if not isinstance(data["stages"], list | tuple):
+            raise PlanError(f"stages={data['stages']!r} is not a list of stages")
         rest = {k: v for k, v in data.items() if k not in ("version", "stages")}
         return cls(tuple(Stage.from_dict(s) for s in data["stages"]), **rest)
 
@@ -207,9 +212,10 @@ class PrunePlan:
 
     @classmethod
     def from_json(cls, text: str) -> PrunePlan:
+        """Inverse of `to_json`. Errors as of `from_dict`, also for a text that is no JSON."""
         try:
-            data = json.loads(text)
-        except json.JSONDecodeError as error:
+            data = read_json(text)
+        except InputError as error:
             raise PlanError(f"not a plan: {error}") from error
         return cls.from_dict(data)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from numbers import Integral
@@ -28,7 +29,7 @@ def parse_layer(text: str) -> Layer:
     Raises:
         PlanError: something else.
     """
-    return _check_layer(int(text) if text.lstrip("-").isdecimal() else text) or 0
+    return _check_layer(int(text) if re.fullmatch(r"-?\d{1,9}", text, re.ASCII) else text) or 0
 
 
 def parse_bias(text: str | None) -> Bias | None:
@@ -105,7 +106,10 @@ class Stage:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Stage:
         check_keys("stage", data, {"method", "keep"}, {"params", "layer", "budget", "bias"})
-        method = create(data["method"], **data.get("params", {}))
+        params = data.get("params", {})
+        if not isinstance(params, Mapping):
+            raise PlanError(f"params={params!r} is not an object of parameters by name")
+        method = create(data["method"], **params)
         stage = cls(method, data["keep"], data.get("layer"), data.get("bias"))
         if (kind := data.get("budget", stage.method.budget)) != stage.method.budget:
             raise PlanError(

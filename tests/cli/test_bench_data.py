@@ -104,7 +104,7 @@ def test_no_answer_is_computed_twice(tmp_path: Path) -> None:
     [
         (("--match", "soft"), "unknown matching 'soft'"),
         (("--model", "embeded"), "did you mean 'embedded'"),
-        (("--data", "none.jsonl"), "cannot read questions from"),
+        (("--data", "none.jsonl"), "no file of questions at"),
     ],
 )
 def test_what_cannot_be_asked_is_one_line(words: tuple[str, ...], message: str, tmp_path: Path) -> None:

@@ -70,6 +70,14 @@ def test_every_run_has_its_card_picture_plan_and_row(page):
         assert text in page
 
 
+def test_it_says_what_was_asked_about_when_and_with_what(page):
+    head = page[: page.index("</header>")]
+    assert re.search(
+        r"Image: cup\.png, 500 x 400 pixels\. Made \d{4}-\d\d-\d\dT\S+ with vlm-pruner \S+, torch \S+,", head
+    )
+    assert page.count("tokens a layer on average") == 4
+
+
 def test_text_from_outside_is_escaped(page):
     assert "<b>this</b>" not in page
     assert "what is &lt;b&gt;this&lt;/b&gt; ?" in page
@@ -106,6 +114,12 @@ def test_a_browser_shows_it_whole_on_a_phone_a_screen_and_paper(page, tmp_path):
             )
             assert len(images) == 3
             assert all(images)
+            cells = tab.locator("tbody td:visible").evaluate_all(
+                "all => all.map(cell => cell.firstChild.getBoundingClientRect().right <= window.innerWidth)"
+            )
+            assert len(cells) == 5 * 12
+            assert all(cells), "no column is cut off"
+            assert tab.get_by_role("table").get_by_role("row").count() == 6
             columns = tab.evaluate("getComputedStyle(document.querySelector('.cards')).gridTemplateColumns")
             assert (len(columns.split()) == 1) is (width == 390)
             tab.close()

@@ -59,14 +59,14 @@ def test_candidates_have_parameters_and_a_plan_is_measured_alone(data: Path, tmp
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--plan", "some.json", "--keep", "0.5"), "leave out --keep"),
+        (("--plan", __file__, "--keep", "0.5"), "leave out --keep"),
         (("--set", "pivotz=9"), "pivotz"),
         (("--max-loss", "0.01"), "6 pictures cannot show a loss of at most 1.0%"),
         (("--methods", "divprun"), "did you mean 'divprune'"),
         (("--layers", "first"), "--layers has numbers, 'tower' and 'default', not 'first'"),
         (("--layers", "99"), "no candidate can be carried out: layer 99 does not exist"),
         (("--keep", "2.5"), "keep=2.5"),
-        (("--questions", "none.txt"), "has the questions already"),
+        (("--questions", __file__), "has the questions already"),
         (("-o", "plan.txt"), "end it with .json"),
     ],
 )

@@ -338,3 +338,17 @@ def test_the_name_of_the_cache_is_known() -> None:
     _, model = tiny("llava")
     assert prune(model, plan((0.4, 2)))._parts.layer_cache == CACHE
     assert GENERATE["do_sample"] is False
+
+
+def test_a_prompt_that_is_sent_again_is_chosen_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a cache every step sends the whole prompt; what stays of it was decided at the first one."""
+    family, model = tiny("llava")
+    asked: list[int] = []
+    method = create("divprune")
+    select = type(method).select_batch
+    monkeypatch.setattr(type(method), "select_batch", lambda *given: asked.append(1) or select(*given))
+    with prune(model, PrunePlan((Stage(method, 0.5, 2),), min_visual_tokens=1)):
+        generate(model, family.inputs([family.prompt(3, 1)]), use_cache=False, max_new_tokens=4)
+        assert len(asked) == 1
+        generate(model, family.inputs([family.prompt(3, 1)]), use_cache=False, max_new_tokens=4)
+        assert len(asked) == 2

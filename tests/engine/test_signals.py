@@ -150,6 +150,8 @@ def test_projections_values_and_tables_are_those_of_the_layer_before(name: str) 
                 want = heard[kind][row, rows].view(len(rows), found.shape[0], -1)  # queries, and behind each its gate
                 assert torch.equal(found.transpose(0, 1), want[..., : found.shape[2]])
             assert tokens.raw_keys.shape == tokens.keys.shape
+            heads = model.config.get_text_config().num_attention_heads
+            assert tokens.text_queries.shape == (heads, len(text), tokens.keys.shape[-1])
         tables = heard.get("position_embeddings")
         if tables is None:
             assert tokens.rotary is None
@@ -420,3 +422,19 @@ def test_a_missing_signal_is_named_with_the_model() -> None:
         pytest.raises(MissingSignalError, match=r"test-needs-cls needs CLS_ATTENTION .* of this llava_onevision model"),
     ):
         forward(model, family.inputs([family.prompt(1, 1)]))
+
+
+def test_a_cap_of_its_logits_is_read_off_the_call_of_a_model() -> None:
+    """Gemma 2 caps at 50, which such small logits never come near; here at 0.001."""
+    family, model = tiny("paligemma2", "eager")
+    inputs = family.inputs([family.prompt(3, 1)], model.dtype)
+    attention = attention_of(layers_of(model)[1])
+    rows = []
+    for cap in (attention.attn_logit_softcapping, 1e-3):
+        before, attention.attn_logit_softcapping = attention.attn_logit_softcapping, cap
+        try:
+            rows.append(read(model, inputs, 2)[0][0].attention)
+        finally:
+            attention.attn_logit_softcapping = before
+    assert (rows[0] - rows[1]).abs().max() > 1e-3 * rows[0].abs().max()
+    assert (rows[1] - rows[1].mean(1, keepdim=True)).abs().max() < 2e-3 * rows[1].abs().max()  # nearly uniform

@@ -12,6 +12,7 @@ from tests.support.tower_reference import hidden_patches, kept_of, tower_of
 from torch.utils.flop_counter import FlopCounterMode
 
 from vlm_pruner import PlanError, PrunePlan, Stage, UnsupportedModelError, prune
+from vlm_pruner.engine import tower as engine
 from vlm_pruner.verify.reference import masked
 
 SQUARES = ("llava", "llava-cls", "vipllava", "llava_next", "llava_onevision", "paligemma", "gemma3", "internvl",
@@ -278,3 +279,22 @@ def test_other_towers_are_refused_by_name(name):
 def _run(model: Any, inputs: dict[str, Any], keep: float | int = 0.4) -> None:
     with prune(model, before(keep)):
         forward(model, inputs)
+
+
+def test_newlines_that_no_patch_stands_behind_stay(monkeypatch):
+    """Of LLaVA-NeXT: one at the end of every row of tokens."""
+    layouts, joined = [], engine._joined
+
+    def spy(layout, kept, sizes):
+        layouts.append(layout)
+        return joined(layout, kept, sizes)
+
+    monkeypatch.setattr(engine, "_joined", spy)
+    family, model = tiny("llava_next")
+    with prune(model, before()) as session:
+        forward(model, family.inputs([family.prompt(3, 1)], model.dtype))
+    (layout,) = layouts
+    newlines = (layout.patch < 0).nonzero().flatten().tolist()
+    (record,) = session.images
+    assert newlines
+    assert set(newlines) <= set(record.stages[0][2].index.tolist())

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,15 @@ def test_curves_are_drawn_and_reproducible(tmp_path: Path, suffix: str) -> None:
         text = first.decode()
         assert all(f"<!-- {name} -->" in text for name in ("vlm-pruner", "bad", "random"))
         assert "<!-- blind -->" not in text
+
+
+def test_one_budget_is_a_plot_of_dots_with_names(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    one = replace(RESULTS, cells=[cell for cell in RESULTS.cells if cell.budget != 32])
+    text = plot_curves(one, tmp_path / "a.svg").read_text()
+    assert all(f"<!-- {name} -->" in text for name in ("vlm-pruner", "bad", "random", "all 576 tokens"))
+    accuracy = 100 * one.bootstrap().accuracy(one.row("bad", 64).correct).value
+    assert f"<!-- {accuracy:.1f} % with {one.row('bad', 64).mean('layer_average'):.0f} -->" in text
 
 
 def test_a_curve_runs_over_its_costs_through_the_accuracies_of_the_table(tmp_path: Path, monkeypatch) -> None:

@@ -70,11 +70,11 @@ class Watch:
         assert not self.complaints, self.complaints
 
 
-def shot(page, name: str) -> Path:
-    """A picture of the whole page under out/screenshots, for people to look at."""
+def shot(page, name: str, *, whole: bool = True) -> Path:
+    """A picture of the page, or of what is in sight of it, under out/screenshots, for people to look at."""
     SHOTS.mkdir(parents=True, exist_ok=True)
     path = SHOTS / f"{name}.png"
-    page.screenshot(path=str(path), full_page=True)
+    page.screenshot(path=str(path), full_page=whole)
     return path
 
 

@@ -27,6 +27,16 @@ def test_an_equal_answer_has_one_pair_of_bars():
     assert "same answer as with all tokens" in card
 
 
+def test_the_head_says_what_was_asked_about_when_and_with_what():
+    page = report_page(
+        question="How many?", image=Image.new("RGB", (8, 8)), entries=[FULL, SAME], columns=["tokens"], model="m",
+        about="Image: <cup>.png, 8 x 8 pixels. Made today with vlm-pruner 0.1.0.",
+    )  # fmt: skip
+    head = page[: page.index("</header>")]
+    assert "Image: &lt;cup&gt;.png, 8 x 8 pixels. Made today with vlm-pruner 0.1.0." in head
+    assert page.count('data-name="tokens"') == 2
+
+
 def test_another_answer_also_shows_how_sure_it_was_of_that():
     (card,) = cards(FULL, OTHER)
     assert re.findall("Probability of “(.*?)”", card) == ["four", "f&lt;ve"]

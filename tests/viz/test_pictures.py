@@ -12,7 +12,7 @@ from vlm_pruner.types import Selection
 from vlm_pruner.viz import Choice, Layout, Window, growth_frames, merge_map, overlay, save_growth, side_by_side
 from vlm_pruner.viz.canvas import sheet
 from vlm_pruner.viz.merges import region_colours
-from vlm_pruner.viz.overlay import overlay_panels
+from vlm_pruner.viz.overlay import dimmed, overlay_panels
 from vlm_pruner.viz.palette import ink_on, light, order_colour, viridis
 
 RED = (220, 40, 40)
@@ -76,6 +76,18 @@ def test_numbers_of_oblong_cells_cover_nothing_that_was_kept_either(image, rows,
     for token in kept:
         y, x = divmod(token, columns)
         assert not changed[y * high : (y + 1) * high, x * wide : (x + 1) * wide].any()
+
+
+def test_the_swatches_of_the_legend_are_what_the_picture_shows():
+    """They were tan and grey, whatever the picture."""
+    image = Image.new("RGB", (400, 400), (20, 60, 200))
+    image.paste((200, 30, 20), (0, 0, 100, 400))
+    layout = Layout.of(image.size, (1, 4, 4))
+    page = overlay(image, layout, Selection(torch.tensor([0, 4])), title="", width=600)
+    colours = {colour for _, colour in page.crop((0, page.height - 60, 60, page.height)).getcolors(10_000)}
+    assert (200, 30, 20) in colours, "kept"
+    dropped = dimmed(image.crop((100, 0, 400, 400))).getpixel((50, 50))
+    assert any(max(abs(a - b) for a, b in zip(dropped, colour, strict=True)) <= 2 for colour in colours)
 
 
 def test_what_the_processor_cuts_off_is_struck_out(image):

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from vlm_pruner.errors import BackendUnavailableError
-from vlm_pruner.viz import Curve, budget_plot, time_plot
+from vlm_pruner.viz import Curve, budget_plot, dot_plot, time_plot
 
 
 def test_budget_plot_names_its_axes_and_draws_bands(tmp_path):
@@ -31,6 +31,25 @@ def test_one_budget_is_drawn_too(tmp_path):
     assert [path.get_linewidth()[0] for path in axes.collections] == [1, 1], "a band without width is a line"
     assert list(axes.get_xticks()) == [64, 128]
     figure.savefig(tmp_path / "one.png")
+
+
+def test_a_dot_plot_names_every_method_best_first(tmp_path):
+    pytest.importorskip("matplotlib")
+    curves = [Curve("grid", [64], [50], [40], [60]), Curve("b", [70.4], [80]), Curve("a", [64], [80], [70], [85])]
+    figure = dot_plot(curves, bold=["a"], full=90, chance=10)
+    figure.savefig(tmp_path / "d.png")
+    (axes,) = figure.axes
+    labels = axes.get_yticklabels()
+    assert [label.get_text() for label in labels] == ["a", "b", "grid"]
+    assert [label.get_fontweight() for label in labels] == ["bold", "normal", "normal"]
+    dots = [line for line in axes.lines if line.get_marker() == "o"]
+    assert [(dot.get_xdata()[0], dot.get_ydata()[0]) for dot in dots] == [(80, 0), (80, 1), (50, 2)]
+    assert [text.get_text() for text in axes.texts] == [
+        "80.0 % with 64", "80.0 % with 70", "50.0 % with 64", "all 576 tokens", "chance",
+    ]  # fmt: skip
+    assert axes.get_ylim()[0] > axes.get_ylim()[1], "the best stands above"
+    boxes = [label.get_window_extent() for label in labels]
+    assert not any(one.overlaps(other) for i, one in enumerate(boxes) for other in boxes[:i])
 
 
 def test_more_curves_than_colours_are_told_apart_by_their_lines(tmp_path):

@@ -1,10 +1,15 @@
-"""The tiny model, loaded once for this directory, and a picture to ask it about."""
+"""The tiny model, loaded once for this directory, and a picture to ask it about; the page of the embedded one."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 from PIL import Image
+from tests.support.browser import chromium, find
 from tests.support.tiny import checkpoint
+from tests.support.visit import DESKTOP, demo
 
 from vlm_pruner.asking import Loaded, open_model
 from vlm_pruner.web.desk import Desk
@@ -28,3 +33,37 @@ def desk(tiny: Loaded, picture: Picture, monkeypatch: pytest.MonkeyPatch) -> Des
     """The desk of the tiny model, whose gallery has one more picture."""
     monkeypatch.setattr("vlm_pruner.web.desk.gallery", lambda: {**gallery(), picture.key: picture})
     return Desk(Service(tiny), columns=4)
+
+
+@pytest.fixture(scope="package")
+def server_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("server")
+
+
+@pytest.fixture(scope="package")
+def address(server_folder: Path) -> Iterator[str]:
+    """The page of the embedded model, started once for all tests that look at it in a browser."""
+    find()
+    pytest.importorskip("gradio", reason="needs the extra `web`")
+    with demo(server_folder) as found:
+        yield found
+
+
+@pytest.fixture
+def hold(server_folder: Path) -> Iterator[Path]:
+    """A file that keeps the model of `address` busy until it is gone."""
+    file = server_folder / "hold"
+    file.touch()
+    yield file
+    file.unlink(missing_ok=True)
+
+
+@pytest.fixture(scope="package")
+def browser():
+    with chromium() as running:
+        yield running
+
+
+@pytest.fixture(scope="package")
+def context(browser):
+    return browser.new_context(viewport=DESKTOP)

@@ -7,6 +7,8 @@ from dataclasses import replace
 
 import pytest
 
+from vlm_pruner.asking import Loaded
+from vlm_pruner.models import load_embedded
 from vlm_pruner.scenes import DEMO_QUESTIONS
 from vlm_pruner.web.board import Board, alert
 from vlm_pruner.web.gallery import gallery
@@ -62,9 +64,9 @@ def test_only_methods_that_say_the_same_agree(board, events):
 def test_a_bar_is_the_share_of_what_all_tokens_cost(board, events):
     for event in events:
         board.apply(event)
-    tokens = re.compile(r'<dt>left at the end</dt><dd>(\d+)</dd><i style="width:([\d.]+)%')
+    tokens = re.compile(r'<div style="--share:([\d.]+)%"><dt>left at the end</dt><dd>(\d+)</dd>')
     bars = [tokens.findall(board.card(number)) for number in range(3)]
-    assert bars == [[("576", "100.0")], [("64", "11.1")], [("144", "25.0")]]
+    assert bars == [[("100.0", "576")], [("11.1", "64")], [("25.0", "144")]]
 
 
 def test_only_merging_methods_have_a_map_of_it(tiny, picture):
@@ -118,7 +120,43 @@ def test_answers_are_judged_where_the_truth_is_known(tiny, events):
     board.apply(Done(1, replace(done[1].run, text=answer)))
     assert f"it is {answer}" in board.card(0)
     assert "✓ right" in board.card(1)
-    assert "≠ all tokens" in board.card(1)
+    assert 'class="vp-even">≠ all tokens' in board.card(1), "all tokens say what is wrong"
+
+
+@pytest.mark.parametrize(
+    ("key", "texts", "kinds"),
+    [
+        ("demo", ("MARCH", "MARCH", "APRIL"), ("same", "other")),
+        ("demo", ("JUNE", "JUNE", "MARCH"), ("even", "even")),
+        ("photo-chelsea", ("cat", "cat", "dog"), ("even", "even")),
+    ],
+)
+def test_agreement_is_good_only_where_all_tokens_may_be_right(tiny, events, key, texts, kinds):
+    small, picture = Loaded("embedded", tiny.model, load_embedded()[1]), gallery()[key]
+    board = Board(small, picture, picture.questions[0], CHOICES)
+    done = [event for event in events if isinstance(event, Done)]
+    for event, text in zip(done, texts, strict=True):
+        board.columns[event.column].state, board.columns[event.column].run = "done", replace(event.run, text=text)
+    for column, kind in enumerate(kinds, 1):
+        assert f'class="vp-{kind}"' in board._verdicts(board.columns[column].run)
+    assert ("it guesses" in board.status) is (key != "demo")
+
+
+def test_all_cards_have_the_same_rows(board, events):
+    for event in events:
+        board.apply(event)
+    cards = [board.card(number) for number in range(3)]
+    facts = [re.findall(r"<dt>(.*?)</dt>", card) for card in cards]
+    assert facts[0] == facts[1] == facts[2]
+    assert "<dt>of it selection, ms</dt><dd>-</dd>" in cards[0]
+
+
+def test_the_card_of_all_tokens_shows_what_is_cut_off(tiny, events):
+    wide = replace(gallery()["demo"], image=gallery()["demo"].image.resize((900, 300)), truths={})
+    board = Board(tiny, wide, "what is this ?", CHOICES)
+    run = next(event.run for event in events if isinstance(event, Done))
+    board.apply(Done(0, run))
+    assert "what the model does not see is struck out" in board.card(0)
 
 
 def test_an_alert_is_said_and_can_be_cleared():

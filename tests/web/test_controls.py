@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from tests.support.tiny import model
 
-from vlm_pruner.asking import Loaded
+from vlm_pruner.asking import Loaded, catalogue
 from vlm_pruner.methods.base import registry
 from vlm_pruner.methods.random import RandomPrune
+from vlm_pruner.models import load_embedded
 from vlm_pruner.plan import PrunePlan
-from vlm_pruner.web.controls import AUTO, NOBODY, about, choices_of, layer_options, method_options, row_of
+from vlm_pruner.web.controls import AUTO, NOBODY, about, choices_of, layer_options, method_options, outside, row_of
 from vlm_pruner.web.settings import Choice
 
 
 def test_methods_are_those_that_the_model_can_carry_out(tiny):
     names = [name for _, name in method_options(tiny)]
-    assert names[0] == "vlm-pruner"
+    assert names == [entry.name for entry in catalogue() if entry.name in names], "best first"
     assert set(names) <= registry().keys() - {"none"}
     assert {"divprune", "fastv", "text-attention"} <= set(names)
     assert not any(module._forward_pre_hooks for module in tiny.model.model.language_model.layers)
@@ -36,6 +37,7 @@ def test_layers_end_with_the_model():
     labels, values = zip(*layer_options(4), strict=True)
     assert values == (AUTO, "tower", "0", "1", "2", "3")
     assert len(set(labels)) == 6
+    assert labels[-1] == "layer 3 of 4"
 
 
 def test_rows_and_choices_are_the_same_thing():
@@ -60,5 +62,15 @@ def test_a_method_that_no_layer_suits_is_offered_as_such(tiny):
     one = Loaded("one layer", model(layers=1), tiny.processor)
     labels = {name: label for label, name in method_options(one)}
     assert labels.keys() == registry().keys() - {"none"}
-    assert labels["fastv"].endswith(" (not on this model)")
-    assert not labels["divprune"].endswith(" (not on this model)")
+    assert labels["fastv"].startswith("FastV (not on this model) – Keeps the tokens that the last prompt token attends")
+    assert labels["divprune"].startswith("DivPrune – Max-min diversity")
+    marks = [" (not on this model) – " in label for label in labels.values()]
+    assert marks == sorted(marks), "what cannot be carried out comes last"
+
+
+def test_the_embedded_model_says_where_it_guesses(tiny):
+    small = Loaded("embedded", tiny.model, load_embedded()[1])
+    assert outside(small, True, "What color is the cup?") == ""
+    assert outside(small, False, "What color is the cup?").startswith("This picture is outside what the embedded model")
+    assert "these words, and guesses: animal, this." in outside(small, True, "What animal is this?")
+    assert outside(tiny, False, "What animal is this?") == ""

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from itertools import islice
 
 import pytest
 from PIL import Image
 
+from vlm_pruner.asking import open_model
 from vlm_pruner.errors import InputError
+from vlm_pruner.methods import create
+from vlm_pruner.scenes import DEMO_QUESTIONS
+from vlm_pruner.web.budgets import Budgets
 from vlm_pruner.web.controls import row_of
-from vlm_pruner.web.desk import message_of
-from vlm_pruner.web.gallery import Picture
+from vlm_pruner.web.desk import Desk, message_of
+from vlm_pruner.web.gallery import gallery
+from vlm_pruner.web.service import Service
 from vlm_pruner.web.settings import UPLOADED, Choice, Settings
 
 ROWS = row_of([Choice("grid", 11)])
@@ -46,6 +52,45 @@ def test_entries_that_make_no_sense_end_in_one_message(desk, entry, message):
     assert last.over
     assert "Traceback" not in last.alert
     assert not desk.jobs.stop("ann")  # nothing is left under way
+
+
+def test_a_question_that_cannot_be_asked_leaves_the_results_as_they_are(desk):
+    for question in ("", "what <image> ?", "why " * 1000):
+        (only,) = ask(desk, question=question)
+        assert dict(only.cards) == {}
+        assert only.status is None
+        assert only.alert
+
+
+def test_what_a_visitor_typed_stays_with_another_picture(desk):
+    cat, cup = gallery()["photo-chelsea"], gallery()["photo-coffee"]
+    assert desk.asked("Is it a hat?", cat, cup) == "Is it a hat?"
+    assert desk.asked(cat.questions[1], cat, cup) == cup.questions[0]
+    assert desk.asked(" ", cat, cup) == cup.questions[0]
+    assert desk.asked(cat.questions[1], cat, cat) == cat.questions[1]
+
+
+def test_tokens_are_counted_before_the_question(desk, picture):
+    rows = row_of([Choice("grid", 25), Choice("v2drop", 11), Choice("fastv", 11, 0)])
+    one, schedule, refused = desk.budgets.notes(picture.image, rows)
+    assert '<p class="vp-count">144 of 576<span> tokens</span></p>' in one
+    assert "Tokens on a regular grid" in one
+    assert "64 of 576" in schedule
+    assert "left at the end" in schedule
+    assert "fastv cannot prune before the language model" in refused
+    assert desk.budgets.notes(picture.image, row_of([]))[0].startswith('<p class="vp-count"></p>')
+    plan = desk.service.loaded.plan("v2drop", 0.11)
+    told = [frame for frame in ask(desk, rows=row_of([Choice("v2drop", 11)])) if 1 in frame.cards][-1].cards[1]
+    assert f"{plan.lengths(576, 4)[-1]} of 576 tokens" in told
+    assert f"{plan.lengths(576, 4)[-1]} left at the end" in schedule
+
+
+def test_what_is_not_known_before_the_question_is_told_as_such(desk, picture, monkeypatch):
+    budgets = Budgets(desk.service.loaded, {"cover": create("cover", radius=0.5)})
+    assert '"vp-count">≤ 64 of 576<' in budgets.notes(picture.image, row_of([Choice("cover", 11)]))[0]
+    assert '"vp-count">64 of 576<' in desk.budgets.notes(picture.image, row_of([Choice("cover", 11)]))[0]
+    monkeypatch.setattr(Budgets, "exact", False)
+    assert '"vp-count">≈ 144 of 576<' in budgets.notes(picture.image, row_of([Choice("grid", 25)]))[0]
 
 
 def test_a_layer_that_does_not_exist_is_a_message_in_its_column(desk):
@@ -112,6 +157,8 @@ def test_an_uploaded_video_is_shown_frame_by_frame(desk, tmp_path):
     last = ask(desk, key=UPLOADED, uploaded=uploaded)
     cards = {number: card for frame in last for number, card in frame.cards.items() if card}
     assert 'class="vp-film" data-frames="3"' in cards[1]
+    assert desk.budgets.notes(uploaded.image, ROWS)[0].startswith('<p class="vp-count">192 of 1728<')
+    assert "192 of 1728 tokens" in cards[1]
     assert "Done." in last[-1].status
 
 
@@ -130,8 +177,28 @@ def test_our_errors_are_told_and_others_are_not(caplog):
     assert "secret" in caplog.text
 
 
-def test_the_python_lines_run(desk, picture: Picture, tmp_path, monkeypatch, capsys):
-    picture.image.save(tmp_path / "picture.png")
+@pytest.mark.parametrize("key", ["demo", "photo-chelsea", UPLOADED])
+def test_the_python_lines_run_as_they_are(desk, key, tmp_path, monkeypatch, capsys):
+    Image.radial_gradient("L").resize((300, 200)).save(tmp_path / "mine.png")
     monkeypatch.chdir(tmp_path)
-    exec(desk.share("", Settings("photo-test", "what is this ?", (Choice("grid", 11, 2),), 2)).code, {})
-    assert "64/576 tokens kept" in capsys.readouterr().out
+    uploaded, _ = desk.upload("mine.png")
+    picture = desk.picture(key, uploaded)
+    asked = picture.questions[0] if key == "demo" else "what is this ?"
+    exec(desk.share("", Settings(key, asked, (Choice("grid", 11, 2),), 2), picture.file).code, {})
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith("all tokens: ")
+    assert second.startswith("Uniform grid: ")
+    assert "64/576 tokens kept" in second
+    assert "</s>" not in first + second
+
+
+def test_the_python_lines_of_the_embedded_model_say_what_the_page_says(capsys):
+    desk, question = Desk(Service(open_model()), columns=4), DEMO_QUESTIONS[0]
+    exec(desk.share("", Settings("demo", question[0], (Choice("divprune", 11),))).code, {})
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == f"all tokens: {question[1]}"
+    frames = ask(desk, "demo", question[0], row_of([Choice("divprune", 11)]), tokens=32)
+    card = [frame.cards[1] for frame in frames if 1 in frame.cards][-1]
+    said = re.search(r'<p class="vp-answer">(.*?)</p>', card)
+    assert said is not None
+    assert second.startswith(f"DivPrune: {said[1]} ")

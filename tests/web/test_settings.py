@@ -13,7 +13,7 @@ from vlm_pruner.errors import InputError, PlanError
 from vlm_pruner.methods import base, methods_from
 from vlm_pruner.methods.random import RandomPrune
 from vlm_pruner.plan import PrunePlan
-from vlm_pruner.web.settings import MAX_CHOICES, Choice, Settings, address, python_lines
+from vlm_pruner.web.settings import MAX_CHOICES, UPLOADED, Choice, Settings, address, python_lines
 
 ALL = Settings(
     "scene-word",
@@ -80,13 +80,14 @@ def test_choices_are_read_strictly():
 
 
 @pytest.mark.parametrize("model", ["embedded", "owner/name"])
-def test_the_python_lines_are_python_with_three_lines_for_each_choice(model):
+def test_the_python_lines_are_python_with_two_lines_for_each_choice(model):
     text = python_lines(model, ALL)
     ast.parse(text)
-    assert text.count("with vp.prune(model") == 3
-    assert 'vp.prune(model, "vlm-pruner", keep=0.11, layer=2)' in text
+    assert text.count("with vp.prune(loaded.model") == 3
+    assert 'vp.prune(loaded.model, "vlm-pruner", keep=0.11, layer=2)' in text
     assert repr(ALL.question) in text
-    assert 'open_image("picture.png")' in text
+    assert "gallery()['scene-word'].image" in text
+    assert "open_shown('mine.mp4')" in python_lines(model, Settings(UPLOADED), file="mine.mp4")
     assert 'open_image("demo")' in python_lines(model, Settings("demo"))
     assert "open_model()" in text if model == "embedded" else "open_model('owner/name')" in text
 
@@ -106,8 +107,8 @@ def test_what_the_server_was_started_with_is_what_a_choice_means() -> None:
     settings = Settings("demo", "Why?", (Choice("random", 25, 2), Choice("plan.json", 11)))
     assert Settings.from_query(parse_qs(settings.to_query()), OWN) == (settings, [])
     text = python_lines("embedded", settings, OWN)
-    assert 'vp.prune(model, "random", keep=0.25, layer=2, seed=7)' in text
-    assert "vp.prune(model, vp.PrunePlan.from_json(open('plan.json').read()))" in text
+    assert 'vp.prune(loaded.model, "random", keep=0.25, layer=2, seed=7)' in text
+    assert "vp.prune(loaded.model, vp.PrunePlan.from_json(open('plan.json').read()))" in text
     assert "methods_from" not in text
 
 

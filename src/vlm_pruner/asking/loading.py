@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from vlm_pruner.errors import BackendUnavailableError, InputError, first_line, missing_package
 
+if TYPE_CHECKING:
+    import torch
+
 __all__ = ["ATTENTION", "DTYPES", "QUANTIZE", "Loading", "open_device"]
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+DTYPES = ("float32", "bfloat16", "float16")  # as torch calls them
 ATTENTION = ("sdpa", "eager", "flash_attention_2", "flex_attention")
 QUANTIZE = ("4bit", "8bit")
 DEVICE_MAPS = ("auto",)
@@ -66,12 +67,15 @@ class Loading:
 
         Raises:
             InputError: no such device, or weights that are quantised already.
+            OSError: no weights as safetensors; those in pickles are not read.
             BackendUnavailableError: a package that quantises is not installed.
         """
+        import torch
         from transformers import AutoModelForImageTextToText
 
         place = open_device(self.device)
-        given = {**self.source, "dtype": DTYPES.get(self.dtype, "auto")}
+        kind = "auto" if self.dtype == "auto" else getattr(torch, self.dtype)
+        given = {**self.source, "dtype": kind, "use_safetensors": True}  # no pickles
         if self.attention is not None:
             given["attn_implementation"] = self.attention
         quantised = getattr(config, "quantization_config", None) is not None
@@ -92,6 +96,8 @@ def open_device(name: str) -> torch.device:
     Raises:
         InputError: no such device, or none that works here.
     """
+    import torch
+
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -115,6 +121,7 @@ def _quantisation(bits: str, place: torch.device) -> Any:
 
 def _bitsandbytes(bits: str) -> Any:
     import bitsandbytes  # noqa: F401  # transformers tells that it is missing only after it has read all weights
+    import torch
     from transformers import BitsAndBytesConfig
 
     if bits == "8bit":
@@ -123,6 +130,7 @@ def _bitsandbytes(bits: str) -> Any:
 
 
 def _torchao(bits: str) -> Any:
+    import torch
     from torchao.quantization import Int8WeightOnlyConfig, IntxWeightOnlyConfig
     from torchao.quantization.granularity import PerGroup
     from transformers import TorchAoConfig

@@ -150,6 +150,11 @@ class Loaded:
         """
         return moved(self.model, self.reader.inputs(question, shown, answer))
 
+    def visual_tokens(self, inputs: Mapping[str, Any]) -> int:
+        """Tokens of all pictures and videos in what `inputs` made."""
+        kinds = adapter_for(self.model.config.model_type).placeholders(self.model.base_model.config)
+        return sum(int((inputs["input_ids"] == token).sum()) for token in set(kinds.values()))
+
 
 def moved(model: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
     """What a processor gave, on the model's device, and whatever is no whole number in its dtype."""

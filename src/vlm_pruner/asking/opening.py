@@ -10,17 +10,19 @@ import tempfile
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from difflib import get_close_matches
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
 
 from vlm_pruner.asking.colours import as_shown, with_notes
 from vlm_pruner.errors import InputError
 
-__all__ = ["DEMO_IMAGE", "MAX_PIXELS", "check_size", "existing", "open_image", "read_image"]
+__all__ = [
+    "DEMO_IMAGE", "MAX_PIXELS", "check_size", "check_there", "existing", "open_image", "opened", "read_image",
+]  # fmt: skip
 
 DEMO_IMAGE = "demo"
 """The name of the image inside the package, where no file is called that (a folder may be)."""
@@ -30,7 +32,10 @@ MAX_WEBP = 48_000_000  # its decoder holds four times the picture
 MAX_SIDE = 65_535  # pixels, as of JPEG: resizing makes the target's width times the height of a longer one
 READ_PIXELS = 26_000_000  # of a larger picture: processors take more than 30 bytes for each pixel, and send fewer on
 
+MOST_PAGES = 1000  # that are counted: each of a TIFF file is searched for among all before it
+
 _ALONE = threading.RLock()  # Python's warnings and the standard error stream are the whole process's
+_EPS = (b"%!PS", b"\xc5\xd0\xd3\xc6")
 _LIBTIFF = re.compile(r"^(\S*\.tiff?|\S*TIFF\w*|\w+(Decode|Lib|Setup|Pre|Post)\w*): ", re.IGNORECASE)
 
 
@@ -62,7 +67,7 @@ def read_image(data: bytes, name: str) -> Image.Image:
 def _read(file: Path | io.BytesIO, name: str, called: str) -> Image.Image:
     said: list[str] = []
     try:
-        with _gathered(file, said), Image.open(file) as image:
+        with _gathered(file, said), opened(file) as image:
             check_size(image)
             size, key = image.size, _key(image)
             if size[0] * size[1] > 2 * READ_PIXELS:
@@ -81,10 +86,28 @@ def _read(file: Path | io.BytesIO, name: str, called: str) -> Image.Image:
         why = str(error).replace(f"{file!r}", called)  # Pillow names the object that holds the bytes
         raise InputError(f"{called} is not a readable image: {why}{more}") from error
     shown.info["name"] = name
-    notes = [f"it holds {frames} frames: the first one is shown"] if frames > 1 else []
+    many = str(frames) if frames <= MOST_PAGES else f"more than {MOST_PAGES}"
+    notes = [f"it holds {many} frames: the first one is shown"] if frames > 1 else []
     if max(size) > max(shown.size):
         notes.append(f"it has {size[0] * size[1] / 1e6:.0f} megapixels: it is read at {shown.width} x {shown.height}")
     return with_notes(shown, *notes, *([f"its decoder warns: {'; '.join(said)}"] if said else []))
+
+
+def opened(file: Path | io.BytesIO) -> ImageFile:
+    """`Image.open` of the formats that Pillow reads itself: an EPS file is a program, which Ghostscript would run.
+
+    Raises:
+        InputError: an EPS file.
+        OSError: nothing that Pillow knows, or a damaged header.
+    """
+    Image.init()
+    try:
+        return Image.open(file, formats=[name for name in Image.OPEN if name != "EPS"])
+    except UnidentifiedImageError:
+        with file.open("rb") if isinstance(file, Path) else nullcontext(io.BytesIO(file.getbuffer()[:4])) as start:
+            if start.read(4) in _EPS:
+                raise InputError("the image is an EPS file, a program that is not run: save it as PNG") from None
+        raise
 
 
 def check_size(image: Image.Image) -> None:
@@ -127,6 +150,20 @@ def _pixels(error: Image.DecompressionBombError) -> str:
     return f"the image has {int(found[1]) / 1e6:.0f} megapixels" if found else "it has too many megapixels"
 
 
+def check_there(path: str | Path, what: str = "image") -> None:
+    """Raise where nothing lies at a path; "demo" always does. Reads nothing, so that commands can look at once.
+
+    Raises:
+        InputError: as it says; the message offers a name that is like it.
+    """
+    file = Path(path)
+    if str(path) == DEMO_IMAGE or file.exists():
+        return
+    near = get_close_matches(file.name, [p.name for p in file.parent.glob("*")], n=1, cutoff=0.75)
+    hint = f"; did you mean {str(file.parent / near[0])!r}?" if near else ""
+    raise InputError(f"no {what} at {str(path)!r}{hint}")
+
+
 def existing(path: str | Path, what: str = "image") -> Path:
     """The file that is meant.
 
@@ -138,10 +175,7 @@ def existing(path: str | Path, what: str = "image") -> Path:
         from vlm_pruner.scenes import DEMO
 
         file = DEMO
-    if not file.exists():
-        near = get_close_matches(file.name, [p.name for p in file.parent.glob("*")], n=1, cutoff=0.75)
-        hint = f"; did you mean {str(file.parent / near[0])!r}?" if near else ""
-        raise InputError(f"no {what} at {str(path)!r}{hint}")
+    check_there(file, what)
     if file.is_dir():
         raise InputError(f"{str(path)!r} is a folder, not an image")
     return file
@@ -150,6 +184,12 @@ def existing(path: str | Path, what: str = "image") -> Path:
 def _frames(image: Image.Image) -> int:
     """Frames of an animation, pages of a scan; the first of a PSD file is all of its layers."""
     try:
+        if image.format == "TIFF":  # Pillow counts wrongly where a place behind the end is looked for at once
+            with suppress(EOFError):
+                for page in range(1, MOST_PAGES + 1):
+                    image.seek(page)
+                return MOST_PAGES + 1
+            return page
         return 1 if image.format == "PSD" else int(getattr(image, "n_frames", 1))
     except Exception:  # a later frame is damaged: there is one
         return 2

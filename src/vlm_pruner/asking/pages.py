@@ -8,10 +8,10 @@ from dataclasses import replace
 from PIL import Image
 
 from vlm_pruner.asking.answers import Answer, Refused
-from vlm_pruner.asking.facts import describe, facts, title_of
 from vlm_pruner.asking.models import Loaded
 from vlm_pruner.asking.pictures import answer_layout, answer_selection
 from vlm_pruner.asking.videos import Shown, notes_about
+from vlm_pruner.asking.wording import describe, facts, title_of
 from vlm_pruner.report import provenance
 from vlm_pruner.viz import Entry, film, film_pages, merge_map, overlay_panels, report_page, strip
 from vlm_pruner.viz.film import contact
@@ -49,6 +49,7 @@ def answers_page(
         entries=entries,
         columns=columns,
         model=f"{loaded.name}, {device}, {dtype}",
+        about=f"{what}: {name or 'unnamed'}, {_size(shown)}. Made {about['date']} with {versions}.",
         notes=(
             f"Times are medians of {full.times.runs} runs, taken in turn after a warm-up, on {device}.",
             "Left at the end: methods with a schedule may end with fewer tokens than they were asked for. "
@@ -58,7 +59,6 @@ def answers_page(
             *_remarks(answers),
             *notes,
             *(f"{what}: {said}." for said in notes_about(shown)),
-            f"{what}: {name or 'unnamed'}, {_size(shown)}. Made {about['date']} with {versions}.",
         ),
     )
 
@@ -84,6 +84,8 @@ def _entry(loaded: Loaded, shown: Shown, answer: Answer | Refused, full: Answer)
         title = answer.name if answer.plan is None else title_of(answer.plan)
         return Entry(title, "", None, 0.0, 0.0, ["-"] * (len(facts(full)) + 2), reason=answer.reason)
     title, note = describe(answer)
+    if answer is not full and answer.report.images:
+        note += f"; {answer.report.layer_average:.1f} tokens a layer on average"
     cells = [*facts(answer).values(), f"{answer.probability:.3f}", f"{answer.full_probability:.3f}"]
     same = None if answer is full else answer.text == full.text
     entry = Entry(title, answer.text, same, answer.probability, answer.full_probability, cells, note)

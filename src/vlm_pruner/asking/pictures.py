@@ -12,10 +12,10 @@ from PIL import Image
 
 from vlm_pruner.adapters import adapter_for
 from vlm_pruner.asking.answers import Run
-from vlm_pruner.asking.facts import describe
 from vlm_pruner.asking.models import Loaded
 from vlm_pruner.asking.prompts import prompt_inputs
 from vlm_pruner.asking.videos import Shown
+from vlm_pruner.asking.wording import describe
 from vlm_pruner.engine import ImageRecord
 from vlm_pruner.errors import InputError
 from vlm_pruner.types import Selection

@@ -7,9 +7,10 @@ from fractions import Fraction
 from pathlib import Path
 
 from PIL import Image
+from PIL.ImageFile import ImageFile
 
 from vlm_pruner.asking.colours import as_shown, notes_of
-from vlm_pruner.asking.opening import DEMO_IMAGE, check_size, existing, open_image
+from vlm_pruner.asking.opening import DEMO_IMAGE, check_size, existing, open_image, opened
 from vlm_pruner.errors import InputError
 from vlm_pruner.video import FILES, Clip, Sampling, open_video
 from vlm_pruner.video.sampling import MAX_FRAMES, within
@@ -20,6 +21,7 @@ Shown = Image.Image | Clip
 """What a question is about."""
 
 FOLDER_FPS = 2.0  # of frames in a folder, where nobody says at which rate they were taken
+GIF_FRAMES, GIF_PIXELS = 20_000, 2_000_000_000  # of all frames together
 QUICKEST = 10  # milliseconds of a GIF's frame; shorter ones are shown for 100, as in browsers
 
 
@@ -92,19 +94,36 @@ def _folder(folder: Path, sampling: Sampling) -> Clip:
 
 def _moves(file: Path) -> bool:
     try:
-        with Image.open(file) as image:
+        with opened(file) as image:
             return int(getattr(image, "n_frames", 1)) > 1
     except Exception:  # `open_image` says what is wrong with it
         return False
 
 
+def _check_work(image: ImageFile) -> None:
+    """Raise where a GIF of few bytes asks for minutes: each of its frames is drawn on the whole picture.
+
+    Raises:
+        InputError: more than 20,000 frames, or more than 2 gigapixels together; also as of `check_size`.
+    """
+    check_size(image)
+    frames = int(getattr(image, "n_frames", 1))
+    if frames > GIF_FRAMES:
+        raise InputError(f"it has {frames:,} frames; at most {GIF_FRAMES:,} are read of a GIF")
+    if frames * image.width * image.height > GIF_PIXELS:
+        raise InputError(
+            f"it has {frames:,} frames of {image.width} x {image.height} pixels; at most {GIF_PIXELS / 1e6:,.0f} "
+            "megapixels are read of a GIF: make it smaller or shorter"
+        )
+
+
 def _animation(file: Path, sampling: Sampling) -> Clip:
     """The frames of a GIF, by Pillow, which composes them as browsers do."""
     try:
-        with Image.open(file) as image:
-            check_size(image)
+        with opened(file) as image:
+            _check_work(image)
             begins, end = [], Fraction(0)
-            for number in range(image.n_frames):  # type: ignore[attr-defined]
+            for number in range(int(getattr(image, "n_frames", 1))):
                 image.seek(number)
                 shown = int(image.info.get("duration", 0))
                 begins.append(end)

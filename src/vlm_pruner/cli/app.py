@@ -25,7 +25,6 @@ def build(commands: Iterable[Command]) -> typer.Typer:
         name="vlm-pruner",
         help="Vision-language models answer from a few of their image tokens: ask, see, measure.",
         no_args_is_help=True,
-        add_completion=False,
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )

@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 
 from vlm_pruner.cli.console import console, note, print_json, progress
-from vlm_pruner.cli.files import PICTURES, saving, writable
+from vlm_pruner.cli.files import PICTURES, present, saving, writable
 from vlm_pruner.cli.opening import Opening
 from vlm_pruner.cli.options import Bias, Fps, Frames, Image, Json, Layer, Method, Model, PerFrame, Question, Tokens
 from vlm_pruner.cli.pruning import Pruning
@@ -46,10 +46,12 @@ def ask(
 ) -> None:
     """Ask a model about an image or a video, with all visual tokens and with few of them."""
     from vlm_pruner import asking
-    from vlm_pruner.cli.show import as_json
+
+    present(None if image == "none" else image)
+    opening.check()
+    from vlm_pruner.cli.show import as_json  # with torch and transformers
     from vlm_pruner.video import Sampling
 
-    opening.check()
     pruning.register()
     wanted = pruning.single(method, keep, layer, 64, per, bias)
     sampling = Sampling(fps, frames)

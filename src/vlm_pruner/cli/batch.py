@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,11 +10,12 @@ import typer
 
 from vlm_pruner.budget import Keep
 from vlm_pruner.cli.console import console, note, progress, quiet
-from vlm_pruner.cli.files import writable
+from vlm_pruner.cli.files import present, writable
 from vlm_pruner.cli.opening import Opening
 from vlm_pruner.cli.options import Bias, Layer, Method, Model, Quarter, Tokens
 from vlm_pruner.cli.pruning import Pruning
 from vlm_pruner.errors import InputError
+from vlm_pruner.json_text import read_json
 
 if TYPE_CHECKING:
     from vlm_pruner.serving.batch import Summary
@@ -60,11 +60,12 @@ def batch(
     opening: Opening,
 ) -> None:
     """Answer thousands of rows with the pruned model, loaded once. Killed, the same command goes on where it was."""
-    from vlm_pruner.serving.batch import Job, Progress, run_job
+    present(source, "folder or file of questions")
+    opening.check()
+    from vlm_pruner.serving.batch import Job, Progress, run_job  # with torch and transformers
     from vlm_pruner.serving.batch.results import beside
     from vlm_pruner.serving.batch.rows import ENDINGS
 
-    opening.check()
     pruning.register()
     wanted = pruning.single(method, keep, layer, 0.25, bias=bias)
     for path in (output, *beside(output).values()):
@@ -93,7 +94,7 @@ def batch(
 def _described(pruning: Pruning, method: str | None, keep: Keep, layer: str | None, bias: str | None) -> dict[str, Any]:
     """What decides the plan, for the record: another run with anything else is another job."""
     if pruning.plan_file is not None:
-        return {"plan": json.loads(pruning.plan_file.read_text(encoding="utf-8"))}
+        return {"plan": read_json(pruning.plan_file.read_text(encoding="utf-8"))}
     code = [file.read_text(encoding="utf-8") for file in pruning.methods_from or ()]
     asked = {"method": method or "vlm-pruner", "keep": keep, "layer": layer, "bias": bias}
     return {**asked, "set": pruning.parameters, "code": code}

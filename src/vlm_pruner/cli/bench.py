@@ -14,7 +14,7 @@ import typer
 from vlm_pruner.budget import Keep, parse_keep
 from vlm_pruner.cli.bench_data import Data, Longest, Matching, about_data, load_data
 from vlm_pruner.cli.console import complain, console, note, progress
-from vlm_pruner.cli.files import RESULTS, saving, writable
+from vlm_pruner.cli.files import RESULTS, present, saving, writable
 from vlm_pruner.cli.opening import Opening
 from vlm_pruner.cli.options import COSTS, Bias, Model, check_equal, parse_list
 from vlm_pruner.cli.pruning import Pruning
@@ -71,13 +71,14 @@ def bench(
     opening: Opening,
 ) -> None:
     """Measure what methods answer right, what they keep and what it costs. Killed, it goes on where it was."""
-    from vlm_pruner.asking import one_token
+    present(data, "file of questions")
+    opening.check()
+    from vlm_pruner.asking import one_token  # and what follows, with torch and transformers
     from vlm_pruner.evaluation.bench import describe, run_bench
     from vlm_pruner.evaluation.cells import build_grid
     from vlm_pruner.evaluation.timing import measure_cells
     from vlm_pruner.report import provenance
 
-    opening.check()
     pruning.register()
     check_equal(equal)
     budgets = None if keep is None else [parse_keep(text) for text in parse_list(keep)]

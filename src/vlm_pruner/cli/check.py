@@ -9,6 +9,7 @@ import typer
 from rich.table import Table
 
 from vlm_pruner.cli.console import console, note, print_json, progress
+from vlm_pruner.cli.files import present
 from vlm_pruner.cli.opening import Opening
 from vlm_pruner.cli.options import Bias, Json, Layer, Method
 from vlm_pruner.cli.pruning import Pruning
@@ -39,10 +40,12 @@ def check(
 ) -> None:
     """Prove on this model and machine that pruning does what it promises. Exit code 0 if it does, 1 if not."""
     from vlm_pruner import asking
-    from vlm_pruner.report import provenance
+
+    present(image)
+    opening.check()
+    from vlm_pruner.report import provenance  # with torch and transformers
     from vlm_pruner.verify import verify
 
-    opening.check()
     pruning.register()
     wanted = pruning.single(method, keep, layer, 0.25, bias=bias)
     picture = asking.open_image(image)
@@ -81,7 +84,9 @@ def _print(found: Verification, loaded: Loaded) -> None:
     about = found.to_dict()
     versions = ", ".join(f"{name} {number}" for name, number in about["versions"].items())
     sites = ", ".join(str(place) for place in found.places if place != TOWER)
-    where = " and ".join(["the vision tower"] * (TOWER in found.places) + [f"layer {sites}"] * bool(sites))
+    where = " and ".join(
+        ["the vision tower"] * (TOWER in found.places) + [f"layer {sites} of {found.layers}"] * bool(sites)
+    )
     for line in (
         *notes, "",
         f"model       {loaded.name}: {found.family}, {found.layers} decoder layers",

@@ -6,14 +6,16 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TextIO
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
 
-__all__ = ["complain", "console", "note", "print_json", "progress", "quiet"]
+__all__ = ["complain", "console", "note", "print_json", "print_rows", "progress", "quiet"]
 
 Say = Callable[[str, float], None]
 EVERY = 10.0  # seconds between two lines of progress where no terminal shows a bar
@@ -44,6 +46,28 @@ def print_json(data: Any) -> None:
     except UnicodeEncodeError:
         text = json.dumps(data, indent=2)
     sys.stdout.write(text + "\n")
+
+
+def print_rows(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """A table on stdout: folded to the width of a terminal, one row a line for whatever else reads it.
+
+    Args:
+        head: names of the columns; a line break in one is a blank where nobody folds.
+    """
+    every, screen = [tuple(map(str, row)) for row in rows], console()
+    if screen.is_terminal:
+        table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+        for number, name in enumerate(head):
+            table.add_column(name, no_wrap=number == 0, overflow="fold")
+        for row in every:
+            table.add_row(*map(escape, row))
+        screen.print(table)
+        return
+    lines = [tuple(name.replace("\n", " ") for name in head), *every]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for row in lines:
+        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        screen.print(line.rstrip(), markup=False, soft_wrap=True)
 
 
 @contextmanager

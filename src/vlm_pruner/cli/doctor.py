@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 import typer
 
 from vlm_pruner.cli.console import console, quiet
 from vlm_pruner.errors import InputError
+from vlm_pruner.json_text import read_json
 
 __all__ = ["doctor"]
 
@@ -29,7 +29,7 @@ def doctor(
     asked = None
     if overrides is not None:
         try:
-            asked = json.loads(overrides)[KEY]
+            asked = read_json(overrides)[KEY]
         except (ValueError, TypeError, KeyError) as error:
             raise InputError(f"--hf-overrides is JSON with a key {KEY!r}: {error!r}") from error
     quiet()

@@ -1,4 +1,4 @@
-"""Files that a command writes: looked at before the work, so that nothing is lost after it."""
+"""Files that a command reads or writes: looked at before the work, so that nothing is lost after it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from vlm_pruner.errors import InputError
 
-__all__ = ["PAGES", "PICTURES", "PLOTS", "RESULTS", "saving", "writable"]
+__all__ = ["PAGES", "PICTURES", "PLOTS", "RESULTS", "present", "saving", "writable"]
 
 PAGES = (".html", ".htm")
 """Endings of the pages that browsers open."""
@@ -21,6 +21,18 @@ PLOTS = (".png", ".svg", ".pdf")
 
 RESULTS = (".json",)
 """Ending of the results; tables and curves lie beside them under the same name."""
+
+
+def present(path: str | Path | None, what: str = "image") -> None:
+    """Raise where nothing lies at a path that is given: told before torch is imported.
+
+    Raises:
+        InputError: as of `asking.check_there`.
+    """
+    from vlm_pruner.asking import check_there
+
+    if path is not None:
+        check_there(path, what)
 
 
 def writable(path: Path, endings: Sequence[str] = (), *, read: str = "") -> Path:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vlm_pruner.budget import parse_keep
 from vlm_pruner.cli.console import console, note, print_json, progress, quiet
-from vlm_pruner.cli.files import PLOTS, saving, writable
+from vlm_pruner.cli.files import PLOTS, present, saving, writable
 from vlm_pruner.cli.opening import Opening
 from vlm_pruner.cli.options import Bias, Fps, Frames, Json, Layer, Method, parse_list
 from vlm_pruner.cli.pruning import Pruning
+
+if TYPE_CHECKING:
+    from vlm_pruner.profiling import ProfileResult
 
 __all__ = ["profile"]
 
@@ -45,7 +48,9 @@ def profile(
     opening: Opening,
 ) -> None:
     """Measure encoder, selection, prefill, decode and memory, beside the FLOP model and the limit."""
-    import torch
+    present(image)
+    opening.check()
+    import torch  # and what needs it
 
     from vlm_pruner.asking import one_token
     from vlm_pruner.plan import parse_bias, parse_layer
@@ -54,7 +59,6 @@ def profile(
     from vlm_pruner.video import Sampling
     from vlm_pruner.viz.plots import figure_class
 
-    opening.check()
     pruning.register()
     plan, sampling = pruning.plan(method=method, keep=keep, layer=layer, bias=bias), Sampling(fps, frames)
     place, logits = None if layer is None else parse_layer(layer), parse_bias(bias)
@@ -76,12 +80,18 @@ def profile(
     finally:
         torch.set_num_threads(before)
     note(one_token([] if plan else budgets, sum(result.image_tokens)))
+    _tell(result, plot, json)
+
+
+def _tell(result: ProfileResult, plot: Path | None, json: bool) -> None:
+    """The table or the JSON on the screen, the bars as a file."""
     if json:
         print_json(result.to_dict())
     else:
         console().print(result.table(), markup=False, soft_wrap=True)
-    if plot is not None:
-        with saving(plot):
-            result.plot(plot)
-        if not json:
-            console().print(f"plot: {plot}", markup=False, soft_wrap=True)
+    if plot is None:
+        return
+    with saving(plot):
+        result.plot(plot)
+    if not json:
+        console().print(f"plot: {plot}", markup=False, soft_wrap=True)

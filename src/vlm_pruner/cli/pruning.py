@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from vlm_pruner.budget import Keep, parse_keep
+from vlm_pruner.cli.files import present
 from vlm_pruner.cli.parameters import parse_parameters
 from vlm_pruner.errors import InputError
 
@@ -46,15 +47,27 @@ class Pruning:
         typer.Option("--methods-from", help="Python file with methods of your own: its code is run; may be repeated."),
     ] = None
 
+    def __post_init__(self) -> None:
+        """Look for the files before anything is imported for them.
+
+        Raises:
+            InputError: one is not there.
+        """
+        present(self.plan_file, "plan")
+        for file in self.methods_from or ():
+            present(file, "file of methods")
+
     def register(self) -> None:
         """Make the methods of `--methods-from` known; to be called before a method is named.
 
         Raises:
             InputError, PlanError: as of `methods_from`.
         """
+        if self.methods_from is None:
+            return
         from vlm_pruner.methods import methods_from
 
-        for file in self.methods_from or ():
+        for file in self.methods_from:
             methods_from(file)
 
     def wanted(
@@ -127,10 +140,10 @@ class Pruning:
         Raises:
             InputError, PlanError: as of `wanted`.
         """
-        from vlm_pruner.plan import PrunePlan
-
         if self.plan_file is None:
             return None
+        from vlm_pruner.plan import PrunePlan
+
         beside = [f"--{name.replace('_', '-')}" for name, value in given.items() if value is not None]
         beside += ["--set"] if self.parameters else []
         if beside:

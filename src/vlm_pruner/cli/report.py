@@ -9,7 +9,7 @@ import typer
 
 from vlm_pruner.budget import parse_keep
 from vlm_pruner.cli.console import console, note, progress
-from vlm_pruner.cli.files import PAGES, saving, writable
+from vlm_pruner.cli.files import PAGES, present, saving, writable
 from vlm_pruner.cli.opening import Opening
 from vlm_pruner.cli.options import Bias, Fps, Frames, Layer, Model, PerFrame, Picture, Question, Tokens, parse_list
 from vlm_pruner.cli.pruning import Pruning, Wanted
@@ -45,10 +45,12 @@ def report(
 ) -> None:
     """Compare methods and budgets on one question: pictures, answers, probabilities and times in one HTML file."""
     from vlm_pruner import asking
-    from vlm_pruner.asking.pages import answers_page
+
+    present(image)
+    opening.check()
+    from vlm_pruner.asking.pages import answers_page  # with torch and transformers
     from vlm_pruner.video import Sampling
 
-    opening.check()
     pruning.register()
     wanted = pruning.wanted(
         None if methods is None else parse_list(methods),

@@ -10,7 +10,7 @@ import typer
 
 from vlm_pruner.budget import parse_keep
 from vlm_pruner.cli.console import complain, console, progress, quiet
-from vlm_pruner.cli.files import RESULTS, saving, writable
+from vlm_pruner.cli.files import RESULTS, present, saving, writable
 from vlm_pruner.cli.opening import Opening
 from vlm_pruner.cli.options import Bias, parse_list
 from vlm_pruner.cli.pruning import Pruning
@@ -60,13 +60,15 @@ def tune(
     opening: Opening,
 ) -> None:
     """Find the cheapest plan that changes few of a model's own answers on your pictures, and write it as JSON."""
-    from vlm_pruner.evaluation.density import stroke_density
+    present(images, "folder of pictures")
+    present(questions, "file of questions")
+    opening.check()
+    from vlm_pruner.evaluation.density import stroke_density  # with torch and transformers
     from vlm_pruner.evaluation.fidelity import Meter
     from vlm_pruner.evaluation.own import ask_own
     from vlm_pruner.evaluation.tuning import tune as find
     from vlm_pruner.plan import parse_bias
 
-    opening.check()
     writable(output, RESULTS)
     for path in _beside(output):
         writable(path)

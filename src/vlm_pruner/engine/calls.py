@@ -7,11 +7,13 @@ import functools
 import inspect
 from typing import Any, get_args
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from vlm_pruner.adapters.base import Encoded, Modality
 from vlm_pruner.engine.busy import Busy
 from vlm_pruner.engine.checks import check_room
+from vlm_pruner.engine.forward import Forward
 from vlm_pruner.engine.generation import Generation
 from vlm_pruner.engine.local import Local
 from vlm_pruner.engine.release import given_cache, unseen
@@ -19,8 +21,9 @@ from vlm_pruner.engine.support import Parts
 from vlm_pruner.engine.vision import VisionTap
 from vlm_pruner.types import Signal
 
-__all__ = ["Calls", "encoded_before"]
+__all__ = ["Calls", "encoded_before", "unwatched"]
 
+_WATCHED = "_vlm_pruner_watched"  # marks our wrapper of a forward
 _NOTE = "_vlm_pruner_encoded"  # rides on the output that generate() hands from encoding to prefill
 
 
@@ -81,10 +84,40 @@ class Calls:
             finally:
                 self.local.generation = outside
                 if outside is None:
-                    self.local.forward = None  # which Ctrl-C may have left
-                    self.busy.leave()
+                    self.local.unused = None  # encoded for a prefill that never came
+                    self.close()
 
         return wrapper
+
+    def forward(self, original: Any) -> Any:
+        """`forward` of the base model: torch calls no hook at all where Ctrl-C ends it."""
+
+        @functools.wraps(original)
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
+            if torch.compiler.is_compiling():
+                return original(*args, **kwargs)
+            try:
+                return original(*args, **kwargs)
+            except BaseException:
+                self.close()
+                raise
+
+        setattr(wrapper, _WATCHED, True)
+        return wrapper
+
+    def close(self) -> Forward | None:
+        """The end of a forward, however it came about: nothing of it is seen by the next one. Harmless if done twice.
+
+        Returns:
+            what it was.
+        """
+        forward, self.local.forward = self.local.forward, None
+        self.local.encoded = self.local.left = None
+        if forward is not None and forward.state is not None:
+            forward.state.open = False
+        if not torch.compiler.is_compiling() and self.local.generation is None:
+            self.busy.leave()
+        return forward
 
     def prepare(self, original: Any) -> Any:
         """What `generate` asks for in front of every step, compiled or not: the host knows how long the sequence is."""
@@ -98,6 +131,17 @@ class Calls:
             return original(input_ids, *args, **kwargs)
 
         return wrapper
+
+
+def unwatched(copied: nn.Module, module: nn.Module) -> None:
+    """Let a copy of a module run its own `forward`, not that of the module, to which our wrapper is bound."""
+    own: Any = vars(copied).get("forward")
+    if getattr(own, _WATCHED, False):
+        inner = own.__wrapped__
+        if getattr(inner, "__func__", None) is type(module).forward:
+            del copied.__dict__["forward"]
+        else:  # another library's wrapper, which was there before
+            copied.__dict__["forward"] = inner
 
 
 def encoded_before(arguments: dict[str, Any]) -> dict[Modality, Encoded | None]:

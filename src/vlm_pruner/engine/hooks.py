@@ -114,6 +114,7 @@ class Hooks:
                 self._wrap(parts.base, name, functools.partial(self.calls.features, modality))
         if self.plan.stages[0].layer == TOWER:
             self._wrap(*before_tower(parts, self.plan, self.local))
+        self._wrap(parts.base, "forward", self.calls.forward)
         if hasattr(parts.model, "generate"):
             self._wrap(parts.model, "generate", self.calls.generate)
             self._wrap(parts.model, "prepare_inputs_for_generation", self.calls.prepare)
@@ -167,6 +168,13 @@ class Hooks:
         self.local.encoded = encoded_before(arguments)
 
     def _base_pre(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        try:
+            self._open(module, args, kwargs)
+        except BaseException:
+            self.calls.close()
+            raise
+
+    def _open(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if not torch.compiler.is_compiling():
             check_layers(self.parts)
             if self.local.generation is None:
@@ -244,14 +252,7 @@ class Hooks:
             )
 
     def _base_post(self, module: nn.Module, args: Any, output: Any) -> Any:
-        if not torch.compiler.is_compiling() and self.local.generation is None:
-            self.busy.leave()
-        forward = self.local.forward
-        self.local.forward = None
-        self.local.encoded = None
-        self.local.left = None
-        if forward is not None and forward.state is not None:
-            forward.state.open = False
+        forward = self.calls.close()
         if output is None or forward is None or forward.prefill is None:
             return None
         if self.full_length and forward.kept is not None:

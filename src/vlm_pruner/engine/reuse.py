@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from vlm_pruner.engine.calls import unwatched
 from vlm_pruner.engine.clock import elapsed_ms, mark
 from vlm_pruner.engine.support import Parts
 from vlm_pruner.errors import InputError, PlanError, UnsupportedModelError
@@ -193,6 +194,7 @@ def _apart(parts: Parts) -> tuple[Any, Any]:
         base = copy.copy(parts.base)
         modules = {name: base if module is parts.base else module for name, module in model._modules.items()}
         model.__dict__["_modules"] = modules
+    unwatched(base, parts.base)
     if hasattr(base, "rope_deltas"):
         base.rope_deltas = None
     return model, base

@@ -109,7 +109,11 @@ class Session:
         if not self._active:
             raise PlanError("this session is not active: reuse works inside its block, or until it is detached")
         check_reusable(self.plan, self._parts)
-        prefix = run_prefix(self._parts, inputs)
+        try:
+            prefix = run_prefix(self._parts, inputs)
+        except BaseException:  # torch calls no hook where Ctrl-C ends a forward
+            self._hooks.calls.close()
+            raise
         self._recorder.begin(prefix)
         return prefix
 

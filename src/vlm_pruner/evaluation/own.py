@@ -22,6 +22,7 @@ from vlm_pruner.asking.videos import Shown, open_shown, pictures_in
 from vlm_pruner.errors import InputError, VlmPrunerError, unknown_name
 from vlm_pruner.evaluation.matching import Match, match_named
 from vlm_pruner.evaluation.questions import Asked
+from vlm_pruner.json_text import read_json
 from vlm_pruner.video import Sampling
 
 __all__ = ["OwnQuestion", "about_own", "ask_own", "images_of", "questions_about", "read_questions", "sampling_of"]
@@ -82,10 +83,7 @@ def read_questions(path: str | Path, limit: int | None = None, *, labelled: bool
 
 
 def _question(line: str, number: int, folder: Path, labelled: bool) -> OwnQuestion:
-    try:
-        data = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise InputError(f"not JSON: {error}") from error
+    data = read_json(line)
     if not isinstance(data, dict):
         raise InputError(f"not an object, but a {type(data).__name__}")
     if unknown := [key for key in data if key not in KEYS]:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from vlm_pruner.evaluation.results import BenchResults, Row
 from vlm_pruner.evaluation.statistics import Bootstrap
 from vlm_pruner.evaluation.table import is_frame
-from vlm_pruner.viz.plots import Curve, budget_plot
+from vlm_pruner.viz.plots import Curve, budget_plot, dot_plot
 
 __all__ = ["leaders", "plot_curves"]
 
 
 def plot_curves(results: BenchResults, path: str | Path, labels: Sequence[str] | None = None) -> Path:
     """Accuracy against visual tokens per layer, one curve per method, its 95 % band shaded, by `viz.budget_plot`.
+
+    At one budget there are no curves: then methods are rows by name, by `viz.dot_plot`.
 
     Args:
         path: of the picture; its suffix chooses the format (`.svg`, `.png`, `.pdf`).
@@ -26,15 +29,20 @@ def plot_curves(results: BenchResults, path: str | Path, labels: Sequence[str] |
     bootstrap = results.bootstrap()
     curves = _curves(results, bootstrap)
     shown = [name for name in (labels or leaders(results, bootstrap)) if name in curves]
-    figure = budget_plot(
-        [curves[name] for name in shown],
-        others=[curve for name, curve in curves.items() if name not in shown],
-        full=100 * bootstrap.accuracy(results.row("none").correct).value,
-        chance=100 * sum(results.chance.values()) / len(results.chance) if results.chance else None,
-        total=results.model["tokens"] or round(results.row("none").mean("kept") or 0),
-        xlabel="visual tokens per decoder layer (mean)",
-        ylabel="accuracy, % (mean over question types)",
-    )
+    lines: dict[str, Any] = {
+        "full": 100 * bootstrap.accuracy(results.row("none").correct).value,
+        "chance": 100 * sum(results.chance.values()) / len(results.chance) if results.chance else None,
+        "total": results.model["tokens"] or round(results.row("none").mean("kept") or 0),
+    }
+    scale, cost = "accuracy, % (mean over question types)", "visual tokens per decoder layer (mean)"
+    if all(len(curve.keep) == 1 for curve in curves.values()):
+        figure = dot_plot(list(curves.values()), bold=shown, xlabel=f"{scale}, with {cost}", **lines)
+    else:
+        figure = budget_plot(
+            [curves[name] for name in shown],
+            others=[curve for name, curve in curves.items() if name not in shown],
+            xlabel=cost, ylabel=scale, **lines,
+        )  # fmt: skip
     from matplotlib import rc_context
 
     undated = {"Date": None} if Path(path).suffix == ".svg" else None

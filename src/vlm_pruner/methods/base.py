@@ -285,7 +285,7 @@ def create(method: str | PruningMethod, **params: Any) -> PruningMethod:
         return cls(**params)
     except PlanError:
         raise
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, ArithmeticError) as error:
         raise PlanError(f"{method} cannot be made with {params}: {error}") from error
 
 

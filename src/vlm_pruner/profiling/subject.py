@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from vlm_pruner.adapters import adapter_for
 from vlm_pruner.errors import InputError, unknown_name
 from vlm_pruner.profiling.shapes import SHAPES
 from vlm_pruner.video import Clip, Sampling
@@ -77,9 +76,7 @@ def subject_named(
     shown, fitted = loaded.reader.fitted(shown, sampling not in (None, Sampling()))
     tell("; ".join(f"{image}: {said}" for said in fitted))
     one = loaded.inputs(question, shown)
-    config = loaded.model.base_model.config
-    marks = set(adapter_for(config.model_type).placeholders(config).values())
-    visual = sum(int((one["input_ids"] == mark).sum()) for mark in marks)
+    visual = loaded.visual_tokens(one)
     images, odd = divmod(visual if tokens is None else tokens, visual)
     if odd or images < 1:
         what = "video" if isinstance(shown, Clip) else "image"
@@ -92,7 +89,8 @@ def _random(name: str, tokens: int | None, device: str, dtype: str, tell: Callab
     from vlm_pruner.asking.loading import DTYPES, open_device
 
     shape, place = SHAPES[name], open_device(device)
-    kind = DTYPES.get(dtype, torch.bfloat16 if place.type == "cuda" else torch.float32)
+    usual = "bfloat16" if place.type == "cuda" else "float32"
+    kind = getattr(torch, dtype if dtype in DTYPES else usual)
     needed, free = shape.parameters() * kind.itemsize, _free_bytes(place)
     if free is not None and needed > free:
         raise InputError(

@@ -28,6 +28,9 @@ FILES = (".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi")
 
 MAX_SECONDS = 4 * 3600
 MAX_FRAME = 64_000_000  # pixels of one frame
+CONTAINERS = {"format_whitelist": "mov,matroska,avi,mpegts,mpeg,flv,ogg,asf,ivf,m4v", "protocol_whitelist": "file"}
+"""What may be in a video file, whatever its ending: FFmpeg would read a playlist, too, and what that names."""
+
 THREADS = 4  # of the decoder: each holds frames of its own
 
 
@@ -46,10 +49,10 @@ def open_video(path: str | Path, sampling: Sampling | None = None) -> Clip:
     with _told(name):
         if not Path(path).stat().st_size:
             raise InputError(f"{name} is empty")
-        with av.open(str(path)) as container:
+        with _opened(av, path) as container:
             shape = _Shape.of(container, name)
         times = (sampling or Sampling()).times(shape.duration, shape.total)
-        with av.open(str(path)) as container:
+        with _opened(av, path) as container:
             taken = _Taken(shape, len(times))
             for number, frame in _at(container, shape, times):
                 taken.put(number, frame)
@@ -69,6 +72,11 @@ def _pyav(name: str) -> Any:
     except ImportError as error:
         raise BackendUnavailableError(f"video {name} needs av: pip install 'vlm-pruner[video]'") from error
     return av
+
+
+def _opened(av: Any, path: str | Path) -> Any:
+    """The container of a file."""
+    return av.open(f"file:{path}", options=CONTAINERS)
 
 
 @contextmanager
@@ -146,6 +154,7 @@ def _at(container: Any, shape: _Shape, times: list[Fraction]) -> Iterator[tuple[
     stream = container.streams.video[0]
     stream.thread_type = "AUTO"
     stream.codec_context.thread_count = THREADS
+    stream.codec_context.options = {"max_pixels": str(MAX_FRAME)}  # also of frames that grow on the way
     number, before = 0, None
     for frame in container.decode(stream):
         if frame.pts is None:

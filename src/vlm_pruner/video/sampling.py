@@ -16,6 +16,7 @@ MAX_FRAMES = 768
 READ_PIXELS = 100_000_000
 """Pixels of all frames together that are read: 300 MB. Larger frames are made smaller."""
 
+MAX_FPS = 1_000_000
 USUAL_FPS, USUAL_LEAST, USUAL_MOST = 2, 4, 32
 
 
@@ -33,8 +34,10 @@ class Sampling:
     def __post_init__(self) -> None:
         if self.fps is not None and self.frames is not None:
             raise InputError("frames a second and a number of frames exclude each other: give one of them")
-        if self.fps is not None and not (math.isfinite(self.fps) and self.fps > 0):
-            raise InputError(f"{self.fps!r} frames a second take nothing: give a number above 0")
+        if self.fps is not None and not 0 < self.fps <= MAX_FPS:
+            raise InputError(
+                f"{self.fps!r} frames a second cannot be taken: give a number above 0, at most {MAX_FPS:,}"
+            )
         if self.frames is not None and not 1 <= self.frames <= MAX_FRAMES:
             raise InputError(f"{self.frames} frames cannot be taken of a video: give 1 to {MAX_FRAMES}")
 

@@ -11,7 +11,7 @@ from vlm_pruner.viz.merges import merge_map, merge_panels
 from vlm_pruner.viz.notebook import selection_html, session_html
 from vlm_pruner.viz.overlay import overlay, overlay_panels
 from vlm_pruner.viz.page import Entry, data_uri, report_page
-from vlm_pruner.viz.plots import Curve, budget_plot, time_plot
+from vlm_pruner.viz.plots import Curve, budget_plot, dot_plot, time_plot
 from vlm_pruner.viz.seen import Window, image_window, seen_windows
 from vlm_pruner.viz.squares import picture_layout
 
@@ -24,6 +24,7 @@ __all__ = [
     "Window",
     "budget_plot",
     "data_uri",
+    "dot_plot",
     "film",
     "film_layout",
     "film_pages",

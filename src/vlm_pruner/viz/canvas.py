@@ -90,17 +90,21 @@ def _line(size: int) -> int:
     return round(size * 1.35)
 
 
-def order_legend(kept: int, total: int, *, ordered: bool, cut: bool = False) -> Legend:
+def order_legend(kept: int, total: int, *, ordered: bool, tones: tuple[RGB, RGB], cut: bool = False) -> Legend:
     """Kept and dropped swatches with their counts, and the scale of the order of selection from 1 to `kept`.
 
-    `cut` adds the swatch of the struck-out part that the model never saw.
+    Args:
+        tones: colours of what is kept and of what is dropped in the picture above.
+        cut: add the swatch of the struck-out part that the model never saw.
     """
 
     def draw_legend(draw: ImageDraw.ImageDraw, left: int, top: int, width: int) -> None:
         size = max(11, (width + 40) // 42)
         below = top + round(size * 1.6)
-        swatch(draw, (left, top), size, (250, 214, 150), f"kept: {kept} of {total} tokens ({100 * kept / total:.1f} %)")
-        wide = swatch(draw, (left, below), size, (88, 88, 88), f"dropped: {total - kept}")
+        told = f"kept: {kept} of {total} tokens ({100 * kept / total:.1f} %)"
+        edge = order_colour(kept // 2, kept) if ordered else (255, 255, 255)
+        swatch(draw, (left, top), size, tones[0], told, edge=edge)
+        wide = swatch(draw, (left, below), size, tones[1], f"dropped: {total - kept}")
         if cut:
             swatch(draw, (left + wide + size * 2, below), size, None, "not shown to the model")
         if ordered:
@@ -111,11 +115,25 @@ def order_legend(kept: int, total: int, *, ordered: bool, cut: bool = False) -> 
 
 
 def swatch(
-    draw: ImageDraw.ImageDraw, at: tuple[float, float], size: int, fill: RGB | None, text: str, *, frame: int = 1
+    draw: ImageDraw.ImageDraw,
+    at: tuple[float, float],
+    size: int,
+    fill: RGB | None,
+    text: str,
+    *,
+    frame: int = 1,
+    edge: RGB | None = None,
 ) -> float:
-    """A coloured square (struck out if `fill` is None) and its text; returns their width together."""
+    """A coloured square (struck out if `fill` is None) and its text; returns their width together.
+
+    Args:
+        frame: pixels of its outline.
+        edge: colour of a second outline inside the first.
+    """
     x, y, side = at[0], at[1], round(size * 1.1)
     draw.rounded_rectangle((x, y, x + side, y + side), 3, fill=fill or (88, 88, 88), outline=INK, width=frame)
+    if edge is not None:
+        draw.rectangle((x + 1, y + 1, x + side - 1, y + side - 1), outline=edge, width=max(2, side // 8))
     if fill is None:
         for step in range(0, side, 6):
             draw.line((x + step, y + side, x + side, y + step), fill=(12, 14, 17), width=2)

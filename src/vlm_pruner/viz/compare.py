@@ -8,9 +8,9 @@ from typing import NamedTuple
 from PIL import Image
 
 from vlm_pruner.types import Selection
-from vlm_pruner.viz.canvas import order_legend, sheet, slot_width
+from vlm_pruner.viz.canvas import sheet, slot_width
 from vlm_pruner.viz.geometry import Layout
-from vlm_pruner.viz.overlay import cuts, overlay_panels
+from vlm_pruner.viz.overlay import overlay_panels, selection_legend
 
 __all__ = ["Choice", "side_by_side", "strip"]
 
@@ -37,13 +37,13 @@ def side_by_side(
     slot = slot_width(width, columns)
     pictures = [strip(overlay_panels(image, layout, c.selection, width=slot, numbers=False)) for c in choices]
     kept = max(len(c.selection) for c in choices)
-    ordered = any(c.selection.order is not None for c in choices)
+    ordered = next((c.selection for c in choices if c.selection.order is not None), choices[0].selection)
     return sheet(
         pictures,
         title=title,
         subtitle=subtitle,
         captions=[c.caption for c in choices],
-        legend=order_legend(kept, len(layout), ordered=ordered, cut=cuts(image, layout)),
+        legend=selection_legend(image, layout, ordered, kept),
         columns=columns,
         width=width,
     )

@@ -12,9 +12,9 @@ import torch
 from PIL import Image, ImageDraw
 
 from vlm_pruner.types import Selection
-from vlm_pruner.viz.canvas import Legend, order_legend, sheet, slot_width
+from vlm_pruner.viz.canvas import sheet, slot_width
 from vlm_pruner.viz.geometry import Layout, Panel
-from vlm_pruner.viz.overlay import cuts, overlay_panels, scaled
+from vlm_pruner.viz.overlay import overlay_panels, scaled, selection_legend
 from vlm_pruner.viz.palette import ACCENT, INK, MUTED, PAPER, RGB, font
 
 __all__ = ["bars", "contact", "film", "film_layout", "film_pages", "film_uri", "kept_per_frame", "save_film"]
@@ -149,9 +149,7 @@ def contact(frames: Sequence[Image.Image], times: Sequence[float], *, most: int 
 def _foot(
     frames: Sequence[Image.Image], layout: Layout, selection: Selection, counts: Sequence[int], width: int
 ) -> Image.Image:
-    legend: Legend = order_legend(
-        len(selection), len(layout), ordered=selection.order is not None, cut=cuts(frames, layout)
-    )
+    legend = selection_legend(frames, layout, selection)
     return sheet([bars(counts, slot_width(width))], title="", legend=legend, width=width)
 
 

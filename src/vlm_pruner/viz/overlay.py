@@ -4,17 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from PIL import Image, ImageDraw, ImageOps
+from PIL import Image, ImageDraw, ImageOps, ImageStat
 
 from vlm_pruner.errors import InvalidSelectionError
 from vlm_pruner.types import Selection
-from vlm_pruner.viz.canvas import order_legend, sheet, slot_width
+from vlm_pruner.viz.canvas import Legend, order_legend, sheet, slot_width
 from vlm_pruner.viz.geometry import Layout, Panel
 from vlm_pruner.viz.labels import beside, free_places, label_size, pill
 from vlm_pruner.viz.palette import RGB, ink_on, order_colour
 from vlm_pruner.viz.seen import Window
 
-__all__ = ["cuts", "dimmed", "ground", "mark_window", "overlay", "overlay_panels", "pixel_box", "scaled"]
+__all__ = [
+    "cuts",
+    "dimmed",
+    "ground",
+    "mark_window",
+    "overlay",
+    "overlay_panels",
+    "pixel_box",
+    "scaled",
+    "selection_legend",
+]
 
 
 def overlay(
@@ -45,10 +55,36 @@ def overlay(
         title=title,
         subtitle=subtitle,
         captions=[p.name for p in layout.panels],
-        legend=order_legend(len(selection), len(layout), ordered=selection.order is not None, cut=cuts(image, layout)),
+        legend=selection_legend(image, layout, selection),
         columns=columns,
         width=width,
     )
+
+
+def selection_legend(
+    image: Image.Image | Sequence[Image.Image], layout: Layout, selection: Selection, kept: int | None = None
+) -> Legend:
+    """The legend of a picture of a selection, in the tones of what it shows as kept and as dropped.
+
+    Args:
+        kept: tokens that the legend tells of; None = those of the selection.
+    """
+    number = int(layout.panel[selection.index].mode().values)  # the panel that keeps most
+    panel = layout.panels[number]
+    picture, scale = ground(image if isinstance(image, Image.Image) else list(image)[panel.frame], panel, 120)
+    mask = Image.new("L", picture.size, 0)
+    for token in selection.index.tolist():
+        if int(layout.panel[token]) == number:
+            ImageDraw.Draw(mask).rectangle(pixel_box(layout, token, scale, picture.size), fill=255)
+    rest = ImageOps.invert(mask) if mask.getextrema()[0] == 0 else None  # of everything, where nothing is dropped
+    tones = _mean(picture, mask), _mean(dimmed(picture), rest)
+    ordered = selection.order is not None
+    return order_legend(kept or len(selection), len(layout), ordered=ordered, tones=tones, cut=cuts(image, layout))
+
+
+def _mean(picture: Image.Image, mask: Image.Image | None) -> RGB:
+    red, green, blue = (round(value) for value in ImageStat.Stat(picture, mask).mean)
+    return red, green, blue
 
 
 def overlay_panels(

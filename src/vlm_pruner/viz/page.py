@@ -45,11 +45,19 @@ def report_page(
     entries: Sequence[Entry],
     columns: Sequence[str],
     model: str,
+    about: str = "",
     notes: Sequence[str] = (),
 ) -> str:
-    """The page as text. `entries[0]` is the untouched model; `columns` names the cells of all entries."""
+    """The page as text.
+
+    Args:
+        entries: runs, the untouched model first.
+        columns: names of the cells of every entry.
+        about: what was asked about, when and with what, for the head of the page.
+        notes: for its foot.
+    """
     css = files("vlm_pruner.viz").joinpath("report.css").read_text(encoding="utf-8")
-    body = [_lead(question, image, entries[0], model), _table(entries, columns), _legend()]
+    body = [_lead(question, image, entries[0], model, about), _table(entries, columns), _legend()]
     body.append('<section class="cards" aria-label="Runs with pruning">')
     body += [_card(entry, entries[0]) for entry in entries[1:]]
     body.append("</section>")
@@ -73,7 +81,7 @@ def data_uri(image: Image.Image, *, width: int = 640, quality: int = 84) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def _lead(question: str, image: Image.Image, full: Entry, model: str) -> str:
+def _lead(question: str, image: Image.Image, full: Entry, model: str, about: str) -> str:
     long = len(question) > LONGEST
     whole = f"<details><summary>The whole question</summary><p>{escape(question)}</p></details>" if long else ""
     return (
@@ -81,24 +89,31 @@ def _lead(question: str, image: Image.Image, full: Entry, model: str) -> str:
         f'<img src="{data_uri(image)}" alt="The image that the question is about" width="{image.width}">'
         f'<div><p class="kicker">{escape(model)}</p><h1>{escape(shorten(question, LONGEST))}</h1>{whole}'
         f'<p class="muted">All visual tokens answer:</p><p class="answer">{escape(full.answer)}</p>'
-        f"{_bar('probability', full.probability)}</div></header>"
+        f"{_bar('probability', full.probability)}"
+        f'<p class="muted about">{escape(about)}</p></div></header>'
     )
 
 
 def _table(entries: Sequence[Entry], columns: Sequence[str]) -> str:
-    head = "".join(f'<th scope="col">{escape(c)}</th>' for c in columns)
+    """All runs. A narrow screen shows rows as cards, which browsers take for no table: roles say that they are one."""
+    head = "".join(f'<th scope="col" role="columnheader">{escape(c)}</th>' for c in columns)
     rows = "".join(
-        f'<tr><th scope="row">{escape(e.title)}</th>'
-        f'<td class="text">{escape(f"not run: {e.reason}" if e.reason else e.answer)}</td>'
-        + "".join(f"<td>{escape(cell)}</td>" for cell in e.cells)
+        f'<tr role="row"><th scope="row" role="rowheader">{escape(e.title)}</th>'
+        + _cell("answer", f"not run: {e.reason}" if e.reason else e.answer, "text")
+        + "".join(_cell(name, cell, "none" if e.reason else "") for name, cell in zip(columns, e.cells, strict=True))
         + "</tr>"
         for e in entries
     )
+    first = '<th scope="col" role="columnheader">run</th><th scope="col" role="columnheader" class="text">answer</th>'
     return (
-        '<h2>Side by side</h2><div class="scroll" tabindex="0" role="region" aria-label="Table of all runs"><table>'
-        f'<thead><tr><th scope="col">run</th><th scope="col" class="text">answer</th>{head}</tr></thead>'
-        f"<tbody>{rows}</tbody></table></div>"
+        '<h2>Side by side</h2><div class="scroll" tabindex="0" role="region" aria-label="Table of all runs">'
+        f'<table role="table"><thead role="rowgroup"><tr role="row">{first}{head}</tr></thead>'
+        f'<tbody role="rowgroup">{rows}</tbody></table></div>'
     )
+
+
+def _cell(name: str, text: str, kind: str) -> str:
+    return f'<td role="cell" data-name="{escape(name)}" class="{kind}"><span>{escape(text)}</span></td>'
 
 
 def _legend() -> str:

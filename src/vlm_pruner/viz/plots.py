@@ -14,7 +14,7 @@ from typing import Any
 from vlm_pruner.errors import BackendUnavailableError
 from vlm_pruner.viz.palette import INK, MUTED, REGIONS, RGB
 
-__all__ = ["Curve", "budget_plot", "figure_class", "time_plot"]
+__all__ = ["Curve", "budget_plot", "dot_plot", "figure_class", "time_plot"]
 
 _MARKERS = "osD^vPX*<>"
 _CURVES = (6, 5, 2, 4, 0, 1, 3)  # colours of REGIONS, those that are hard to see on white last
@@ -78,6 +78,53 @@ def budget_plot(
     axes.set_ylabel(ylabel)
     if curves:
         figure.legend(loc="outside right upper", frameon=False, fontsize=8)
+    return figure
+
+
+def dot_plot(
+    curves: Sequence[Curve],
+    *,
+    bold: Sequence[str] = (),
+    full: float | None = None,
+    chance: float | None = None,
+    total: int = 576,
+    title: str = "",
+    xlabel: str = "accuracy, %",
+) -> Any:
+    """Accuracy at one budget: a row for every method by name, best first, with its confidence interval and its tokens.
+
+    Args:
+        curves: of one budget each.
+        bold: names of methods that stand out.
+        full: accuracy without pruning, percent, drawn as a line; `chance` likewise.
+        total: tokens without pruning.
+
+    Returns:
+        A `matplotlib.figure.Figure`.
+
+    Raises:
+        BackendUnavailableError: matplotlib is not installed.
+    """
+    rows = sorted(curves, key=lambda curve: (-curve.accuracy[0], curve.name))
+    figure, axes = _figure(title, (7.5, 1.3 + 0.23 * len(rows)))
+    for y, curve in enumerate(rows):
+        colour = _hex(REGIONS[6] if curve.name in bold else MUTED)
+        if curve.low is not None and curve.high is not None:
+            axes.plot((curve.low[0], curve.high[0]), (y, y), color=colour, linewidth=1.6, alpha=0.45, zorder=2)
+        axes.plot(curve.accuracy[0], y, "o", color=colour, markersize=5, zorder=3)
+        axes.annotate(
+            f"{curve.accuracy[0]:.1f} % with {curve.keep[0]:.0f}", (1.01, y), xycoords=("axes fraction", "data"),
+            va="center", fontsize=8, color=colour, annotation_clip=False,
+        )  # fmt: skip
+    for level, name in ((full, f"all {total} tokens"), (chance, "chance")):
+        if level is not None:
+            axes.axvline(level, color=_hex(MUTED), linestyle="--", linewidth=0.9, zorder=1)
+            axes.annotate(name, (level, 1.0), xycoords=("data", "axes fraction"), ha="center", va="bottom", fontsize=8)
+    axes.set_yticks(range(len(rows)), [curve.name for curve in rows], fontsize=8)
+    for label, curve in zip(axes.get_yticklabels(), rows, strict=True):
+        label.set_fontweight("bold" if curve.name in bold else "normal")
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_xlabel(xlabel)
     return figure
 
 

@@ -13,7 +13,9 @@ from vlm_pruner.asking.pictures import answer_layout, answer_selection
 from vlm_pruner.video import Clip
 from vlm_pruner.viz import data_uri, merge_map
 from vlm_pruner.viz.film import contact
-from vlm_pruner.web.drawing import film_html, plain_picture, selection_svg
+from vlm_pruner.viz.overlay import cuts
+from vlm_pruner.web.controls import outside
+from vlm_pruner.web.drawing import film_html, plain_picture, seen_picture, selection_svg
 from vlm_pruner.web.gallery import Picture
 from vlm_pruner.web.service import Done, Event, Failed, Said, Started, Stopped, Waiting
 from vlm_pruner.web.settings import Choice, Own
@@ -54,6 +56,7 @@ class Board:
         self.loaded, self.picture, self.question = loaded, picture, question
         self.columns = [_Column("All tokens", "nothing is pruned")]
         self.columns += [_Column(*choice.title(own)) for choice in choices]
+        self.guess = outside(loaded, bool(picture.truths), question)
         self._ahead = 0
 
     def apply(self, event: Event) -> int | None:
@@ -86,7 +89,7 @@ class Board:
         if any(c.state == "stopped" for c in self.columns):
             text = "Stopped."
         elif busy is None:
-            text = f"Done. {self._summary()}".strip()
+            text = " ".join(filter(None, ("Done.", self._summary(), self.guess)))
         elif self._ahead:
             others = "1 answer" if self._ahead == 1 else f"{self._ahead} answers"
             text = f"Waiting for {others} of other visitors, then: {busy.title}."
@@ -106,8 +109,8 @@ class Board:
         return " ".join(said)
 
     def card(self, number: int) -> str:
-        """The column as HTML."""
-        column = self.columns[number]
+        """The column as HTML: as many parts as every other card has, so that they can stand in rows."""
+        column, run = self.columns[number], self.columns[number].run
         busy = "true" if column.state in _OPEN else "false"
         body = {"waiting": _muted("waits"), "stopped": _muted("stopped")}.get(column.state, "")
         if column.state == "failed":
@@ -116,43 +119,50 @@ class Board:
             body = f'<p class="vp-answer">{escape(column.text) or "(nothing)"}</p>' + body
         elif column.state == "working":
             body = '<p class="vp-answer vp-thinking">…</p>'
-        head = f'<h3>{escape(column.title)}</h3><p class="vp-note">{escape(column.note)}</p>'
-        tail = "" if column.run is None else self._result(number, column, column.run)
-        return f'<article class="vp-card" aria-busy="{busy}" data-state="{column.state}">{head}{body}{tail}</article>'
-
-    def _result(self, number: int, column: _Column, run: Run) -> str:
-        parts = self._verdicts(run), self._drawn(number, column, run), self._facts(run), self._merged(run)
-        return "".join(parts) + (_plan(run) if number else "")
+        parts = [f'<h3>{escape(column.title)}</h3><p class="vp-note">{escape(column.note)}</p>', body]
+        if run is not None:
+            parts += [self._verdicts(run), self._drawn(number, column, run), self._remarks(run), self._facts(run)]
+            parts.append(self._merged(run) + (_plan(run) if number else ""))
+        rows = "".join(f"<div>{part}</div>" for part in parts)
+        return f'<article class="vp-card" aria-busy="{busy}" data-state="{column.state}">{rows}</article>'
 
     def _verdicts(self, run: Run) -> str:
         full, truth = self.columns[0].run, self.picture.truth(self.question)
         said = []
         if run is not full and full is not None:
-            same = run.text == full.text
-            said.append(("same", "= all tokens") if same else ("other", "≠ all tokens"))
+            said.append((self._likeness(run, full), f"{'=' if run.text == full.text else '≠'} all tokens"))
         if truth is not None:
             right = self.picture.verdict(self.question, run.text)
             said.append(("right", "✓ right") if right else ("wrong", f"✗ it is {truth}"))
         return '<p class="vp-verdicts">' + "".join(f'<span class="vp-{k}">{escape(t)}</span>' for k, t in said) + "</p>"
 
+    def _likeness(self, run: Run, full: Run) -> str:
+        """The kind of a verdict: agreement is good only where the answer from all tokens may be right."""
+        if self.guess or self.picture.verdict(self.question, full.text) is False:
+            return "even"
+        return "same" if run.text == full.text else "other"
+
     def _drawn(self, number: int, column: _Column, run: Run) -> str:
         image = self.picture.image
-        if all(record.selection is None for record in run.images):
-            notes = dict.fromkeys(record.note for record in run.images if record.note)
+        if _untouched(run):
             if isinstance(image, Clip):
-                drawn = plain_picture(contact(image.pictures(), image.times), "All frames: nothing was pruned")
-            else:
-                drawn = plain_picture(image, "The whole picture: nothing was pruned")
-            return drawn + "".join(map(_muted, notes))
+                return plain_picture(contact(image.pictures(), image.times), "All frames: nothing was pruned")
+            layout = answer_layout(self.loaded, image, run)
+            cut = "; what the model does not see is struck out" if cuts(image, layout) else ""
+            return seen_picture(image, layout, f"The whole picture: nothing was pruned{cut}")
         layout, selection = answer_layout(self.loaded, image, run), answer_selection(run)
         if isinstance(image, Clip):
             return film_html(image, layout, selection, name=f"Tokens that {column.title} keeps")
         name = f"Tokens that {column.title} keeps: {len(selection)} of {len(layout)}"
         key = f"vp{number}" + re.sub(r"\W", "", column.title)
-        drawn = selection_svg(image, layout, selection, name=name, key=key)
-        if selection.order is None:
-            drawn += _muted("takes all of them at once, in no order")
-        return drawn
+        return selection_svg(image, layout, selection, name=name, key=key)
+
+    def _remarks(self, run: Run) -> str:
+        """What is to be said of the picture."""
+        if _untouched(run):
+            return "".join(map(_muted, dict.fromkeys(record.note for record in run.images if record.note)))
+        ordered = isinstance(self.picture.image, Clip) or answer_selection(run).order is not None
+        return "" if ordered else _muted("takes all of them at once, in no order")
 
     def _merged(self, run: Run) -> str:
         if all(record.selection is None or record.selection.source is None for record in run.images):
@@ -165,8 +175,7 @@ class Board:
     def _facts(self, run: Run) -> str:
         full = self.columns[0].run or run
         rows = [_fact(name, get(run), get(full), digits) for name, get, digits in _NUMBERS]
-        if run is not full:
-            rows.insert(5, _fact("of it selection, ms", run.times.selection_ms, None, 1))
+        rows.insert(5, _fact("of it selection, ms", None if run is full else run.times.selection_ms, None, 1))
         return f'<dl class="vp-facts">{"".join(rows)}</dl>'
 
 
@@ -188,13 +197,16 @@ def _scaled(value: int | None, unit: float) -> float | None:
     return None if value is None else value / unit
 
 
+def _untouched(run: Run) -> bool:
+    return all(record.selection is None for record in run.images)
+
+
 def _fact(name: str, value: float | None, full: float | None, digits: int) -> str:
     """A name, a number and a bar as long as the number's share of what all tokens cost."""
-    if value is None:
-        return f"<div><dt>{name}</dt><dd>-</dd></div>"
-    share = 100 * min(1.0, value / full) if full else 0
-    bar = f'<i style="width:{share:.1f}%"></i>' if full else ""
-    return f"<div><dt>{name}</dt><dd>{value:.{digits}f}</dd>{bar}</div>"
+    share = 100 * min(1.0, value / full) if full and value is not None else None
+    bar = "" if share is None else f' style="--share:{share:.1f}%"'
+    number = "-" if value is None else f"{value:.{digits}f}"
+    return f"<div{bar}><dt>{name}</dt><dd>{number}</dd></div>"
 
 
 def _plan(run: Run) -> str:

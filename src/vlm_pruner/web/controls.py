@@ -2,32 +2,36 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from types import MappingProxyType
 
-from vlm_pruner.asking import EMBEDDED, Loaded
+from vlm_pruner.asking import EMBEDDED, EMBEDDED_VIDEO, Loaded, catalogue
 from vlm_pruner.engine import prune
 from vlm_pruner.errors import VlmPrunerError
-from vlm_pruner.methods.base import PruningMethod, registry
+from vlm_pruner.methods.base import PruningMethod
 from vlm_pruner.plan import TOWER, PrunePlan, parse_layer
 from vlm_pruner.web.settings import MAX_CHOICES, Choice, Own
 
-__all__ = ["AUTO", "NOBODY", "about", "choices_of", "layer_options", "method_options", "row_of"]
+__all__ = ["AUTO", "NOBODY", "about", "choices_of", "layer_options", "method_options", "outside", "row_of"]
 
 NOBODY = ""  # a row of controls without a method
 AUTO = "auto"
+SMALL = (EMBEDDED, EMBEDDED_VIDEO)  # models of a closed vocabulary
 
 
 def method_options(loaded: Loaded, own: Own = MappingProxyType({})) -> list[tuple[str, str]]:
-    """(label, name) of every plan, then of every method, ours first; the label says which this model cannot carry out.
+    """(label, name) of every plan, then of every method with what it does in a line: those that were measured to be
+    good first, those that this model cannot carry out last.
 
     What only a run can tell, such as a vision tower without the signals that a method needs, is told by the run.
     """
-    names = [name for name in registry() if name != "none"]
-    names.sort(key=lambda name: (name != "vlm-pruner", registry()[name].title.lower()))
     plans = [(name, name) for name, thing in own.items() if isinstance(thing, PrunePlan)]
-    marks = {name: "" if _fits(loaded, own.get(name, name)) else " (not on this model)" for name in names}
-    return [*plans, *((registry()[name].title + marks[name], name) for name in names)]
+    entries = [entry for entry in catalogue() if entry.name != "none"]
+    fit = {entry.name: _fits(loaded, own.get(entry.name, entry.name)) for entry in entries}
+    entries.sort(key=lambda entry: not fit[entry.name])
+    marks = {name: "" if good else " (not on this model)" for name, good in fit.items()}
+    return [*plans, *((f"{one.title}{marks[one.name]} – {one.summary}", one.name) for one in entries)]
 
 
 def _fits(loaded: Loaded, method: PrunePlan | PruningMethod | str) -> bool:
@@ -43,7 +47,7 @@ def _fits(loaded: Loaded, method: PrunePlan | PruningMethod | str) -> bool:
 
 def layer_options(layers: int) -> list[tuple[str, str]]:
     """(label, value) of the places where a model of so many decoder layers can be pruned."""
-    inside = [(f"layer {i}", str(i)) for i in range(1, layers)]
+    inside = [(f"layer {i} of {layers}", str(i)) for i in range(1, layers)]
     return [("auto", AUTO), ("before tower", TOWER), ("before LLM", "0"), *inside]
 
 
@@ -70,9 +74,24 @@ def about(loaded: Loaded) -> str:
     """One line about the model."""
     dtype = str(loaded.model.dtype).removeprefix("torch.")
     line = f"Model: {loaded.name}, {loaded.layers} decoder layers, {dtype} on {loaded.model.device.type.upper()}."
-    if loaded.name == EMBEDDED:
+    if loaded.name in SMALL:
         line += (
             " It is small, trained from scratch, and knows the drawn scenes only: words, numbers, symbols, colours"
             " and places. About photographs it guesses; give a larger model with --model to ask about those."
         )
     return line
+
+
+def outside(loaded: Loaded, known: bool, question: str) -> str:
+    """Why the answers of the embedded model to a question are guesses; empty where they need not be.
+
+    Args:
+        known: the picture is one of the scenes that the model was made for.
+    """
+    if loaded.name not in SMALL:
+        return ""
+    if not known:
+        return "This picture is outside what the embedded model knows: it guesses."
+    words = dict.fromkeys(re.findall(r"[a-z]+", question.lower()))
+    strange = [word for word in words if len(loaded.processor.tokenizer.tokenize(word)) > 1]
+    return f"The embedded model does not know these words, and guesses: {', '.join(strange)}." if strange else ""

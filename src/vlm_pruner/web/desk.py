@@ -6,11 +6,13 @@ import dataclasses
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import TypeVar
 
 from vlm_pruner.errors import InputError, VlmPrunerError
 from vlm_pruner.video import Clip
 from vlm_pruner.web.board import Board
+from vlm_pruner.web.budgets import Budgets
 from vlm_pruner.web.controls import choices_of
 from vlm_pruner.web.gallery import Picture, gallery, read_upload
 from vlm_pruner.web.jobs import Jobs
@@ -30,7 +32,7 @@ class Frame:
     """What changed on the page during a comparison."""
 
     cards: Mapping[int, str]  # column -> HTML
-    status: str = ""
+    status: str | None = None  # None = as it was
     alert: str = ""
     over: bool = False
 
@@ -56,6 +58,7 @@ class Desk:
 
     def __init__(self, service: Service, columns: int) -> None:
         self.service, self.jobs, self._columns = service, Jobs(), columns
+        self.budgets = Budgets(service.loaded, service.own)
 
     def upload(self, path: str) -> tuple[Picture | None, str]:
         """The picture or the video in an uploaded file, or None and why it cannot be used."""
@@ -95,14 +98,27 @@ class Desk:
         restored = Settings(picture.key, question, settings.choices, settings.max_new_tokens)
         return restored, "; ".join(problems)
 
-    def share(self, page: str, settings: Settings) -> Shared:
-        """Link and lines of Python."""
-        return Shared(address(page, settings), python_lines(self.service.loaded.name, settings, self.service.own))
+    def share(self, page: str, settings: Settings, file: str = "") -> Shared:
+        """Link and lines of Python.
+
+        Args:
+            file: the name of the visitor's own picture or video.
+        """
+        lines = python_lines(self.service.loaded.name, settings, self.service.own, file)
+        return Shared(address(page, settings), lines)
+
+    def asked(self, question: str, before: Picture, now: Picture) -> str:
+        """The question after another picture was chosen: what the visitor typed stays, a suggested one makes room."""
+        typed = question.strip() and question not in before.questions
+        return question if typed or question in now.questions else now.questions[0]
 
     def run(
         self, visitor: str, key: str, uploaded: Picture | None, question: str, rows: Sequence[object], tokens: int
     ) -> Iterator[Frame]:
-        """The comparison, frame by frame; the last one has `over`. Never raises on what a visitor entered."""
+        """The comparison, frame by frame; the last one has `over`. Never raises on what a visitor entered.
+
+        What cannot be asked leaves the results of the last question as they are.
+        """
         flag = self.jobs.begin(visitor)
         blank = dict.fromkeys(range(self._columns), "")
         try:
@@ -111,8 +127,10 @@ class Desk:
                 raise InputError(f"the question has {len(question)} characters; at most {LONGEST_QUESTION} are read")
             choices = choices_of(rows)
             board = Board(self.service.loaded, picture, question, choices, self.service.own)
+            events = self.service.compare(picture.image, question, choices, max_new_tokens=tokens, stop=flag)
+            first = next(events)  # the question was read
             yield Frame({**blank, **_cards(board)}, board.status)
-            for event in self.service.compare(picture.image, question, choices, max_new_tokens=tokens, stop=flag):
+            for event in chain((first,), events):
                 changed = board.apply(event)
                 yield Frame(_cards(board) if changed is None else {changed: board.card(changed)}, board.status)
             yield Frame({}, board.status, over=True)

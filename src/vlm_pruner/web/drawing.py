@@ -13,7 +13,7 @@ from vlm_pruner.viz import Layout, data_uri, kept_per_frame
 from vlm_pruner.viz.overlay import dimmed, ground, mark_window, pixel_box, scaled
 from vlm_pruner.viz.palette import RGB, order_colour
 
-__all__ = ["film_html", "plain_picture", "selection_svg"]
+__all__ = ["film_html", "plain_picture", "seen_picture", "selection_svg"]
 
 WIDTH = 480  # pixels of a panel
 FRAME = 320  # of a frame, of which there may be many
@@ -23,6 +23,13 @@ def plain_picture(image: Image.Image, name: str) -> str:
     """The image as it is."""
     picture, _ = scaled(image, WIDTH)
     return f'<img src="{data_uri(picture, width=WIDTH)}" alt="{escape(name)}">'
+
+
+def seen_picture(image: Image.Image, layout: Layout, name: str) -> str:
+    """The image with what the processor cuts off struck out, as beside it where tokens are dropped."""
+    picture, scale = scaled(image, WIDTH)
+    mark_window(picture, layout.window, scale)
+    return plain_picture(picture, name)
 
 
 def selection_svg(image: Image.Image, layout: Layout, selection: Selection, *, name: str, key: str) -> str:

@@ -42,6 +42,7 @@ class Picture:
     image: Shown = field(repr=False, compare=False)
     questions: tuple[str, ...] = ()
     truths: Mapping[str, Question] = field(default_factory=dict, repr=False, compare=False)
+    file: str = ""  # the name of a visitor's own
 
     def verdict(self, question: str, answer: str) -> bool | None:
         """Is the answer right? None where nobody knows."""
@@ -98,7 +99,7 @@ def read_upload(path: str | Path) -> Picture:
         raise InputError(str(error).replace(str(file), file.name)) from error
     if not isinstance(shown, Image.Image):
         clip = shown.shrunk(LONGEST_FRAME)
-        return Picture(UPLOADED, "Your video", clip, ("What happens here?", "Describe the video."))
+        return Picture(UPLOADED, "Your video", clip, ("What happens here?", "Describe the video."), file=file.name)
     image = shown
     image.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.LANCZOS)
-    return Picture(UPLOADED, "Your picture", image, ("What is shown here?", "Describe the picture."))
+    return Picture(UPLOADED, "Your picture", image, ("What is shown here?", "Describe the picture."), file=file.name)

@@ -1,4 +1,5 @@
-// The order and frame sliders, the play and copy buttons, and files that need not be sent. Everything else is Gradio's.
+// The order and frame sliders, the play and copy buttons, files that need not be sent, and the way to the answers.
+// Everything else is Gradio's.
 (() => {
   const SECONDS = 4;
   let timer = null;
@@ -116,6 +117,21 @@
     }
   }
 
+  // Where the answers stand below the controls, whoever asks is taken to them as soon as the first of them begins.
+  let asked = false;
+  function follow() {
+    const busy = asked && document.querySelector(".vp-card[aria-busy=true]");
+    if (!busy) return;
+    asked = false;
+    if (busy.getBoundingClientRect().top < window.innerHeight * 0.6) return;
+    const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
+    document.getElementById("vp-status").scrollIntoView({ behavior: calm ? "auto" : "smooth", block: "start" });
+  }
+  document.addEventListener("click", (event) => { if (event.target.closest?.("#vp-ask")) asked = true; }, true);
+  document.addEventListener("keydown", (event) => {
+    if (event.key === "Enter" && event.target.closest?.("#vp-question")) asked = true;
+  }, true);
+
   // A picture that arrives while the slider is not at its end is shown as far as the others.
-  new MutationObserver(() => (show(), scrub(), nameGroups())).observe(document.documentElement, { childList: true, subtree: true });
+  new MutationObserver(() => (show(), scrub(), nameGroups(), follow())).observe(document.documentElement, { childList: true, subtree: true });
 })();

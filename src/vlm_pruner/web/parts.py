@@ -15,9 +15,10 @@ from vlm_pruner.viz import data_uri
 from vlm_pruner.viz.film import contact
 from vlm_pruner.viz.palette import order_colour
 from vlm_pruner.web.board import COPY
-from vlm_pruner.web.controls import NOBODY, layer_options, method_options, row_of
+from vlm_pruner.web.controls import NOBODY, about, layer_options, method_options, row_of
 from vlm_pruner.web.desk import Desk, Shared
 from vlm_pruner.web.gallery import Picture, gallery
+from vlm_pruner.web.inputs import choice_list, share_slider
 from vlm_pruner.web.settings import MAX_CHOICES, MAX_MEGABYTES, MAX_TOKENS, Settings
 
 __all__ = ["Parts", "lay_out", "preview_html", "share_html", "thumbs_css"]
@@ -43,6 +44,7 @@ class Parts:
     question: Any
     samples: Any
     rows: list[Any]  # method, percent, layer of each choice
+    notes: list[Any]  # what is said of each
     tokens: Any
     ask: Any
     stop: Any
@@ -90,91 +92,78 @@ def lay_out(desk: Desk) -> Parts:
     first = gallery()["demo"]
     state = {"key": gr.State(first.key), "uploaded": gr.State(None, time_to_live=3600)}
     with gr.Row(elem_classes="vp-bench", equal_height=False):
-        with gr.Column(scale=4, min_width=280):
-            picture = _picture_column(first)
-        with gr.Column(scale=5, min_width=300):
-            controls = _control_column(desk, first)
-    status = gr.HTML("", elem_id="vp-status")
-    gr.HTML(_player(), elem_id="vp-player")
-    with gr.Row(elem_classes="vp-results", elem_id="vp-results"):
-        cards = [gr.HTML("", elem_classes="vp-slot") for _ in range(1 + MAX_CHOICES)]
-    gr.HTML(f'<p class="vp-note vp-notes">{NOTE}</p>')
+        with gr.Column(elem_classes="vp-controls", min_width=0):
+            picture = _picture_part(first)
+            controls = _control_part(desk, first)
+        with gr.Column(elem_classes="vp-answers", min_width=0):
+            status = gr.HTML(status_html(about(desk.service.loaded)), elem_id="vp-status")
+            gr.HTML(_player(), elem_id="vp-player")
+            with gr.Row(elem_classes="vp-results", elem_id="vp-results"):
+                cards = [gr.HTML("", elem_classes="vp-slot") for _ in range(1 + MAX_CHOICES)]
+            gr.HTML(f'<p class="vp-note vp-notes">{NOTE} {escape(about(desk.service.loaded))}</p>')
     share = gr.HTML("", elem_id="vp-share")
     return Parts(**state, **picture, **controls, status=status, cards=cards, share=share)
 
 
-def _picture_column(first: Picture) -> dict[str, Any]:
-    preview = gr.HTML(preview_html(first), elem_id="vp-preview")
-    thumbs = gr.Radio(
-        [(picture.title, picture.key) for picture in gallery().values()],
-        value=first.key, label="Pictures", elem_id="vp-thumbs",
-    )  # fmt: skip
-    kinds = ["image", "video", *FILES]
-    upload = gr.File(label="Or your own picture or video", file_types=kinds, height=100, elem_id="vp-upload")
+def status_html(line: str) -> str:
+    """What stands in the place of the answers before anybody asks."""
+    told = f'<p>The answers appear here, side by side.</p><p class="vp-note">{escape(line)}</p>'
+    return f'<div class="vp-empty">{told}</div>'
+
+
+def _picture_part(first: Picture) -> dict[str, Any]:
+    with gr.Row(elem_classes="vp-picture", equal_height=False):
+        preview = gr.HTML(preview_html(first), elem_id="vp-preview")
+        thumbs = gr.Radio(
+            [(picture.title, picture.key) for picture in gallery().values()],
+            value=first.key, label="Pictures", elem_id="vp-thumbs", min_width=0,
+        )  # fmt: skip
+        kinds = ["image", "video", *FILES]
+        upload = gr.File(
+            label="Or your own picture or video", file_types=kinds, height=48, elem_id="vp-upload", show_label=False
+        )
     gr.HTML(f'<p class="vp-alert" role="alert" id="vp-unsent" data-megabytes="{MAX_MEGABYTES}" hidden></p>')
     refused = gr.HTML("", elem_id="vp-refused")
     return {"preview": preview, "thumbs": thumbs, "upload": upload, "refused": refused}
 
 
-def _control_column(desk: Desk, first: Picture) -> dict[str, Any]:
-    question = gr.Textbox(label="Question", value=first.questions[0], lines=1, max_lines=4, elem_id="vp-question")
+def _control_part(desk: Desk, first: Picture) -> dict[str, Any]:
+    with gr.Row(elem_classes="vp-asking"):
+        question = gr.Textbox(
+            label="Question", value=first.questions[0], lines=1, max_lines=4, elem_id="vp-question", min_width=120
+        )
+        ask = gr.Button("Ask", variant="primary", elem_id="vp-ask", scale=0, min_width=84)
+        stop = gr.Button("Stop", variant="stop", interactive=False, elem_id="vp-stop", scale=0, min_width=64)
+    alert = gr.HTML("", elem_id="vp-alert")
     samples = gr.Radio(list(first.questions), label="Questions to try", elem_id="vp-samples")
-    rows = _choice_rows(desk)
+    rows, notes = _choice_rows(desk)
     with gr.Accordion("More", open=False):
         tokens = gr.Slider(1, MAX_TOKENS, value=Settings().max_new_tokens, step=1, label="Longest answer, tokens")
-    with gr.Row():
-        ask = gr.Button("Ask", variant="primary", elem_id="vp-ask", scale=3)
-        stop = gr.Button("Stop", variant="stop", interactive=False, elem_id="vp-stop", scale=1, min_width=90)
-    alert = gr.HTML("", elem_id="vp-alert")
     return {
-        "question": question, "samples": samples, "rows": rows, "tokens": tokens, "ask": ask, "stop": stop,
-        "alert": alert,
+        "question": question, "samples": samples, "rows": rows, "notes": notes, "tokens": tokens, "ask": ask,
+        "stop": stop, "alert": alert,
     }  # fmt: skip
 
 
-def _choice_rows(desk: Desk) -> list[Any]:
+def _choice_rows(desk: Desk) -> tuple[list[Any], list[Any]]:
+    """Method, percent and layer of every row; and what is said of each."""
     methods = [("(none)", NOBODY), *method_options(desk.service.loaded, desk.service.own)]
     layers = layer_options(desk.service.loaded.layers)
     values = row_of(Settings().choices)
     rows: list[Any] = []
+    notes = []
+    heads = "".join(f"<span>{head}</span>" for head in ("Method", "Keep", "Tokens", "Where"))
+    gr.HTML(f'<div class="vp-heads" aria-hidden="true">{heads}</div>')
     for number in range(MAX_CHOICES):
         method, percent, layer = values[3 * number : 3 * number + 3]
         with gr.Row(elem_classes="vp-choice", elem_id=f"vp-choice-{number + 1}"):
             rows += [
-                _list(methods, method, f"Method {number + 1}"),
-                gr.Slider(1, 100, value=percent, step=1, label=f"Keep {number + 1}, %", scale=4, min_width=170),
-                _list(layers, layer, f"Where {number + 1}"),
+                choice_list(methods, method, f"Method {number + 1}"),
+                share_slider(percent, f"Keep {number + 1}, %"),
+                choice_list(layers, layer, f"Where {number + 1}"),
             ]
-    return rows
-
-
-def _list(options: list[tuple[str, str]], value: object, label: str) -> Any:
-    """One of the browser's own lists.
-
-    Gradio's handles a key some time after it was pressed, so that whoever is fast, on a machine that is slow, leaves it
-    before it has taken the choice in.
-    """
-    inside = "".join(f'<option value="{escape(key)}">{escape(name)}</option>' for name, key in options)
-    name = escape(label)
-    select = f'<span aria-hidden="true">{name}</span><select aria-label="{name}">{inside}</select>'
-    return gr.HTML(
-        value,
-        html_template=f'<label class="vp-list">{select}</label>',
-        js_on_load=_LIST,
-        apply_default_css=False,
-        label=label,
-        scale=3,
-        min_width=150,
-    )
-
-
-_LIST = """
-const list = element.querySelector("select");
-const show = () => { list.value = props.value; };
-list.addEventListener("change", () => { props.value = list.value; });
-watch("value", show);
-show();
-"""
+            notes.append(gr.HTML("", elem_classes="vp-told"))
+    return rows, notes
 
 
 def _player() -> str:

@@ -126,33 +126,48 @@ def address(page: str, settings: Settings) -> str:
     return f"{page.split('?')[0].split('#')[0]}?{settings.to_query()}"
 
 
-def python_lines(model: str, settings: Settings, own: Own = MappingProxyType({})) -> str:
-    """A script that asks the same: the model and the question, then three lines for each choice.
+def python_lines(model: str, settings: Settings, own: Own = MappingProxyType({}), file: str = "") -> str:
+    """A script that asks the same and runs as it is: the model and the question, then two lines for each choice.
 
-    A visitor's picture or video stands in it as uploaded.file.
+    Args:
+        file: the name of the visitor's own picture or video, which the script reads from the folder where it is run.
     """
     name = "" if model == EMBEDDED else repr(model)
-    file = DEMO_IMAGE if settings.picture in ("", DEMO_IMAGE) else "picture.png"
-    opening = "open_image"
-    if settings.picture == UPLOADED:
-        file, opening = "uploaded.file", "open_shown"
+    opening, picture = _picture(settings.picture, file)
     head = [
         "import vlm_pruner as vp",
-        f"from vlm_pruner.asking import {', '.join(sorted(('open_model', opening)))}",
+        *opening,
         "",
         *_own_files(settings, own),
         f"loaded = open_model({name})",
-        "model, processor = loaded.model, loaded.processor",
-        f'inputs = loaded.inputs({settings.question!r}, {opening}("{file}"))',
+        f"inputs = loaded.inputs({settings.question!r}, {picture})",
+        "",
+        "",
+        "def answer():",
+        f"    out = loaded.model.generate(**inputs, do_sample=False, max_new_tokens={settings.max_new_tokens})",
+        '    said = out[0, inputs["input_ids"].shape[1] :]',
+        "    return loaded.processor.decode(said, skip_special_tokens=True).strip()",
+        "",
+        "",
+        'print("all tokens:", answer())',
     ]
     for choice in settings.choices:
+        title, _ = choice.title(own)
         head += [
-            "",
-            f"with vp.prune(model, {_arguments(choice, own)}) as session:",
-            f"    out = model.generate(**inputs, do_sample=False, max_new_tokens={settings.max_new_tokens})",
-            'print(processor.decode(out[0, inputs["input_ids"].shape[1] :]), session.report)',
+            f"with vp.prune(loaded.model, {_arguments(choice, own)}) as session:",
+            f"    print({f'{title}:'!r}, answer(), session.report)",
         ]
-    return "\n".join(head)
+    return "\n".join(head) + "\n"
+
+
+def _picture(key: str, file: str) -> tuple[list[str], str]:
+    """Lines that import what opens a picture, and the expression that does."""
+    if key in ("", DEMO_IMAGE):
+        return ["from vlm_pruner.asking import open_image, open_model"], f'open_image("{DEMO_IMAGE}")'
+    if key == UPLOADED:
+        return ["from vlm_pruner.asking import open_model, open_shown"], f"open_shown({file or 'uploaded.file'!r})"
+    lines = ["from vlm_pruner.asking import open_model", "from vlm_pruner.web.gallery import gallery"]
+    return lines, f"gallery()[{key!r}].image"
 
 
 def _own_files(settings: Settings, own: Own) -> list[str]:

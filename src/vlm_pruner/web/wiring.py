@@ -23,28 +23,37 @@ QUICK: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 
 def wire(page: Any, desk: Desk, parts: Parts) -> None:
     """Connect the parts of a page that is being built."""
-    _wire_picture(desk, parts)
+    uploaded = _wire_picture(desk, parts)
     _wire_run(page, desk, parts)
-    _wire_links(page, desk, parts)
+    _wire_links(page, desk, parts, uploaded)
 
 
-def _wire_picture(desk: Desk, parts: Parts) -> None:
+def _wire_picture(desk: Desk, parts: Parts) -> Any:
+    """The event of a file that was taken in."""
     shown = [parts.key, parts.preview, parts.question, parts.samples, parts.refused]
 
-    def pick(key: str) -> list[Any]:
-        picture = gallery()[key]
-        return _show_picture(picture, picture.questions[0])
+    def pick(chosen: str, key: str, uploaded: Any, question: str) -> list[Any]:
+        picture = gallery()[chosen]
+        return _show_picture(picture, desk.asked(question, _before(key, uploaded), picture))
 
-    def upload(path: str) -> list[Any]:
+    def upload(path: str, key: str, uploaded: Any, question: str) -> list[Any]:
         picture, problem = desk.upload(path)
         Path(path).unlink(missing_ok=True)  # a visitor's file is not kept; the picture lives in the session
         if picture is None:
             return [gr.skip(), gr.skip(), gr.skip(), gr.skip(), alert(problem), gr.skip(), gr.skip(), None]
-        return [*_show_picture(picture, picture.questions[0]), None, picture, None]
+        asked = desk.asked(question, _before(key, uploaded), picture)
+        return [*_show_picture(picture, asked), None, picture, None]
 
-    parts.thumbs.input(pick, parts.thumbs, shown, **QUICK)
-    parts.upload.upload(upload, parts.upload, [*shown, parts.thumbs, parts.uploaded, parts.upload], **QUICK)
+    was = [parts.key, parts.uploaded, parts.question]
     parts.samples.input(lambda text: text, parts.samples, parts.question, **QUICK)
+    parts.thumbs.input(pick, [parts.thumbs, *was], shown, **QUICK)
+    renewed = [*shown, parts.thumbs, parts.uploaded, parts.upload]
+    return parts.upload.upload(upload, [parts.upload, *was], renewed, **QUICK)
+
+
+def _before(key: str, uploaded: Any) -> Picture:
+    """The picture that was shown."""
+    return gallery().get(key) or uploaded or gallery()["demo"]
 
 
 def _show_picture(picture: Picture, question: str) -> list[Any]:
@@ -85,18 +94,20 @@ def _show_frame(frame: Frame, columns: int) -> list[Any]:
     """ask, stop, alert, status, cards."""
     buttons = [gr.update(interactive=frame.over), gr.update(interactive=not frame.over)]
     cards = [frame.cards.get(number, gr.skip()) for number in range(columns)]
-    return [*buttons, alert(frame.alert), frame.status, *cards]
+    return [*buttons, alert(frame.alert), gr.skip() if frame.status is None else frame.status, *cards]
 
 
-def _wire_links(page: Any, desk: Desk, parts: Parts) -> None:
+def _wire_links(page: Any, desk: Desk, parts: Parts, uploaded: Any) -> None:
     set_by_visitor = [parts.key, parts.question, parts.tokens, *parts.rows]
+    told = [parts.share, *parts.notes]
 
-    def share(request: gr.Request, key: str, question: str, tokens: float, *rows: Any) -> str:
+    def share(request: gr.Request, uploaded: Any, key: str, question: str, tokens: float, *rows: Any) -> list[Any]:
         try:
-            shared = desk.share(_page(request), Settings(key, question, choices_of(rows), int(tokens)))
+            picture = desk.picture(key, uploaded)
+            shared = desk.share(_page(request), Settings(key, question, choices_of(rows), int(tokens)), picture.file)
+            return [share_html(shared), *desk.budgets.notes(picture.image, rows)]
         except Exception as error:
-            return alert(message_of(error))
-        return share_html(shared)
+            return [alert(message_of(error)), *(gr.skip() for _ in parts.notes)]
 
     def restore(request: gr.Request) -> list[Any]:
         query = {name: request.query_params.getlist(name) for name in request.query_params}
@@ -105,12 +116,15 @@ def _wire_links(page: Any, desk: Desk, parts: Parts) -> None:
         shared = desk.share(_page(request), settings)
         shown = _show_picture(picture, settings.question)[:-1]
         rows = row_of(settings.choices)
-        return [picture.key, *shown, alert(problem), settings.max_new_tokens, *rows, share_html(shared)]
+        notes = desk.budgets.notes(picture.image, rows)
+        return [picture.key, *shown, alert(problem), settings.max_new_tokens, *rows, share_html(shared), *notes]
 
     seen = [parts.thumbs, parts.key, parts.preview, parts.question, parts.samples]
-    page.load(restore, None, [*seen, parts.alert, parts.tokens, *parts.rows, parts.share], **QUICK)
+    page.load(restore, None, [*seen, parts.alert, parts.tokens, *parts.rows, *told], **QUICK)
     changes = [part.change for part in set_by_visitor]
-    gr.on(changes, share, set_by_visitor, parts.share, queue=False, trigger_mode="always_last", **QUICK)
+    given = [parts.uploaded, *set_by_visitor]
+    gr.on(changes, share, given, told, queue=False, trigger_mode="always_last", **QUICK)
+    uploaded.then(share, given, told, queue=False, **QUICK)  # the second one changes no key
 
 
 def _page(request: gr.Request) -> str:

@@ -158,7 +158,7 @@ def test_parameters_and_a_plan_of_ones_own(home: dict[str, str], tmp_path: Path)
     ("words", "message"),
     [
         (("--recipe", "llava-1.5-7b", "--keep", "64"), "leave out --keep"),
-        (("--tasks", "scenes", "--plan", "p.json", "--methods", "random"), "leave out --methods"),
+        (("--tasks", "scenes", "--plan", __file__, "--methods", "random"), "leave out --methods"),
         (("--tasks", "scenes", "--set", "pivotz=9"), "pivotz"),
         (("--official", "all"), "name one"),
         (("--recipe", "llava-1.5-7"), "did you mean 'llava-1.5-7b'"),

@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from vlm_pruner.json_text import read_json
+
 __all__ = ["Answers", "Reply", "key_of"]
 
 
@@ -38,7 +40,7 @@ class Answers:
         if self._path is not None and self._path.exists():
             for line in self._path.read_bytes().splitlines():
                 try:
-                    key, reply = json.loads(line)
+                    key, reply = read_json(line)
                     self._known[key] = Reply(**reply)
                 except (ValueError, TypeError):  # the line that a kill cut off
                     continue

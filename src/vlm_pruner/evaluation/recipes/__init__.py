@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from vlm_pruner.budget import Keep
 from vlm_pruner.errors import InputError, unknown_name
 from vlm_pruner.evaluation.released import HABITS, ReleasedVLMPruner
+from vlm_pruner.json_text import read_json
 from vlm_pruner.plan import PrunePlan, Stage
 
 __all__ = ["RECIPE_VERSION", "Recipe", "load_recipe", "recipe_names"]
@@ -81,7 +81,7 @@ def load_recipe(name: str) -> Recipe:
     if not name.endswith(".json") and name not in recipe_names():
         raise InputError(unknown_name("recipe", name, recipe_names()))
     try:
-        data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        data: dict[str, Any] = read_json(path.read_text(encoding="utf-8"))
         if data.pop("version") != RECIPE_VERSION:
             raise InputError(f"{name!r} is a recipe of another version; this library reads version {RECIPE_VERSION}")
         if unknown := [key for key in data if key not in {f.name for f in fields(Recipe)}]:

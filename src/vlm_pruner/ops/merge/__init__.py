@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import Tensor
+from torch import Tensor, float16, nan
 
 from vlm_pruner.ops.dispatch import implementation
 
@@ -23,7 +23,8 @@ def merge(
     """B tensors [k, d], the kept rows after merging, in the dtype of `features`.
 
     With s_j the summed weight of the dropped tokens u of slot j and E_j = sum_u w_u V_u / max(s_j, 1e-8), a kept row
-    becomes self_weight * V_j + (1 - self_weight) * E_j if s_j > 0 and stays as it is otherwise. Sums in float32.
+    becomes self_weight * V_j + (1 - self_weight) * E_j if s_j > 0 and stays as it is otherwise. Sums in float32; what
+    float16 cannot hold (weights of both signs may nearly cancel out) becomes its largest number, not an infinity.
     arXiv:2512.02700, stage 3.
 
     Args:
@@ -34,4 +35,5 @@ def merge(
         self_weight: share of the kept row itself.
     """
     module = implementation("merge", features[0], backend)
-    return module.merge(features, index, source, weight, self_weight)  # type: ignore[no-any-return]
+    made: list[Tensor] = module.merge(features, index, source, weight, self_weight)
+    return [rows.nan_to_num(nan=nan) if rows.dtype == float16 else rows for rows in made]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any, Protocol
 from vlm_pruner.asking.videos import pictures_in
 from vlm_pruner.errors import InputError, missing_package
 from vlm_pruner.evaluation.own import images_of, sampling_of
+from vlm_pruner.json_text import read_json
 from vlm_pruner.video import Sampling
 
 __all__ = ["ENDINGS", "Row", "Source", "arrow", "open_source"]
@@ -124,9 +124,9 @@ class _Lines:
 
     def _row(self, number: int, line: bytes) -> Row:
         try:
-            data = json.loads(line)
-        except ValueError as error:
-            return Row(f"line-{number}", error=f"not JSON: {error}")
+            data = read_json(line)
+        except InputError as error:
+            return Row(f"line-{number}", error=str(error))
         if not isinstance(data, dict):
             return Row(f"line-{number}", error=f"not an object, but a {type(data).__name__}")
         return _row(data, f"line-{number}", self.question, functools.partial(images_of, folder=self.file.parent))

@@ -12,7 +12,7 @@ from typing import Any
 
 from PIL import Image
 
-from vlm_pruner.asking.opening import read_image
+from vlm_pruner.asking.opening import opened, read_image
 from vlm_pruner.errors import InputError
 from vlm_pruner.serving.http.limits import HttpError, Limits
 from vlm_pruner.serving.http.uploads import UPLOAD, Uploads
@@ -38,7 +38,7 @@ def open_picture(url: object, number: int, limits: Limits, files: Uploads) -> Im
     else:
         data = files.take(url, name) if url.startswith(UPLOAD) else _fetched(url, name, limits)
     try:
-        with Image.open(io.BytesIO(data)) as head:
+        with opened(io.BytesIO(data)) as head:
             pixels = head.width * head.height
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise _large(name, limits) from None

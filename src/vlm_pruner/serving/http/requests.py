@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from PIL import Image
 
-from vlm_pruner.errors import PlanError, VlmPrunerError, unknown_name
+from vlm_pruner.errors import InputError, PlanError, VlmPrunerError, unknown_name
+from vlm_pruner.json_text import read_json
 from vlm_pruner.methods.base import create
 from vlm_pruner.plan import PrunePlan
 from vlm_pruner.serving.http.limits import HttpError, Limits
@@ -23,6 +22,9 @@ IGNORED = {"model", "user", "store", "metadata", "service_tier", "safety_identif
 NEUTRAL = {"n": 1, "presence_penalty": 0, "frequency_penalty": 0, "logprobs": False, "tools": [], "logit_bias": {}}
 KNOWN = {"messages", "max_tokens", "max_completion_tokens", "temperature", "top_p", "seed", "stream", "stream_options"}
 SHORT = {"keep", "layer", "method", "older", "params"}
+SAMPLING: dict[str, tuple[float, float]] = {
+    "temperature": (0.0, 2.0), "top_p": (0.0, 1.0), "seed": (-(2**63), 2**63 - 1),
+}  # fmt: skip
 ROLES = ("system", "user", "assistant")
 
 
@@ -51,8 +53,8 @@ def read_request(body: bytes, kind: str, limits: Limits, plan: Callable[..., Pru
     """
     text, files = read_form(body, kind) if is_form(kind) else (body, Uploads({}))
     try:
-        data = json.loads(text)
-    except (ValueError, RecursionError):
+        data = read_json(text)
+    except InputError:
         raise _bad("the body is not JSON", "invalid_json") from None
     if not isinstance(data, dict):
         raise _bad("the body is a JSON object", "invalid_json")
@@ -131,12 +133,12 @@ def _plan(asked: object, make: Callable[..., PrunePlan]) -> PrunePlan | None:
 
 def _sampling(data: Mapping[str, Any]) -> dict[str, Any]:
     values = {}
-    for name, least, most in (("temperature", 0.0, 2.0), ("top_p", 0.0, 1.0), ("seed", -(2**63), 2**63 - 1)):
+    for name, (least, most) in SAMPLING.items():
         value = data.get(name)
         if value is None:
             continue
         number = isinstance(value, int if name == "seed" else int | float) and not isinstance(value, bool)
-        if not number or not math.isfinite(value) or not least <= value <= most:
+        if not number or not least <= value <= most:  # no NaN does
             raise _bad(f"{name} is a number from {least} to {most}", f"invalid_{name}")
         values[name] = value
     if not values.get("temperature"):

@@ -6,6 +6,7 @@ import contextlib
 import hmac
 import json
 import logging
+import re
 import select
 import socket
 import threading
@@ -17,6 +18,7 @@ from typing import Any, ClassVar
 
 from vlm_pruner.serving.http.chat import Chat, Gone
 from vlm_pruner.serving.http.limits import HttpError
+from vlm_pruner.serving.http.openapi import description
 from vlm_pruner.serving.http.requests import Asked
 
 __all__ = ["serving"]
@@ -72,7 +74,7 @@ class _Handler(BaseHTTPRequestHandler):
     server: _Server
 
     def do_GET(self) -> None:
-        """Health, metrics, the model's name."""
+        """Health, metrics, the model's name, the description of the API."""
         self._guarded(self._get)
 
     def do_POST(self) -> None:
@@ -95,13 +97,24 @@ class _Handler(BaseHTTPRequestHandler):
         except (Gone, OSError):
             self.close_connection = True
             self.chat.metrics.cancelled()
+        except Exception:  # a fault of ours: told as one, and the next client is answered
+            log.exception("a request failed")
+            status, self.close_connection = 500, True
+            with contextlib.suppress(OSError):
+                self._json(HttpError(500, "the server failed at this request", "failed").body(), status)
         finally:
             self.chat.metrics.answered(status, time.perf_counter() - began)
 
     def handle_expect_100(self) -> bool:
         """A client that asks first is not told to send what will be refused."""
-        length = self.headers.get("Content-Length", "")
-        return True if length.isdigit() and int(length) > self.chat.limits.body else super().handle_expect_100()
+        return (self._length() or 0) > self.chat.limits.body or super().handle_expect_100()
+
+    def _length(self) -> int | None:
+        """Bytes of the body; None where that is not said, or said in two ways, which a proxy may read otherwise."""
+        said = self.headers.get_all("Content-Length", [])
+        if len(said) != 1 or "Transfer-Encoding" in self.headers:
+            return None
+        return int(said[0]) if re.fullmatch(r"[0-9]{1,18}", said[0]) else None
 
     def _drain(self) -> None:
         """Take what the client is still sending: one that is cut off while it sends never reads the refusal."""
@@ -117,6 +130,8 @@ class _Handler(BaseHTTPRequestHandler):
         if path == "/health":
             return self._json({"status": "ok", "model": self.chat.loaded.name, "waiting": self.chat.waiting})
         self._allow()
+        if path == "/openapi.json":
+            return self._json(description(self.chat.limits, key=self.key is not None))
         if path == "/metrics":
             return self._send(self.chat.metrics.text(self.chat.waiting).encode(), "text/plain; version=0.0.4")
         if path == "/v1/models":
@@ -142,14 +157,14 @@ class _Handler(BaseHTTPRequestHandler):
             raise HttpError(401, "the API key is missing or wrong", "invalid_api_key", **{"WWW-Authenticate": "Bearer"})
 
     def _body(self) -> bytes:
-        length = self.headers.get("Content-Length", "")
-        if not (length.isascii() and length.isdigit()):
-            raise HttpError(411, "say how long the body is: Content-Length", "length_required")
-        if int(length) > self.chat.limits.body:
+        length = self._length()
+        if length is None:
+            raise HttpError(411, "say how long the body is, once: Content-Length", "length_required")
+        if length > self.chat.limits.body:
             most = f"{self.chat.limits.body / 1e6:.0f} MB"
-            raise HttpError(413, f"the body has {int(length) / 1e6:.0f} MB; at most {most} are read", "body_too_large")
+            raise HttpError(413, f"the body has {length / 1e6:.0f} MB; at most {most} are read", "body_too_large")
         try:
-            return self.rfile.read(int(length))
+            return self.rfile.read(length)
         except TimeoutError:
             raise HttpError(408, "the body did not come in time", "timeout") from None
 
