@@ -137,7 +137,7 @@ def request(data: bytes) -> None:
 
     body = data[1:] if data[:1] < b"\x40" else _json(_requests(), data[1:]).encode()
     try:
-        found = read_request(body, Limits(), _plan_for())
+        found = read_request(body, "application/json", Limits(), _plan_for())
     except HttpError as error:
         told(error)
         refused(error.status)

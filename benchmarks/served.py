@@ -4,7 +4,8 @@
 
 In an environment with vLLM (`make test-serving` makes one). The plan is VLM-Pruner before the language model, 64 of 576
 tokens. Times to the first token are those of new pictures, one request at a time, with and without pruning in turn, on
-a random model whose language model is large beside its tower.
+a random model whose language model is large beside its tower. Beside them stand the encoder and the selection, which
+are part of them, and the share of the floating point operations that are left: words and tower are not pruned.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import copy
 import os
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,10 +28,13 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from vlm_pruner.asking import open_model
-from vlm_pruner.engine import prune
+from vlm_pruner.budget import keep_count
+from vlm_pruner.engine import decoder_costs, prune
 from vlm_pruner.evaluation.questions import ask_split
+from vlm_pruner.flops import prefill_flops
 from vlm_pruner.ops.dispatch import use_backend
 from vlm_pruner.plan import PrunePlan
+from vlm_pruner.profiling.run import vision_prediction
 
 __all__ = ["main"]
 
@@ -67,16 +72,53 @@ def wide(loaded: Any) -> Any:
     return replace(loaded, model=type(loaded.model)(config).eval())
 
 
+def timed(owner: Any, name: str, found: list[float]) -> None:
+    """Have what a function takes added to the last number of a list, in milliseconds."""
+    work: Callable[..., Any] = getattr(owner, name)
+
+    def run(*args: Any, **given: Any) -> Any:
+        began = time.perf_counter()
+        try:
+            return work(*args, **given)
+        finally:
+            found[-1] += (time.perf_counter() - began) * 1e3
+
+    setattr(owner, name, run)
+
+
+def operations_left(loaded: Any, question: str, keep: float) -> float:
+    """Floating point operations to the first token at a budget, of those with all tokens; the tower's are in both."""
+    inputs = loaded.processor(text=[question], images=[Image.new("RGB", (336, 336))], return_tensors="pt")
+    visual = int((inputs["input_ids"] == loaded.model.config.image_token_id).sum())
+    words = inputs["input_ids"].shape[1] - visual
+    tower, costs = vision_prediction(loaded.model.config, inputs), decoder_costs(loaded.model)
+    assert tower is not None
+    pruned, whole = (
+        tower + prefill_flops(costs, [words + kept] * loaded.layers) for kept in (keep_count(visual, keep), visual)
+    )
+    return pruned / whole
+
+
 def first_token(report: Report, loaded: Any, repeats: int) -> None:
     """Times to the first token of pictures that vLLM has not seen, with all tokens and with a quarter, in turn."""
     import vllm
 
+    from vlm_pruner.serving.vllm import pruning
+
     lots = np.random.default_rng(0)
     question = "<image>What is the word?"
     samples: dict[float, list[float]] = {1.0: [], 0.25: []}
+    selection: list[float] = []
+    encoder: list[float] = []
+    timed(pruning, "_select", selection)
+    timed(pruning.Pruning, "embed_multimodal", encoder)
+    parts: dict[float, list[tuple[float, float]]] = {keep: [] for keep in samples}
+    model = wide(loaded)
     with tempfile.TemporaryDirectory() as name:
+        selection.append(0.0)  # what vLLM looks at before it starts
+        encoder.append(0.0)
         engine = vllm.LLM(
-            str(for_vllm(wide(loaded), Path(name))), max_model_len=1024, enforce_eager=True, dtype="float32",
+            str(for_vllm(model, Path(name))), max_model_len=1024, enforce_eager=True, dtype="float32",
             max_num_seqs=1, enable_prefix_caching=False, hf_overrides={"vlm_pruner": {"keep": 0.25}},
         )  # fmt: skip
         once = vllm.SamplingParams(max_tokens=1, temperature=0)
@@ -84,12 +126,19 @@ def first_token(report: Report, loaded: Any, repeats: int) -> None:
             for keep, found in samples.items():
                 image = Image.fromarray(lots.integers(0, 255, (336, 336, 3), dtype=np.uint8))
                 own = {"mm_processor_kwargs": {"vlm_pruner": {"keep": keep}}}
+                selection.append(0.0)
+                encoder.append(0.0)
                 began = time.perf_counter()
                 engine.generate(
                     [{"prompt": question, "multi_modal_data": {"image": image}, **own}], once, use_tqdm=False
                 )
                 found.append((time.perf_counter() - began) * 1e3)
+                parts[keep].append((encoder[-1] - selection[-1], selection[-1]))
     rows = [report.row(f"first token, keep {keep}", found[1:]) for keep, found in samples.items()]
+    for keep, found in parts.items():
+        for what, values in zip(("encoder", "selection"), zip(*found[1:], strict=True), strict=True):
+            report.row(f"its {what}, keep {keep}", values)
+    report.row("floating point operations, keep 0.25", of_unpruned=operations_left(model, question, 0.25))
     ratio = rows[1]["median_ms"] / rows[0]["median_ms"]
     report.aim("time to the first token at keep 0.25, of unpruned", ratio, 0.25)
 

@@ -196,10 +196,11 @@ SOURCES: dict[str, Callable[[], str]] = {
         {
             "tokens kept": ("keep", "d"),
             "ms": ("median_ms", ".0f"),
-            "readings of the features": ("times_reading", ".0f"),
+            "times one reading": ("times_reading", ".0f"),
             "": ("note", ""),
         },
     ),
+    "v-cast-parts": measured("v_cast_parts", {"share": ("share", ".2f"), "questions": ("questions", "d")}),
     "rounding": measured("rounding", {f"{keep} kept": (f"right_{keep}", ".1f") for keep in (192, 128, 64)}, "backend"),
     "rounding-settings": measured(
         "rounding",

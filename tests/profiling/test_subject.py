@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
+from PIL import Image
 from tests.support.tiny import checkpoint
 
 from vlm_pruner.errors import InputError, PlanError
-from vlm_pruner.profiling import subject, subject_named
+from vlm_pruner.profiling import profile, subject, subject_named
+from vlm_pruner.video import Sampling
 
 IMAGE = 4  # placeholder of the tiny checkpoint
 
@@ -23,6 +27,25 @@ def test_more_tokens_are_more_images() -> None:
     assert int((found.inputs["input_ids"] == IMAGE).sum()) == 1152
     assert found.inputs["pixel_values"].shape == (2, 3, 336, 336)
     assert found.inputs["pixel_values"].dtype == torch.bfloat16
+
+
+def animation(path: Path, frames: int) -> Path:
+    pictures = [Image.new("RGB", (96, 96), (20 * number, 90, 200 - 20 * number)) for number in range(frames)]
+    pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=200)
+    return path
+
+
+def test_a_video_is_looked_at_as_ask_does(tmp_path: Path) -> None:
+    file, said = animation(tmp_path / "a.gif", 10), list[str]()
+    found = subject_named("embedded-video", image=str(file), sampling=Sampling(frames=8), tell=said.append)
+    assert found.image == "a.gif"
+    assert found.inputs["pixel_values_videos"].shape[1] == 8
+    result = profile(found.model, found.inputs, keep=64, new_tokens=2, repeats=1, warmup=0)
+    assert result.image_tokens == (520,)
+    assert result.counts["keep 64"][1] == 64
+    pictures = subject_named("embedded", image=str(file), sampling=Sampling(frames=2), tell=said.append)
+    assert pictures.inputs["pixel_values"].shape[0] == 2
+    assert "this model takes no videos: 2 frames are asked about" in " ".join(said)
 
 
 def test_a_shape_gets_random_weights() -> None:
@@ -41,7 +64,9 @@ def test_weights_that_do_not_fit_are_refused_before_they_are_made(monkeypatch: p
 
 
 def test_refusals() -> None:
-    with pytest.raises(InputError, match=r"did you mean 'llava-1\.5-7b'\? Known: embedded, llava-1\.5-13b"):
+    with pytest.raises(
+        InputError, match=r"did you mean 'llava-1\.5-7b'\? Known: embedded, embedded-video, llava-1\.5-13b"
+    ):
         subject_named("llava-1.5-8b")
     with pytest.raises(InputError, match=r"576 visual tokens in .*; 600 is no multiple"):
         subject_named(str(checkpoint()), tokens=600)
@@ -49,5 +74,7 @@ def test_refusals() -> None:
         subject_named("tiny", tokens=100, device="cpu")
     with pytest.raises(InputError, match=r"reads a random image, not 'cup\.png'"):
         subject_named("tiny", image="cup.png")
+    with pytest.raises(InputError, match="reads a random image, not frames of a video"):
+        subject_named("tiny", sampling=Sampling(frames=4))
     with pytest.raises(InputError, match=r"no image at 'cup\.png'"):
         subject_named(str(checkpoint()), image="cup.png")

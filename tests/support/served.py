@@ -53,9 +53,13 @@ def served(name: str) -> tuple[Path, Path]:
     model = wide.model("sdpa", torch.float32)
     model.generation_config.suppress_tokens = [IMAGE, VIDEO, START, END]
     folder, plain = (Path(tempfile.mkdtemp(prefix=f"served-{name}-")) for _ in range(2))
+    processor = CHECKPOINTS["qwen3_vl" if name == "qwen3_5" else name]()
+    if name.startswith("qwen3"):  # as published: vLLM normalises both with the numbers for pictures
+        pictures, videos = processor.image_processor, processor.video_processor
+        videos.image_mean, videos.image_std = pictures.image_mean, pictures.image_std
     for place in (folder, plain):
         model.save_pretrained(place)
-        CHECKPOINTS["qwen3_vl" if name == "qwen3_5" else name]().save_pretrained(place)
+        processor.save_pretrained(place)
     if name.startswith("llava"):
         _name_as_before(folder / "model.safetensors")
     return folder, plain

@@ -45,7 +45,11 @@ def plan(name: str, keep: float) -> PrunePlan:
     return PrunePlan((Stage("vlm-pruner", keep, 0),), min_visual_tokens=1, positions=positions)  # type: ignore[arg-type]
 
 
-VIDEOS = {"llava_onevision": "<video>", "qwen2_vl": "<|vision_start|><|video_pad|><|vision_end|>"}
+_VIDEO = "<|vision_start|><|video_pad|><|vision_end|>"
+VIDEOS = {"llava_onevision": "<video>"} | dict.fromkeys(("qwen2_vl", "qwen3_vl"), _VIDEO)
+WITH_TIMES = ("qwen2_5_vl", "qwen3_vl", "qwen3_5")  # whose frames have their times, as places or in words
+TIMES = {"fps": 4.0, "duration": 1.0, "total_num_frames": 4, "frames_indices": [0, 1, 2, 3]}
+"""Short: behind a long video of Qwen2.5-VL vLLM goes on where its time ends, transformers where its height does."""
 
 
 def prompts(name: str) -> dict[str, tuple[str, dict[str, Any]]]:
@@ -60,7 +64,8 @@ def prompts(name: str) -> dict[str, tuple[str, dict[str, Any]]]:
     }
     if name in VIDEOS:
         frames = np.stack([np.asarray(picture(6 + number, 40, 32)) for number in range(4)])
-        made["video"] = (f"{VIDEOS[name]}what happens?", {"video": [frames]})
+        given = (frames, {**TIMES, "video_backend": "none"}) if name in WITH_TIMES else frames
+        made["video"] = (f"{VIDEOS[name]}what happens?", {"video": [given]})
     return made
 
 
@@ -68,9 +73,11 @@ def reference(loaded: Any, name: str, keep: float) -> dict[str, dict[str, Any]]:
     """Prompt length, tokens and log-probabilities of the library's own path."""
     found = {}
     for case, (text, shown) in prompts(name).items():
-        given = {f"{kind}s": held for kind, held in shown.items()} | (
-            {"do_sample_frames": False} if "video" in shown else {}
-        )
+        given: dict[str, Any] = {f"{kind}s": held for kind, held in shown.items()}
+        if "video" in shown:
+            given["do_sample_frames"] = False
+        if "video" in shown and name in WITH_TIMES:
+            given |= {"videos": [held[0] for held in shown["video"]], "video_metadata": [dict(TIMES)]}
         made = loaded.processor(text=[text], return_tensors="pt", **given)
         with torch.inference_mode(), prune(loaded.model, plan(name, keep)) as session:
             out = loaded.model.generate(

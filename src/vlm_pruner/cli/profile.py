@@ -11,7 +11,7 @@ from vlm_pruner.budget import parse_keep
 from vlm_pruner.cli.console import console, note, print_json, progress, quiet
 from vlm_pruner.cli.files import PLOTS, present, saving, writable
 from vlm_pruner.cli.opening import Opening
-from vlm_pruner.cli.options import Bias, Json, Layer, Method, parse_list
+from vlm_pruner.cli.options import Bias, Fps, Frames, Json, Layer, Method, parse_list
 from vlm_pruner.cli.pruning import Pruning
 
 if TYPE_CHECKING:
@@ -33,7 +33,11 @@ def profile(
     tokens: Annotated[
         int | None, typer.Option("--tokens", min=1, help="Visual tokens of the prompt; by default those of one image.")
     ] = None,
-    image: Annotated[str | None, typer.Option("--image", help="Image file; by default a scene of the package.")] = None,
+    image: Annotated[
+        str | None, typer.Option("--image", help="Image or video file; by default a scene of the package.")
+    ] = None,
+    fps: Fps = None,
+    frames: Frames = None,
     new_tokens: Annotated[int, typer.Option("--new-tokens", min=2, help="Tokens to generate.")] = 8,
     repeats: Annotated[int, typer.Option("--repeats", min=1, help="Rounds to take medians of.")] = 7,
     threads: Annotated[
@@ -52,10 +56,11 @@ def profile(
     from vlm_pruner.plan import parse_bias, parse_layer
     from vlm_pruner.profiling import profile as measure
     from vlm_pruner.profiling import subject_named
+    from vlm_pruner.video import Sampling
     from vlm_pruner.viz.plots import figure_class
 
     pruning.register()
-    plan = pruning.plan(method=method, keep=keep, layer=layer, bias=bias)
+    plan, sampling = pruning.plan(method=method, keep=keep, layer=layer, bias=bias), Sampling(fps, frames)
     place, logits = None if layer is None else parse_layer(layer), parse_bias(bias)
     budgets = [parse_keep(text) for text in parse_list(keep or "64")]
     chosen = plan or pruning.methods([method or "vlm-pruner"])[method or "vlm-pruner"]
@@ -67,7 +72,7 @@ def profile(
     try:
         with progress(f"loading {model}") as say:
             quiet()
-            subject = subject_named(model, tokens=tokens, image=image, tell=note, **opening.given())
+            subject = subject_named(model, tokens=tokens, image=image, sampling=sampling, tell=note, **opening.given())
             result = measure(
                 subject.model, subject.inputs, chosen, name=subject.name, image=subject.image, keep=budgets,
                 layer=place, bias=logits, new_tokens=new_tokens, repeats=repeats, progress=say,

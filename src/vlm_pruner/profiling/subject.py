@@ -12,6 +12,7 @@ from torch import nn
 
 from vlm_pruner.errors import InputError, unknown_name
 from vlm_pruner.profiling.shapes import SHAPES
+from vlm_pruner.video import Clip, Sampling
 
 __all__ = ["Subject", "subject_named"]
 
@@ -23,7 +24,7 @@ class Subject:
     name: str
     model: nn.Module
     inputs: dict[str, torch.Tensor]
-    image: str = ""  # name of the picture that is looked at; empty where it is random
+    image: str = ""  # name of the picture or video that is looked at; empty where it is random
 
 
 def subject_named(
@@ -31,6 +32,7 @@ def subject_named(
     *,
     tokens: int | None = None,
     image: str | None = None,
+    sampling: Sampling | None = None,
     question: str = "What is in the image?",
     device: str = "auto",
     dtype: str = "auto",
@@ -40,9 +42,11 @@ def subject_named(
     """The subject of a profile.
 
     Args:
-        name: "embedded", a key of `SHAPES`, a checkpoint folder, or a hub id.
+        name: "embedded", "embedded-video", a key of `SHAPES`, a checkpoint folder, or a hub id.
         tokens: visual tokens of the prompt, made up of several images where one has fewer; None is one image.
-        image: file that a model with a processor looks at; by default the demo scene of the package.
+        image: file of a picture or a video that a model with a processor looks at; by default the demo scene of the
+            package.
+        sampling: which frames of a video; None is the usual ones.
         question: what it is asked. A shape reads 60 random tokens and a random image.
         device: as for `asking.open_model`.
         dtype: likewise; "auto" of a shape is bfloat16 on a GPU, float32 elsewhere.
@@ -54,25 +58,30 @@ def subject_named(
             has.
     """
     if name in SHAPES:
-        if image is not None:
-            raise InputError(f"{name} is a shape with random weights: it reads a random image, not {str(image)!r}")
+        if image is not None or sampling not in (None, Sampling()):
+            given = "frames of a video" if image is None else repr(str(image))
+            raise InputError(f"{name} is a shape with random weights: it reads a random image, not {given}")
         if asked := [key for key, value in options.items() if value]:
             raise InputError(f"{name} is a shape with random weights: it cannot be opened with {', '.join(asked)}")
         return _random(name, tokens, device, dtype, tell)
 
-    from vlm_pruner.asking import DEMO_IMAGE, EMBEDDED, notes_of, open_image, open_model
+    from vlm_pruner.asking import DEMO_IMAGE, EMBEDDED, EMBEDDED_VIDEO, notes_about, open_model, open_shown
 
-    if name != EMBEDDED and "/" not in name and not Path(name).exists():
-        raise InputError(unknown_name("model", name, [EMBEDDED, *SHAPES]) + ", a checkpoint folder, or a hub id")
-    picture = open_image(image or DEMO_IMAGE)
-    tell("; ".join(f"{image}: {said}" for said in notes_of(picture)))
+    own = [EMBEDDED, EMBEDDED_VIDEO]
+    if name not in own and "/" not in name and not Path(name).exists():
+        raise InputError(unknown_name("model", name, [*own, *SHAPES]) + ", a checkpoint folder, or a hub id")
+    shown = open_shown(image or DEMO_IMAGE, sampling)
+    tell("; ".join(f"{image}: {said}" for said in notes_about(shown)))
     loaded = open_model(name, device=device, dtype=dtype, **options)
-    one = loaded.inputs(question, picture)
+    shown, fitted = loaded.reader.fitted(shown, sampling not in (None, Sampling()))
+    tell("; ".join(f"{image}: {said}" for said in fitted))
+    one = loaded.inputs(question, shown)
     visual = loaded.visual_tokens(one)
     images, odd = divmod(visual if tokens is None else tokens, visual)
     if odd or images < 1:
-        raise InputError(f"the image has {visual} visual tokens in {name}; {tokens} is no multiple of it")
-    inputs = one if images == 1 else loaded.inputs(question, [picture] * images)
+        what = "video" if isinstance(shown, Clip) else "image"
+        raise InputError(f"the {what} has {visual} visual tokens in {name}; {tokens} is no multiple of it")
+    inputs = one if images == 1 else loaded.inputs(question, [shown] * images)
     return Subject(name, loaded.model, inputs, Path(image or DEMO_IMAGE).name)
 
 

@@ -14,6 +14,7 @@ import torch  # noqa: E402
 from tests.support.served import SERVED, picture, served  # noqa: E402
 from vllm.multimodal.processing import ProcessorInputs, TimingContext  # noqa: E402
 
+from vlm_pruner.adapters.base import raster  # noqa: E402
 from vlm_pruner.errors import PlanError  # noqa: E402
 from vlm_pruner.plan import PrunePlan, Stage  # noqa: E402
 from vlm_pruner.serving.vllm.counting import field  # noqa: E402
@@ -77,7 +78,7 @@ class Encoder:
         return [torch.randn(self.total, width, generator=torch.Generator().manual_seed(self.total))]
 
 
-class Rows(Pruning, Encoder):
+class Rows(Pruning, Places, Encoder):
     """The same, pruned."""
 
 
@@ -106,6 +107,17 @@ def test_places_come_through_any_dtype(dtype: torch.dtype) -> None:
     stays = with_places(torch.zeros(2, 4, dtype=dtype), None)
     assert (stays[:, -1] == STAYS).all()
     assert Model().recompute_mrope_positions(ids, [stays], start, 0)[1].equal(start)
+
+
+def test_a_frame_of_qwen2_5_stands_where_its_second_is() -> None:
+    class Model(Places):
+        config: Any = SimpleNamespace(vision_config=SimpleNamespace(tokens_per_second=4))
+
+    kept, given = torch.tensor([0, 2, 5]), {"second_per_grid_ts": torch.tensor([9.0, 0.7])}
+    rows = Model().place(torch.zeros(3, 4), kept, raster(3, 1, 2), "video", given, 1)
+    assert rows[:, 5::2].tolist() == [[0, 0, 0], [2, 0, 0], [5, 0, 1]]  # 2.8 and 5.6 of them, rounded down
+    rows = Model().place(torch.zeros(3, 4), kept, raster(3, 1, 2), "image", given, 1)
+    assert rows[:, 5::2].tolist() == [[0, 0, 0], [1, 0, 0], [2, 0, 1]]
 
 
 def test_the_family_is_asked_where_tokens_lie() -> None:

@@ -1,7 +1,7 @@
 """Pruned models in vLLM answer as the library does with the same plan: tokens, probabilities and prompt lengths.
 
 Eight families, three settings (chunks of 64 tokens, without and with the prefix cache), two budgets each, two rounds of
-five prompts, and a video where these are pruned: 504 comparisons. One process a family.
+five prompts, and a video where these are pruned: 516 comparisons. One process a family.
 """
 
 from __future__ import annotations

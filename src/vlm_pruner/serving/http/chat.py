@@ -118,9 +118,9 @@ class Chat:
         with self._lock:
             self._under_way -= 1
 
-    def read(self, body: bytes) -> Asked:
-        """The request in a body; as `read_request`."""
-        return read_request(body, self.limits, self.loaded.plan)
+    def read(self, body: bytes, kind: str) -> Asked:
+        """The request in a body of this Content-Type; as `read_request`."""
+        return read_request(body, kind, self.limits, self.loaded.plan)
 
     def answer(self, asked: Asked, stop: threading.Event, late: threading.Event) -> Iterator[tuple[Reply, str]]:
         """The reply and its text so far, longer every time; its `run` is there with the last.

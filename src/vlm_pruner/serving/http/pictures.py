@@ -1,4 +1,4 @@
-"""The pictures of a request: data URLs, and URLs that the server was told to fetch from. Nothing else is opened."""
+"""The pictures of a request: data URLs, files of its form, URLs that the server was told to fetch. Nothing else."""
 
 from __future__ import annotations
 
@@ -15,23 +15,28 @@ from PIL import Image
 from vlm_pruner.asking.opening import opened, read_image
 from vlm_pruner.errors import InputError
 from vlm_pruner.serving.http.limits import HttpError, Limits
+from vlm_pruner.serving.http.uploads import UPLOAD, Uploads
 
 __all__ = ["open_picture"]
 
 
-def open_picture(url: object, number: int, limits: Limits) -> Image.Image:
+def open_picture(url: object, number: int, limits: Limits, files: Uploads) -> Image.Image:
     """The picture of an `image_url` part.
 
     Args:
         number: of the picture in its request, from 1 on.
+        files: that came with it.
 
     Raises:
-        HttpError: no data URL and no URL that is allowed, no picture, or one that is too large.
+        HttpError: no data URL, no file that came, and no URL that is allowed, no picture, or one that is too large.
     """
     name = f"picture {number}"
     if not isinstance(url, str):
         raise HttpError(400, f"{name}: 'url' is a text", "invalid_image_url")
-    data = _decoded(url, name) if url.startswith("data:") else _fetched(url, name, limits)
+    if url.startswith("data:"):
+        data = _decoded(url, name)
+    else:
+        data = files.take(url, name) if url.startswith(UPLOAD) else _fetched(url, name, limits)
     try:
         with opened(io.BytesIO(data)) as head:
             pixels = head.width * head.height

@@ -14,6 +14,7 @@ from vlm_pruner.methods.base import create
 from vlm_pruner.plan import PrunePlan
 from vlm_pruner.serving.http.limits import HttpError, Limits
 from vlm_pruner.serving.http.pictures import open_picture
+from vlm_pruner.serving.http.uploads import Uploads, is_form, read_form
 
 __all__ = ["Asked", "read_request"]
 
@@ -40,17 +41,19 @@ class Asked:
     sampling: dict[str, Any] = field(default_factory=lambda: {"do_sample": False})
 
 
-def read_request(body: bytes, limits: Limits, plan: Callable[..., PrunePlan]) -> Asked:
+def read_request(body: bytes, kind: str, limits: Limits, plan: Callable[..., PrunePlan]) -> Asked:
     """The request in a body.
 
     Args:
+        kind: its Content-Type: a form with files, or else JSON, whatever it says.
         plan: makes the plan for the model, as `asking.Loaded.plan` does.
 
     Raises:
-        HttpError: no JSON, something that the API does not have, something that this server cannot do, or too much.
+        HttpError: no JSON, no form, something that the API does not have or this server cannot do, or too much.
     """
+    text, files = read_form(body, kind) if is_form(kind) else (body, Uploads({}))
     try:
-        data = read_json(body)
+        data = read_json(text)
     except InputError:
         raise _bad("the body is not JSON", "invalid_json") from None
     if not isinstance(data, dict):
@@ -59,7 +62,7 @@ def read_request(body: bytes, limits: Limits, plan: Callable[..., PrunePlan]) ->
         neutral = value is None or (key in NEUTRAL and value == NEUTRAL[key])
         if key not in KNOWN | IGNORED | {"vlm_pruner"} and not neutral:
             raise _bad(f"{key!r} is not supported by this server", "unsupported_parameter")
-    messages, images = _messages(data.get("messages"), limits)
+    messages, images = _messages(data.get("messages"), limits, files)
     asked = data.get("max_completion_tokens", data.get("max_tokens"))
     tokens = min(256, limits.tokens) if asked is None else asked
     if isinstance(tokens, bool) or not isinstance(tokens, int) or not 1 <= tokens <= limits.tokens:
@@ -76,7 +79,7 @@ def _bad(message: str, code: str) -> HttpError:
     return HttpError(400, message, code)
 
 
-def _messages(given: object, limits: Limits) -> tuple[list[dict[str, Any]], list[Image.Image]]:
+def _messages(given: object, limits: Limits, files: Uploads) -> tuple[list[dict[str, Any]], list[Image.Image]]:
     if not isinstance(given, list) or not given:
         raise _bad("'messages' is a list of messages", "invalid_messages")
     urls: list[object] = []
@@ -85,7 +88,9 @@ def _messages(given: object, limits: Limits) -> tuple[list[dict[str, Any]], list
         raise _bad("the last message is the user's", "invalid_messages")
     if len(urls) > limits.images:
         raise _bad(f"{len(urls)} pictures; at most {limits.images} are read in a request", "too_many_images")
-    return messages, [open_picture(url, number, limits) for number, url in enumerate(urls, 1)]
+    images = [open_picture(url, number, limits, files) for number, url in enumerate(urls, 1)]
+    files.check_all_taken()
+    return messages, images
 
 
 def _message(given: object, urls: list[object]) -> dict[str, Any]:

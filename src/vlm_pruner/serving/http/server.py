@@ -145,7 +145,7 @@ class _Handler(BaseHTTPRequestHandler):
             raise HttpError(404, f"there is nothing to post to at {self.path[:80]}", "not_found")
         self.chat.enter()
         try:
-            asked = self.chat.read(self._body())
+            asked = self.chat.read(self._body(), self.headers.get("Content-Type", ""))
             with self._watched() as (stop, late):
                 return self._stream(asked, stop, late) if asked.stream else self._whole(asked, stop, late)
         finally:

@@ -27,6 +27,7 @@ class Counting:
     """
 
     modalities: tuple[str, ...] = ("image",)  # that are pruned
+    framed: bool = False  # frames of a video stand between words
 
     def _rotary(self) -> bool:
         return bool(self.info.ctx.model_config.uses_mrope)  # type: ignore[attr-defined]
@@ -81,7 +82,10 @@ class Counting:
             details = whole if isinstance(whole, PromptUpdateDetails) else PromptUpdateDetails(full=whole)
             held = out_mm_kwargs[modality][index]
             plan = read(bytes(held[field(modality)].data.tolist()), self._rotary()) if field(modality) in held else None
-            return dataclasses.replace(details, full=_cut(details, plan))
+            full = _cut(details, plan)
+            if self.framed and modality == "video" and len(full) < len(details.full):
+                return PromptUpdateDetails.from_seq([self.info.get_hf_config().video_token_id] * len(full))  # type: ignore[attr-defined]
+            return dataclasses.replace(details, full=full)
 
         return dataclasses.replace(update, replacement=content)
 
@@ -100,16 +104,17 @@ def _plain(options: Mapping[str, object]) -> dict[str, object]:
     return {key: value for key, value in options.items() if key != KEY}
 
 
-def counting(factory: Any, modalities: tuple[str, ...]) -> Any:
+def counting(factory: Any, modalities: tuple[str, ...], *, framed: bool) -> Any:
     """What builds a model's processor, mixed with `Counting`.
 
     Args:
         factory: what vLLM builds it with.
+        framed: do frames of a video stand between words?
     """
 
     def build(info: Any, dummy_inputs: Any) -> Any:
         known = type(factory(info, dummy_inputs))
-        kind: Any = type(f"Pruned{known.__name__}", (Counting, known), {"modalities": modalities})
+        kind: Any = type(f"Pruned{known.__name__}", (Counting, known), {"modalities": modalities, "framed": framed})
         made = kind(info, dummy_inputs)
         made._asked({})  # a server whose plan cannot be had does not start
         return made

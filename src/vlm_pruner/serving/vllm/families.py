@@ -14,6 +14,7 @@ class Family:
     module: str  # of vllm.model_executor.models
     model: str
     modalities: tuple[str, ...] = ("image",)  # that are pruned; others stay whole
+    framed: bool = False  # frames of a video stand between words
 
 
 _BOTH = ("image", "video")
@@ -26,8 +27,9 @@ FAMILIES = {
     ),
     "Qwen2VLForConditionalGeneration": Family("qwen2_vl", "Qwen2VLForConditionalGeneration", _BOTH),
     "Qwen2_5_VLForConditionalGeneration": Family("qwen2_5_vl", "Qwen2_5_VLForConditionalGeneration"),
-    "Qwen3VLForConditionalGeneration": Family("qwen3_vl", "Qwen3VLForConditionalGeneration"),
-    "Qwen3_5ForConditionalGeneration": Family("qwen3_5", "Qwen3_5ForConditionalGeneration"),
+    "Qwen3VLForConditionalGeneration": Family("qwen3_vl", "Qwen3VLForConditionalGeneration", _BOTH, framed=True),
+    "Qwen3_5ForConditionalGeneration": Family("qwen3_5", "Qwen3_5ForConditionalGeneration", framed=True),
     "InternVLForConditionalGeneration": Family("interns1", "InternS1ForConditionalGeneration"),
 }
-"""Architectures by name. Videos of the Qwen families behind Qwen2-VL stand in time, or in frames with text between."""
+"""Architectures by name. Videos of Qwen2.5-VL and Qwen3.5 stay whole until they have been compared with the library's;
+one of InternVL is so many pictures to the library, and one item to vLLM."""

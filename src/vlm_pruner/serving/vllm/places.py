@@ -8,12 +8,13 @@ its rows: in further columns, which the runner hands to `recompute_mrope_positio
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from vlm_pruner.adapters.base import Layout, plane
 from vlm_pruner.serving.vllm.counting import field
 from vlm_pruner.serving.vllm.wanted import kept_of, read
 
@@ -43,17 +44,46 @@ class Places:
     rotary = True
     vlm_pruner_ready: bool
 
+    def place(
+        self, rows: Tensor, kept: Tensor, layout: Layout, modality: str, arguments: Mapping[str, Any], number: int
+    ) -> Tensor:
+        """[k, d + 6] rows that are left of a picture or video, with their places.
+
+        Args:
+            rows: [k, d] that are left.
+            kept: [k] which they are.
+            layout: of the whole.
+            arguments: of the encoder.
+            number: of the picture or video among these.
+        """
+        where = plane(*layout.grid) if layout.position is None else layout.position
+        seconds = arguments.get("second_per_grid_ts") if modality == "video" else None
+        if seconds is not None:  # Qwen2.5-VL: a frame's place in time is its second, of so many places each
+            rate = float(getattr(self.config.vision_config, "tokens_per_second", 1.0))  # type: ignore[attr-defined]
+            step = float(seconds[number]) * rate  # multiplied in vLLM's order, whose result is rounded down
+            where = torch.cat([(where[:, :1].double() * step).floor(), where[:, 1:]], 1)
+        return with_places(rows, where.to(rows.device)[kept])
+
+    def whole_ids(self, feature: Any, token: int) -> list[int]:
+        """The tokens of a whole picture or video in a prompt.
+
+        Args:
+            token: the placeholder.
+        """
+        return [token] * self._full(feature)
+
     def get_mrope_input_positions(self, input_tokens: list[int], mm_features: list[Any]) -> tuple[Tensor, int]:
         """Positions [3, n] of a prompt: those of the whole pictures, without the places that will not be there."""
         whole, features, keep, shift = list(input_tokens), [], [True] * len(input_tokens), 0
         for feature in sorted(mm_features, key=lambda one: one.mm_position.offset):
             start, length = feature.mm_position.offset + shift, feature.mm_position.length
-            missing = self._full(feature) - length if self._cut(feature) else 0
-            end = start + length
-            whole[end:end] = [whole[end - 1]] * missing
-            keep[end:end] = [False] * missing
-            shift += missing
-            place = dataclasses.replace(feature.mm_position, offset=start, length=length + missing)
+            end, ids = start + length, whole[start : start + length]
+            if self._cut(feature):
+                ids = self.whole_ids(feature, ids[-1])
+                whole[start:end] = ids
+                keep[end:end] = [False] * (len(ids) - length)
+                shift += len(ids) - length
+            place = dataclasses.replace(feature.mm_position, offset=start, length=len(ids))
             features.append(dataclasses.replace(feature, mm_position=place))
         positions, _ = super().get_mrope_input_positions(whole, features)  # type: ignore[misc]
         delta = int(positions.max()) + 1 - len(input_tokens)

@@ -10,7 +10,7 @@ from torch import Tensor
 from vllm.logger import init_logger
 
 from vlm_pruner.adapters import adapter_for
-from vlm_pruner.adapters.base import Encoded, Layout, Modality, plane
+from vlm_pruner.adapters.base import Encoded, Layout, Modality
 from vlm_pruner.adapters.spans import deal_out
 from vlm_pruner.errors import UnsupportedModelError, VlmPrunerError
 from vlm_pruner.plan import PrunePlan
@@ -40,7 +40,7 @@ class Pruning:
             return rows
         found = [(modality, data) for modality, data in held.items() if data is not None]
         if not found:
-            return [self._placed(one, None) for one in rows] if self.rotary else rows
+            return [self._stays(one) for one in rows] if self.rotary else rows
         ((modality, data),) = found
         plans = [read(bytes(one.tolist()), self.rotary) for one in data]
         return self._pruned(rows, plans, modality, kwargs)
@@ -51,27 +51,25 @@ class Pruning:
         layouts = layouts_of(self.config, arguments, [len(one) for one in rows], modality)  # type: ignore[attr-defined]
         width = self.config.get_text_config().hidden_size  # type: ignore[attr-defined]
         made = []
-        for one, plan, layout in zip(rows, plans, layouts, strict=True):
+        for number, (one, plan, layout) in enumerate(zip(rows, plans, layouts, strict=True)):
             keep = kept_of(plan, len(one))
             if plan is None or keep == len(one):
-                made.append(self._placed(one, None) if self.rotary else one)
+                made.append(self._stays(one) if self.rotary else one)
                 continue
             selection = _select(one[:, :width], plan, layout, keep)
             left = one[selection.index]
             if selection.features is not None:
                 left[:, :width] = selection.features.to(left.dtype)
             if self.rotary:
-                where = plane(*layout.grid) if layout.position is None else layout.position
-                left = self._placed(left, where.to(left.device)[selection.index])
+                if not self.vlm_pruner_ready:
+                    raise RuntimeError("vlm-pruner: this runner of vLLM takes no positions from the encoder")
+                kept = selection.index
+                left = self.place(left, kept, layout, modality, arguments, number)  # type: ignore[attr-defined]
             made.append(left)
         return made
 
-    def _placed(self, rows: Tensor, where: Tensor | None) -> Tensor:
-        if not self.vlm_pruner_ready:
-            if where is None:
-                return rows
-            raise RuntimeError("vlm-pruner: this runner of vLLM takes no positions from the encoder")
-        return with_places(rows, where)
+    def _stays(self, rows: Tensor) -> Tensor:
+        return with_places(rows, None) if self.vlm_pruner_ready else rows
 
 
 def layouts_of(config: Any, arguments: Mapping[str, Any], counts: Sequence[int], modality: Modality) -> list[Layout]:
