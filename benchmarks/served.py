@@ -108,8 +108,7 @@ def first_token(report: Report, loaded: Any, repeats: int) -> None:
     lots = np.random.default_rng(0)
     question = "<image>What is the word?"
     samples: dict[float, list[float]] = {1.0: [], 0.25: []}
-    selection: list[float] = []
-    encoder: list[float] = []
+    selection, encoder = [], []
     timed(pruning, "_select", selection)
     timed(pruning.Pruning, "embed_multimodal", encoder)
     parts: dict[float, list[tuple[float, float]]] = {keep: [] for keep in samples}

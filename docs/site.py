@@ -17,7 +17,10 @@ __all__ = ["build", "stage"]
 
 ROOT = Path(__file__).parents[1]
 STAGE = ROOT / "out" / "docs"
-TOP = {"CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md", "ASSETS.md": "assets.md"}
+TOP = {
+    "CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md", "ASSETS.md": "assets.md",
+    "SECURITY.md": "security.md",
+}  # fmt: skip
 """Pages of the root -> what they are called on the site."""
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 

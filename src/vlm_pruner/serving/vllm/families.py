@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["FAMILIES", "Family"]
+__all__ = ["FAMILIES", "WRITES_FRAMES", "Family"]
+
+WRITES_FRAMES = ("vllm.model_executor.models.qwen3_vl", "Qwen3VLMultiModalProcessor")
+"""What writes the words and marks between the frames of a video: module and class."""
 
 
 @dataclass(frozen=True)

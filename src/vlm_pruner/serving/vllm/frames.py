@@ -7,12 +7,12 @@ words as the language model's own embeddings, in the order in which they belong 
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from vllm.model_executor.models.qwen3_vl import Qwen3VLMultiModalProcessor
 from vllm.multimodal.inputs import (
     MultiModalFeatureSpec,
     MultiModalFieldConfig,
@@ -22,9 +22,12 @@ from vllm.multimodal.inputs import (
 )  # fmt: skip
 
 from vlm_pruner.adapters.base import Layout
+from vlm_pruner.serving.vllm.families import WRITES_FRAMES
 from vlm_pruner.serving.vllm.places import Places, with_places
 
 __all__ = ["Frames"]
+
+_PROCESSOR: Any = getattr(importlib.import_module(WRITES_FRAMES[0]), WRITES_FRAMES[1])
 
 
 class Frames(Places):
@@ -61,7 +64,7 @@ class Frames(Places):
     def _words(self, grid: tuple[int, int, int], times: Sequence[float] | Tensor) -> list[int]:
         """Tokens of a whole video: seconds, marks and placeholders, as vLLM writes them."""
         config: Any = self.config  # type: ignore[attr-defined]
-        ids: list[int] = Qwen3VLMultiModalProcessor.get_video_repl(
+        ids: list[int] = _PROCESSOR.get_video_repl(
             tokens_per_frame=[grid[1] * grid[2]] * grid[0], timestamps=times,
             tokenizer=self._tokenizer, vision_start_token_id=config.vision_start_token_id,  # type: ignore[attr-defined]
             vision_end_token_id=config.vision_end_token_id, video_token_id=config.video_token_id,
