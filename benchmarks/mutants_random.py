@@ -130,7 +130,7 @@ def _contexts(coverage: Path) -> dict[str, dict[int, list[str]]]:
     out = {}
     for path in data.measured_files():
         lines = data.contexts_by_lineno(path)
-        tests = {line: [name.partition("|")[0] for name in names if name] for line, names in lines.items()}
+        tests = {line: [name.rpartition("|")[0] for name in names if name] for line, names in lines.items()}
         out[path.rpartition("/vlm_pruner/")[2]] = tests
     return out
 
