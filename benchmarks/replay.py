@@ -113,11 +113,11 @@ def _scenes(records: Records, count: int) -> None:
 def record(scenes: int) -> Records:
     """Name of a case -> what was kept."""
     torch.set_num_threads(1)
-    torch.set_grad_enabled(False)
     records: Records = {}
-    _chosen(records)
-    if scenes:
-        _scenes(records, scenes)
+    with torch.no_grad():
+        _chosen(records)
+        if scenes:
+            _scenes(records, scenes)
     return records
 
 

@@ -69,7 +69,7 @@ def changed(**changes: Any) -> str:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", r"not a plan: Expecting property name"),
+        ("{", r"not a plan: not JSON: Expecting property name"),
         ("[]", r"a plan is an object with \['stages', 'version'\], got list"),
         ("{}", r"a plan needs \['stages', 'version'\]"),
         (changed(version=2), r"plan version 2 cannot be read; this library reads version 1"),

@@ -102,7 +102,7 @@ def test_every_command_that_opens_a_model_takes_them_all(name: str) -> None:
     commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
     known = {option for parameter in commands[name].params for option in parameter.opts}
     assert known >= OPENING | PRUNING
-    assert set(commands) - set(COMMANDS) == {"models", "eval", "tune", "doctor"}
+    assert set(commands) - set(COMMANDS) == {"models", "eval", "tune", "doctor", "explain"}
 
 
 @pytest.mark.parametrize("name", ["eval", "tune"])

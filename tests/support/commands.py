@@ -8,6 +8,7 @@ from typing import Any
 from typer.testing import CliRunner
 
 from vlm_pruner.cli import app
+from vlm_pruner.errors import HELP
 
 __all__ = ["PROGRESS", "complaint", "run"]
 
@@ -22,11 +23,15 @@ def run(*words: object, **options: Any) -> Any:
 def complaint(result: Any, *, stdout: bool = False) -> str:
     """The error line: one line, without a trace, after nothing but progress, with exit code 2.
 
-    `stdout` allows results to be there already; by default nothing may be.
+    It ends with the command that explains it, which is taken off. `stdout` allows results to be there already; by
+    default nothing may be.
     """
     assert result.exit_code == 2, (result.exit_code, result.output, result.exception)
     assert stdout or result.stdout == ""
     lines = [line for line in result.stderr.splitlines() if not PROGRESS.fullmatch(line)]
     assert len(lines) == 1, lines
-    assert lines[0].startswith("error: ")
-    return lines[0].removeprefix("error: ").strip()
+    line, hint, code = lines[0].strip().rpartition(" [vlm-pruner explain ")
+    assert hint
+    assert code.removesuffix("]") in HELP
+    assert line.startswith("error: ")
+    return line.removeprefix("error: ")

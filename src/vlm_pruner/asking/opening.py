@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from difflib import get_close_matches
+from mimetypes import guess_type
 from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
@@ -161,7 +162,8 @@ def check_there(path: str | Path, what: str = "image") -> None:
         return
     near = get_close_matches(file.name, [p.name for p in file.parent.glob("*")], n=1, cutoff=0.75)
     hint = f"; did you mean {str(file.parent / near[0])!r}?" if near else ""
-    raise InputError(f"no {what} at {str(path)!r}{hint}")
+    video = what == "image" and (guess_type(file.name)[0] or "").startswith("video/")
+    raise InputError(f"no {'video' if video else what} at {str(path)!r}{hint}")
 
 
 def existing(path: str | Path, what: str = "image") -> Path:

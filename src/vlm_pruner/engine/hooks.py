@@ -142,7 +142,9 @@ class Hooks:
     def _wrap(self, owner: nn.Module, name: str, wrapper: Callable[[Any], Any]) -> None:
         """Put a wrapper of the method on the instance; once it is gone, what was there before shows again."""
         before = vars(owner).get(name)
-        object.__setattr__(owner, name, wrapper(getattr(owner, name)))
+        wrapped = wrapper(getattr(owner, name))
+        vars(wrapped).pop("__signature__", None)  # of the function, with `self`: the method's own is found without it
+        object.__setattr__(owner, name, wrapped)
         if before is None:
             self._undo.callback(object.__delattr__, owner, name)
         else:
