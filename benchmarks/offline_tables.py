@@ -90,11 +90,16 @@ def preset() -> str:
 def split() -> str:
     """What was asked of which model."""
     results, _ = load("offline")
+    of = f"{len(results.types)} questions of the {results.split['name']} split of {results.split['version']}"
+    return f"{of}: the first {of_each_type(results)}."
+
+
+def of_each_type(results: BenchResults) -> str:
+    """How many questions of each type were asked, and of which weights."""
     model, asked = results.model, results.split
     return (
-        f"{len(results.types)} questions of the {asked['name']} split of {asked['version']}: the first "
         f"{asked['per_type']} of each of {len(set(results.types))} types (fingerprint `{asked['fingerprint']}`), on "
-        f"weights `{model['weights']}` in {model['dtype']}."
+        f"weights `{model['weights']}` in {model['dtype']}"
     )
 
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from functools import partial
 
-from benchmarks.offline_tables import load
+from benchmarks.offline_tables import load, of_each_type
 from benchmarks.training import VIDEO, checked, lines_of
 from benchmarks.video_offline import ONE_FRAME
 
@@ -32,12 +32,8 @@ def _count(results: BenchResults, share: float) -> int:
 def split() -> str:
     """What was asked of which model."""
     results, _ = load("video_offline")
-    asked, model = results.split, results.model
-    return (
-        f"{len(results.types)} questions about {len(set(results.scenes))} videos of {asked['version']}: "
-        f"{asked['per_type']} of each of {len(set(results.types))} types (fingerprint `{asked['fingerprint']}`), on "
-        f"weights `{model['weights']}` in {model['dtype']}, {model['tokens']} visual tokens a video."
-    )
+    of = f"{len(results.types)} questions about {len(set(results.scenes))} videos of {results.split['version']}"
+    return f"{of}: {of_each_type(results)}, {results.model['tokens']} visual tokens a video."
 
 
 def unpruned() -> str:

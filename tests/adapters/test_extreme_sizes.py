@@ -18,6 +18,7 @@ from tests.support.blocks import Payload, noise
 from tests.support.configs import PINPOINTS
 from tests.support.families import FAMILIES, IMAGE, Family, Prompt, tiny
 from tests.support.pruning import close, dropped, forward, plan
+from tests.support.slowly import the_rest_slowly
 from tests.support.versions import RELEASE
 from torch import Tensor
 from torch.nn.functional import pad
@@ -164,9 +165,7 @@ def _prompts(family: Family, model: Any, make: Make, sizes: list[Size]) -> list[
 _firsts = {make: name for name, (make, *_) in reversed(KINDS.items())}  # of families that are given the same pictures
 
 
-@pytest.mark.parametrize(
-    "name", [name if name in _firsts.values() else pytest.param(name, marks=pytest.mark.slow) for name in KINDS]
-)
+@pytest.mark.parametrize("name", the_rest_slowly(KINDS, _firsts.values()))
 def test_what_stock_answers_the_pruned_model_answers(name: str) -> None:
     family, model = tiny(name)
     make, sizes, count = KINDS[name]

@@ -10,6 +10,7 @@ from benchmarks.checks import FILE, checked
 from benchmarks.fits import tried
 from benchmarks.page_tables import checks
 from tests.support.commands import run
+from tests.support.slowly import the_rest_slowly
 from tests.support.tiny import checkpoint
 
 FOUND = json.loads(FILE.read_text(encoding="utf-8"))
@@ -22,9 +23,7 @@ def test_every_family_was_checked_and_kept_its_promises() -> None:
     assert all(row["checks"][i]["kept"] for row in ROWS.values() for i in (0, 1, 2, 4))
 
 
-@pytest.mark.parametrize(
-    "name", ["llava", *(pytest.param(name, marks=pytest.mark.slow) for name in ("qwen3_vl", "molmo2"))]
-)
+@pytest.mark.parametrize("name", the_rest_slowly(["llava", "qwen3_vl", "molmo2"], ["llava"]))
 def test_what_was_found_is_found_again(name: str) -> None:
     again = checked(name)
     assert [check["kept"] for check in again["checks"]] == [check["kept"] for check in ROWS[name]["checks"]]

@@ -8,6 +8,7 @@ import pytest
 from benchmarks.common import RESULTS
 from benchmarks.fits import reasons, tried
 from benchmarks.page_tables import fits
+from tests.support.slowly import the_rest_slowly
 
 from vlm_pruner.methods import registry
 
@@ -21,9 +22,7 @@ def test_every_family_and_every_method_was_tried() -> None:
     assert all(row["runs"] + len(row["left_out"]) == len(registry()) for row in FOUND["rows"]), "a new method: run it"
 
 
-@pytest.mark.parametrize(
-    "name", ["llava", *(pytest.param(name, marks=pytest.mark.slow) for name in ("qwen2_5_vl", "kimi_k25"))]
-)
+@pytest.mark.parametrize("name", the_rest_slowly(["llava", "qwen2_5_vl", "kimi_k25"], ["llava"]))
 def test_what_was_found_is_found_again(name: str) -> None:
     found = {method: why for method, why in reasons(name).items() if why}
     assert found == ROWS[name]

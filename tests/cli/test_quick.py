@@ -39,6 +39,7 @@ def timed(*words: str) -> tuple[float, subprocess.CompletedProcess[str]]:
         ("methods", 1.5, ""),
         ("methods --json", 1.5, ""),
         ("ask nope.png what", 1.0, "no image at 'nope.png'"),
+        ("ask nope.mkv what", 1.0, "no video at 'nope.mkv'"),
         ("report nope.png what", 1.0, "no image at 'nope.png'"),
         ("check embedded nope.png", 1.0, "no image at 'nope.png'"),
         ("profile --image nope.png", 1.0, "no image at 'nope.png'"),

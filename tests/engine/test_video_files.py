@@ -85,6 +85,10 @@ def dropped(model: Any, ids: Tensor, session: Session) -> dict[int, Tensor]:
     return out
 
 
+def cuts_before_the_tower(plan: PrunePlan) -> bool:
+    return plan.stages[0].layer == TOWER and plan.stages[0].keep != 1.0
+
+
 def check(family: str, inputs: dict[str, Any], plan: PrunePlan) -> Session:
     """The pruned answer is that of the full model in which the dropped tokens are hidden, in the tower too if they do
     not enter it."""
@@ -92,7 +96,7 @@ def check(family: str, inputs: dict[str, Any], plan: PrunePlan) -> Session:
     with pytest.MonkeyPatch.context() as patch, kept_of(patch) as seen, prune(model, choices_of(plan)) as session:
         answer = generate(model, inputs, max_new_tokens=3)
     with contextlib.ExitStack() as hidden:
-        if plan.stages[0].layer == TOWER and plan.stages[0].keep != 1.0:
+        if cuts_before_the_tower(plan):
             hidden.enter_context(hidden_patches(model, seen[0], inputs["video_grid_thw"]))
         hidden.enter_context(masked(model, dropped(model, inputs["input_ids"], session)))
         close(answer.logits, generate(model, inputs, max_new_tokens=3).logits, model)
@@ -104,8 +108,7 @@ def every_method(family: str, shown: Clip) -> int:
     inputs, tried = loaded(family).inputs(QUESTION, shown), 0
     for name in NAMES:
         plan = replace(PrunePlan.of(name, KEEP, num_layers=LAYERS), min_visual_tokens=1)
-        cuts = plan.stages[0].layer == TOWER and plan.stages[0].keep != 1.0
-        if cuts and family in ("llava_onevision", "llava_next_video"):
+        if cuts_before_the_tower(plan) and family in ("llava_onevision", "llava_next_video"):
             with pytest.raises(UnsupportedModelError, match="of patches that lie around it"):  # means, behind the tower
                 check(family, inputs, plan)
             continue

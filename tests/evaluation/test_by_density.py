@@ -95,5 +95,10 @@ def test_what_is_something_else_is_refused(changes: dict, message: str) -> None:
     record = json.loads(DensityPlans(PLANS[0], PLANS[1], {}).to_json())
     with pytest.raises(PlanError, match=message):
         DensityPlans.from_json(json.dumps(record | changes))
+
+
+@pytest.mark.parametrize("text", ["{", "[" * 100_000, "1" * 5000], ids=["cut off", "deep", "long number"])
+def test_what_is_no_json_is_refused(text: str) -> None:
+    assert not is_by_density(text)
     with pytest.raises(PlanError, match="not plans by density"):
-        DensityPlans.from_json("{")
+        DensityPlans.from_json(text)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from tests.support.crews import crews, small_tiles
 from tests.support.ops import DEVICE, blobs, poisoned, raster, running
+from tests.support.slowly import the_rest_slowly
 
 from vlm_pruner.ops import GrowthRule, dpp, facility, farthest_points, grow, spread
 
@@ -15,7 +16,7 @@ pytestmark = [
     pytest.mark.usefixtures("small_tiles"),
     pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed"),
 ]
-SIZES = pytest.mark.parametrize("size", [2, *(pytest.param(size, marks=pytest.mark.slow) for size in (1, 3, 5))])
+SIZES = pytest.mark.parametrize("size", the_rest_slowly([1, 2, 3, 5], [2]))
 
 
 def run(size: int, op, *arguments) -> torch.Tensor:

@@ -16,6 +16,7 @@ from tests.support import configs_kinds as kinds
 from tests.support import configs_more as more
 from tests.support.configs import END, IMAGE, LAYERS, PAD, START, VIDEO
 from tests.support.family import Family, Prompt
+from tests.support.slowly import the_rest_slowly
 
 __all__ = [
     "END", "FAMILIES", "FOUNDATION", "IMAGE", "LAYERS", "PAD", "START", "VIDEO", "Family", "Prompt", "of_each_kind",
@@ -204,7 +205,7 @@ OF_EACH_KIND = {  # one family for every way in which the engine or an adapter t
 
 def of_each_kind(names: Iterable[str]) -> list[Any]:
     """Parameters of a test: one family of each kind always, those that run the same code when slow tests run, too."""
-    return [name if name in OF_EACH_KIND else pytest.param(name, marks=pytest.mark.slow) for name in names]
+    return the_rest_slowly(names, OF_EACH_KIND)
 
 
 @functools.cache

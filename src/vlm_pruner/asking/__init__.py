@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from vlm_pruner.asking.fitting import fits
     from vlm_pruner.asking.loading import Loading, open_device
     from vlm_pruner.asking.models import EMBEDDED, EMBEDDED_VIDEO, Loaded, open_model
-    from vlm_pruner.asking.opening import DEMO_IMAGE, check_size, check_there, open_image
+    from vlm_pruner.asking.opening import DEMO_IMAGE, VIDEO_FILES, check_size, check_there, open_image
     from vlm_pruner.asking.prompts import prompt_inputs
     from vlm_pruner.asking.videos import Shown, is_video, notes_about, open_shown
     from vlm_pruner.asking.wording import describe, facts, one_token, title_of
@@ -29,7 +29,7 @@ _HOMES = {
     "fitting": ("fits",),
     "loading": ("Loading", "open_device"),
     "models": ("EMBEDDED", "EMBEDDED_VIDEO", "Loaded", "open_model"),
-    "opening": ("DEMO_IMAGE", "check_size", "check_there", "open_image"),
+    "opening": ("DEMO_IMAGE", "VIDEO_FILES", "check_size", "check_there", "open_image"),
     "prompts": ("prompt_inputs",),
     "videos": ("Shown", "is_video", "notes_about", "open_shown"),
 }
@@ -39,6 +39,7 @@ __all__ = [
     "DEMO_IMAGE",
     "EMBEDDED",
     "EMBEDDED_VIDEO",
+    "VIDEO_FILES",
     "Answer",
     "Entry",
     "Loaded",

@@ -12,7 +12,6 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from difflib import get_close_matches
-from mimetypes import guess_type
 from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
@@ -22,8 +21,12 @@ from vlm_pruner.asking.colours import as_shown, with_notes
 from vlm_pruner.errors import InputError
 
 __all__ = [
-    "DEMO_IMAGE", "MAX_PIXELS", "check_size", "check_there", "existing", "open_image", "opened", "read_image",
+    "DEMO_IMAGE", "MAX_PIXELS", "VIDEO_FILES", "check_size", "check_there", "existing", "open_image", "opened",
+    "read_image",
 ]  # fmt: skip
+
+VIDEO_FILES = (".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi")
+"""Endings of files that are read as videos."""
 
 DEMO_IMAGE = "demo"
 """The name of the image inside the package, where no file is called that (a folder may be)."""
@@ -162,8 +165,9 @@ def check_there(path: str | Path, what: str = "image") -> None:
         return
     near = get_close_matches(file.name, [p.name for p in file.parent.glob("*")], n=1, cutoff=0.75)
     hint = f"; did you mean {str(file.parent / near[0])!r}?" if near else ""
-    video = what == "image" and (guess_type(file.name)[0] or "").startswith("video/")
-    raise InputError(f"no {'video' if video else what} at {str(path)!r}{hint}")
+    if what == "image" and file.suffix.lower() in VIDEO_FILES:
+        what = "video"
+    raise InputError(f"no {what} at {str(path)!r}{hint}")
 
 
 def existing(path: str | Path, what: str = "image") -> Path:

@@ -10,9 +10,9 @@ from PIL import Image
 from PIL.ImageFile import ImageFile
 
 from vlm_pruner.asking.colours import as_shown, notes_of
-from vlm_pruner.asking.opening import DEMO_IMAGE, check_size, existing, open_image, opened
+from vlm_pruner.asking.opening import DEMO_IMAGE, VIDEO_FILES, check_size, existing, open_image, opened
 from vlm_pruner.errors import InputError
-from vlm_pruner.video import FILES, Clip, Sampling, open_video
+from vlm_pruner.video import Clip, Sampling, open_video
 from vlm_pruner.video.sampling import MAX_FRAMES, within
 
 __all__ = ["Shown", "is_video", "notes_about", "open_shown", "pictures_in"]
@@ -35,7 +35,7 @@ def is_video(path: str | Path) -> bool:
     file = Path(path)
     if str(path) == DEMO_IMAGE and not file.is_file():
         return False
-    if file.is_dir() or file.suffix.lower() in FILES:
+    if file.is_dir() or file.suffix.lower() in VIDEO_FILES:
         return True
     return file.suffix.lower() == ".gif" and file.is_file() and _moves(file)
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from vlm_pruner.errors import PlanError
+from vlm_pruner.errors import InputError, PlanError
 from vlm_pruner.evaluation.density import DENSE, stroke_density
+from vlm_pruner.json_text import read_json
 from vlm_pruner.plan import PrunePlan
 from vlm_pruner.stage import check_keys
 
@@ -51,8 +52,8 @@ class DensityPlans:
             PlanError: it is something else.
         """
         try:
-            data = json.loads(text)
-        except json.JSONDecodeError as error:
+            data = read_json(text)
+        except InputError as error:
             raise PlanError(f"not plans by density: {error}") from error
         check_keys("file of plans by density", data, {"version", "dense_from", *GROUPS}, {"told"})
         if data["version"] != _VERSION:
@@ -67,7 +68,7 @@ class DensityPlans:
 def is_by_density(text: str) -> bool:
     """Is this JSON text one of `DensityPlans`, and no plan?"""
     try:
-        data = json.loads(text)
-    except json.JSONDecodeError:
+        data = read_json(text)
+    except InputError:
         return False
     return isinstance(data, dict) and "dense_from" in data

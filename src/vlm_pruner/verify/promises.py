@@ -182,12 +182,12 @@ def _hidden(model: Any, inputs: dict[str, Any], plan: PrunePlan, new_tokens: int
     """The check with its largest difference, or with the reason why nothing was pruned."""
     with prune(model, plan) as session:
         got = answer(model, inputs, new_tokens)
+    if why := _left_alone(session):
+        return replace(check, note=why)
     with masked(model, _dropped(model, inputs["input_ids"], session)):
         want = forced(model, inputs, got.sequences, new_tokens)
         with nudged(model):  # rows that are left may be worse conditioned than all of them
             again = forced(model, inputs, got.sequences, new_tokens)
-    if why := _left_alone(session):
-        return replace(check, note=why)
     allowed = max(check.allowed, FACTOR * _largest(again.logits, want.logits))
     return replace(check, largest=_largest(got.logits, want.logits), allowed=allowed)
 

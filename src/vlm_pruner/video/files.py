@@ -21,10 +21,7 @@ from vlm_pruner.errors import BackendUnavailableError, InputError, first_line
 from vlm_pruner.video.clip import Clip
 from vlm_pruner.video.sampling import Sampling, within
 
-__all__ = ["FILES", "open_video"]
-
-FILES = (".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi")
-"""Endings of video files."""
+__all__ = ["open_video"]
 
 MAX_SECONDS = 4 * 3600
 MAX_FRAME = 64_000_000  # pixels of one frame

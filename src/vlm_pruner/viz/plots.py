@@ -67,10 +67,9 @@ def budget_plot(
         if curve.low is not None and curve.high is not None:
             alpha, edge = (0.5, 1.0) if len(curve.keep) == 1 else (0.12, 0.0)  # a band without width is a line
             axes.fill_between(curve.keep, curve.low, curve.high, color=colour, alpha=alpha, linewidth=edge)
-    for level, name in ((full, f"all {total} tokens"), (chance, "chance")):
-        if level is not None:
-            axes.axhline(level, color=_hex(MUTED), linestyle="--", linewidth=0.9)
-            axes.annotate(name, (0.99, level), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8)
+    for level, name in _levels(full, chance, total):
+        axes.axhline(level, color=_hex(MUTED), linestyle="--", linewidth=0.9)
+        axes.annotate(name, (0.99, level), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8)
     ticks = _ticks({k for curve in (*curves, *others) for k in curve.keep})
     axes.set_xticks(ticks, [f"{t:g}" for t in ticks])
     axes.minorticks_off()
@@ -116,16 +115,21 @@ def dot_plot(
             f"{curve.accuracy[0]:.1f} % with {curve.keep[0]:.0f}", (1.01, y), xycoords=("axes fraction", "data"),
             va="center", fontsize=8, color=colour, annotation_clip=False,
         )  # fmt: skip
-    for level, name in ((full, f"all {total} tokens"), (chance, "chance")):
-        if level is not None:
-            axes.axvline(level, color=_hex(MUTED), linestyle="--", linewidth=0.9, zorder=1)
-            axes.annotate(name, (level, 1.0), xycoords=("data", "axes fraction"), ha="center", va="bottom", fontsize=8)
+    for level, name in _levels(full, chance, total):
+        axes.axvline(level, color=_hex(MUTED), linestyle="--", linewidth=0.9, zorder=1)
+        axes.annotate(name, (level, 1.0), xycoords=("data", "axes fraction"), ha="center", va="bottom", fontsize=8)
     axes.set_yticks(range(len(rows)), [curve.name for curve in rows], fontsize=8)
     for label, curve in zip(axes.get_yticklabels(), rows, strict=True):
         label.set_fontweight("bold" if curve.name in bold else "normal")
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlabel(xlabel)
     return figure
+
+
+def _levels(full: float | None, chance: float | None, total: int) -> list[tuple[float, str]]:
+    """What other accuracies are read against, by name, as far as it is known."""
+    named = ((full, f"all {total} tokens"), (chance, "chance"))
+    return [(level, name) for level, name in named if level is not None]
 
 
 def time_plot(

@@ -9,8 +9,8 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
-from vlm_pruner.asking import notes_about
-from vlm_pruner.video import FILES, Clip
+from vlm_pruner.asking import VIDEO_FILES, notes_about
+from vlm_pruner.video import Clip
 from vlm_pruner.viz import data_uri
 from vlm_pruner.viz.film import contact
 from vlm_pruner.viz.palette import order_colour
@@ -118,7 +118,7 @@ def _picture_part(first: Picture) -> dict[str, Any]:
             [(picture.title, picture.key) for picture in gallery().values()],
             value=first.key, label="Pictures", elem_id="vp-thumbs", min_width=0,
         )  # fmt: skip
-        kinds = ["image", "video", *FILES]
+        kinds = ["image", "video", *VIDEO_FILES]
         upload = gr.File(
             label="Or your own picture or video", file_types=kinds, height=48, elem_id="vp-upload", show_label=False
         )
