@@ -103,6 +103,8 @@ def test_health_models_and_metrics(address: str) -> None:
     with chat_server() as (other, _):
         call(other, body(ASKED, URL))
         call(other, {"messages": []})
+        for path in ("/health", "/v1/models", "/metrics", "/nothing"):
+            call(other, path=path)
         for _ in range(100):  # a request is counted when its answer has left
             status, text, headers = call(other, path="/metrics")
             if 'code="400"' in text and 'code="200"' in text:
@@ -114,8 +116,10 @@ def test_health_models_and_metrics(address: str) -> None:
         'vlm_pruner_requests_total{code="200"} 1', 'vlm_pruner_requests_total{code="400"} 1',
         "vlm_pruner_visual_tokens_total 576", "vlm_pruner_kept_tokens_total 64", "vlm_pruner_generated_tokens_total 4",
         "vlm_pruner_images_total 1", 'vlm_pruner_first_token_seconds_bucket{le="+Inf"} 1',
+        "vlm_pruner_request_seconds_count 2",
     ):  # fmt: skip
         assert line in text, line
+    assert 'code="404"' not in text
     assert "# TYPE vlm_pruner_queue gauge" in text
 
 

@@ -15,9 +15,9 @@ COUNTERS = {
     "visual_tokens": "visual tokens before pruning",
     "kept_tokens": "visual tokens after the last stage",
     "generated_tokens": "tokens of answers",
-    "cancelled": "requests whose client left",
+    "cancelled": "questions whose client left",
 }
-TIMES = {"first_token": "to the first token, without the time in the queue", "request": "of a whole request"}
+TIMES = {"first_token": "to the first token, without the time in the queue", "request": "of a whole question, with the time in the queue"}
 
 
 class Metrics:
@@ -31,7 +31,7 @@ class Metrics:
         self._sums = dict.fromkeys(TIMES, 0.0)
 
     def answered(self, status: int, seconds: float) -> None:
-        """A request ended with this status."""
+        """A question ended with this status."""
         with self._lock:
             self._status[status] += 1
             self._observe("request", seconds)
@@ -59,7 +59,7 @@ class Metrics:
             waiting: requests that wait or are answered now.
         """
         with self._lock:
-            lines = ["# HELP vlm_pruner_requests_total requests by status", "# TYPE vlm_pruner_requests_total counter"]
+            lines = ["# HELP vlm_pruner_requests_total questions by status", "# TYPE vlm_pruner_requests_total counter"]
             lines += [f'vlm_pruner_requests_total{{code="{c}"}} {n}' for c, n in sorted(self._status.items())]
             for name, what in COUNTERS.items():
                 lines += [f"# HELP vlm_pruner_{name}_total {what}", f"# TYPE vlm_pruner_{name}_total counter"]

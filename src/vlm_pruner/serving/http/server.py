@@ -11,7 +11,7 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, ClassVar
@@ -96,14 +96,19 @@ class _Handler(BaseHTTPRequestHandler):
             self._drain()
         except (Gone, OSError):
             self.close_connection = True
-            self.chat.metrics.cancelled()
+            self._counted(self.chat.metrics.cancelled)
         except Exception:  # a fault of ours: told as one, and the next client is answered
             log.exception("a request failed")
             status, self.close_connection = 500, True
             with contextlib.suppress(OSError):
                 self._json(HttpError(500, "the server failed at this request", "failed").body(), status)
         finally:
-            self.chat.metrics.answered(status, time.perf_counter() - began)
+            self._counted(self.chat.metrics.answered, status, time.perf_counter() - began)
+
+    def _counted(self, count: Callable[..., None], *values: Any) -> None:
+        """Questions are counted; probes and the reader of the metrics are not: they would hide the times of questions."""
+        if self.command == "POST":
+            count(*values)
 
     def handle_expect_100(self) -> bool:
         """A client that asks first is not told to send what will be refused."""
