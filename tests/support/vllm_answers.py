@@ -1,6 +1,6 @@
 """What vLLM says of a tiny family under several settings, and what the library says with the same plan.
 
-    python -m tests.support.vllm_answers qwen2_vl          a JSON line for every prompt of every setting
+    python -m tests.support.vllm_answers qwen2_vl float32          a JSON line for every prompt of every setting
 
 In a process of its own: vLLM looks through all modules of its process, and stumbles over those of test runners.
 """
@@ -26,11 +26,11 @@ from vlm_pruner.engine import prune  # noqa: E402
 from vlm_pruner.ops.dispatch import use_backend  # noqa: E402
 from vlm_pruner.plan import PrunePlan, Stage  # noqa: E402
 
-__all__ = ["DTYPES", "SETTINGS", "VIDEOS", "plan"]
+__all__ = ["SETTINGS", "VIDEOS", "plan"]
 
 NEW = 6
-LONG = "describe this, please. " * 8
-DTYPES = {"qwen3_5": "bfloat16"}  # the only one that its recurrent layers have on a CPU
+LONG = "describe this, please. "
+REPEATS = {"qwen3_5": 64}  # longer than a block of its cache: 1152 tokens, as large as a recurrent state
 CHUNKS = {"llava_onevision": 96}  # of its largest picture, which vLLM thinks has 70 tokens
 SETTINGS: dict[str, dict[str, Any]] = {
     "chunks": {"max_num_batched_tokens": 64, "keep": 0.25},
@@ -46,26 +46,34 @@ def plan(name: str, keep: float) -> PrunePlan:
 
 
 _VIDEO = "<|vision_start|><|video_pad|><|vision_end|>"
-VIDEOS = {"llava_onevision": "<video>"} | dict.fromkeys(("qwen2_vl", "qwen3_vl"), _VIDEO)
+VIDEOS = {"llava_onevision": "<video>"} | dict.fromkeys(("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_5"), _VIDEO)
 WITH_TIMES = ("qwen2_5_vl", "qwen3_vl", "qwen3_5")  # whose frames have their times, as places or in words
 TIMES = {"fps": 4.0, "duration": 1.0, "total_num_frames": 4, "frames_indices": [0, 1, 2, 3]}
-"""Short: behind a long video of Qwen2.5-VL vLLM goes on where its time ends, transformers where its height does."""
+EVERY_THIRD = {"fps": 9.0, "duration": 2.0, "total_num_frames": 18, "frames_indices": [0, 3, 6, 9, 12, 15]}
+"""Short: behind a long video of Qwen2.5-VL vLLM goes on where its time ends, transformers where its picture does."""
+
+
+def _video(name: str, seed: int, width: int, times: dict[str, Any]) -> Any:
+    frames = [np.asarray(picture(seed + number, width, 32)) for number in range(len(times["frames_indices"]))]
+    return (np.stack(frames), {**times, "video_backend": "none"}) if name in WITH_TIMES else np.stack(frames)
 
 
 def prompts(name: str) -> dict[str, tuple[str, dict[str, Any]]]:
-    """One picture, a portrait, two pictures, a long text, no picture, and a video where these are pruned."""
+    """One picture, a portrait, two pictures, a long text, no picture, and three with a video where these are pruned."""
     tag = TAGS[name]
     made: dict[str, tuple[str, dict[str, Any]]] = {
         "one": (f"{tag}what is it?", {"image": [picture(1, 64, 48)]}),
         "portrait": (f"{tag}ab", {"image": [picture(2, 24, 96)]}),
         "two": (f"first {tag} second {tag} compare", {"image": [picture(3, 60, 40), picture(4, 40, 60)]}),
-        "long": (f"{tag}{LONG}", {"image": [picture(5, 56, 56)]}),
+        "long": (f"{tag}{LONG * REPEATS.get(name, 8)}", {"image": [picture(5, 56, 56)]}),
         "text": ("hello there", {}),
     }
     if name in VIDEOS:
-        frames = np.stack([np.asarray(picture(6 + number, 40, 32)) for number in range(4)])
-        given = (frames, {**TIMES, "video_backend": "none"}) if name in WITH_TIMES else frames
-        made["video"] = (f"{VIDEOS[name]}what happens?", {"video": [given]})
+        film = VIDEOS[name]
+        made["video"] = (f"{film}what happens?", {"video": [_video(name, 6, 40, TIMES)]})
+        made["every third frame"] = (f"look: {film}and then?", {"video": [_video(name, 10, 48, EVERY_THIRD)]})
+        both = {"image": [picture(16, 40, 60)], "video": [_video(name, 17, 48, EVERY_THIRD)]}
+        made["both"] = (f"{tag} or {film}which?", both)
     return made
 
 
@@ -77,7 +85,8 @@ def reference(loaded: Any, name: str, keep: float) -> dict[str, dict[str, Any]]:
         if "video" in shown:
             given["do_sample_frames"] = False
         if "video" in shown and name in WITH_TIMES:
-            given |= {"videos": [held[0] for held in shown["video"]], "video_metadata": [dict(TIMES)]}
+            times = [{key: said for key, said in held[1].items() if key in TIMES} for held in shown["video"]]
+            given |= {"videos": [held[0] for held in shown["video"]], "video_metadata": times}
         made = loaded.processor(text=[text], return_tensors="pt", **given)
         with torch.inference_mode(), prune(loaded.model, plan(name, keep)) as session:
             out = loaded.model.generate(
@@ -93,11 +102,10 @@ def reference(loaded: Any, name: str, keep: float) -> dict[str, dict[str, Any]]:
     return found
 
 
-def compare(name: str) -> Iterator[dict[str, Any]]:
+def compare(name: str, dtype: str) -> Iterator[dict[str, Any]]:
     """One object for every prompt, setting, budget and round."""
     import vllm
 
-    dtype = DTYPES.get(name, "float32")
     loaded = open_model(str(served(name)[1]), dtype=dtype)
     sampling = vllm.SamplingParams(max_tokens=NEW, temperature=0, logprobs=1, ignore_eos=True)
     cases = prompts(name)
@@ -107,7 +115,7 @@ def compare(name: str) -> Iterator[dict[str, Any]]:
         if name in CHUNKS and "max_num_batched_tokens" in options:
             options["max_num_batched_tokens"] = CHUNKS[name]
         engine = vllm.LLM(
-            str(served(name)[0]), max_model_len=1024, enforce_eager=True, dtype=dtype, max_num_seqs=4,
+            str(served(name)[0]), max_model_len=2048, enforce_eager=True, dtype=dtype, max_num_seqs=4,
             hf_overrides={"vlm_pruner": plan(name, given["keep"]).to_dict()}, **options,
         )  # fmt: skip
         for keep in (given["keep"], 1.0):
@@ -131,6 +139,10 @@ if __name__ == "__main__":
         "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_LOGGING_LEVEL": "ERROR",
         "HF_HUB_OFFLINE": "1",
     }  # fmt: skip
+    if sys.argv[1:] == ["qwen3_5", "float32"]:
+        from tests.support.gated_delta import use_any_dtype
+
+        use_any_dtype()
     with use_backend("torch"):  # a second engine in one process stumbles over compiled loops (vLLM 0.32)
-        for line in compare(sys.argv[1]):
+        for line in compare(*sys.argv[1:]):
             print(json.dumps(line), flush=True)

@@ -128,6 +128,18 @@ def test_the_family_is_asked_where_tokens_lie() -> None:
     assert layout.grid == (1, 4, 6)
 
 
+def test_videos_of_different_lengths_are_encoded_together() -> None:
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(served("llava_onevision")[0])
+    size = config.vision_config.image_size
+    side = size // config.vision_config.patch_size // 2
+    pixels = [torch.zeros(frames, 3, size, size) for frames in (4, 6)]
+    counts = [frames * side**2 + 1 for frames in (4, 6)]
+    layouts = layouts_of(config, {"pixel_values_videos": pixels}, counts, "video")
+    assert [layout.grid for layout in layouts] == [(4, side, side), (6, side, side)]
+
+
 def test_a_server_whose_plan_cannot_be_had_does_not_start() -> None:
     with pytest.raises(PlanError, match="reads the question"):
         processor("llava", {"keep": 0.5, "method": "cdpruner"})

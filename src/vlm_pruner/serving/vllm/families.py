@@ -29,10 +29,9 @@ FAMILIES = {
         "llava_onevision", "LlavaOnevisionForConditionalGeneration", _BOTH
     ),
     "Qwen2VLForConditionalGeneration": Family("qwen2_vl", "Qwen2VLForConditionalGeneration", _BOTH),
-    "Qwen2_5_VLForConditionalGeneration": Family("qwen2_5_vl", "Qwen2_5_VLForConditionalGeneration"),
+    "Qwen2_5_VLForConditionalGeneration": Family("qwen2_5_vl", "Qwen2_5_VLForConditionalGeneration", _BOTH),
     "Qwen3VLForConditionalGeneration": Family("qwen3_vl", "Qwen3VLForConditionalGeneration", _BOTH, framed=True),
-    "Qwen3_5ForConditionalGeneration": Family("qwen3_5", "Qwen3_5ForConditionalGeneration", framed=True),
+    "Qwen3_5ForConditionalGeneration": Family("qwen3_5", "Qwen3_5ForConditionalGeneration", _BOTH, framed=True),
     "InternVLForConditionalGeneration": Family("interns1", "InternS1ForConditionalGeneration"),
 }
-"""Architectures by name. Videos of Qwen2.5-VL and Qwen3.5 stay whole until they have been compared with the library's;
-one of InternVL is so many pictures to the library, and one item to vLLM."""
+"""Architectures by name. A video of InternVL is so many pictures to the library, and one to vLLM: it stays whole."""

@@ -43,6 +43,7 @@ class Pruning:
             return [self._stays(one) for one in rows] if self.rotary else rows
         ((modality, data),) = found
         plans = [read(bytes(one.tolist()), self.rotary) for one in data]
+        rows = [one.flatten(0, -2) for one in rows]  # [1, n, d] of each of several videos of LLaVA-OneVision
         return self._pruned(rows, plans, modality, kwargs)
 
     def _pruned(
@@ -83,7 +84,14 @@ def layouts_of(config: Any, arguments: Mapping[str, Any], counts: Sequence[int],
         UnsupportedModelError: the model gives another number of tokens than its family should.
     """
     adapter = adapter_for(config.model_type)
-    pixels = next((v for k, v in arguments.items() if k.startswith("pixel_values") and v is not None), None)
+    name = next((key for key, held in arguments.items() if key.startswith("pixel_values") and held is not None), "")
+    pixels = arguments.get(name)
+    if isinstance(pixels, list):  # of several shapes: one after the other
+        found = []
+        for number, count in enumerate(counts):
+            own = {key: held[number : number + 1] for key, held in arguments.items() if held is not None}
+            found += layouts_of(config, own | {name: pixels[number][None]}, [count], modality)
+        return found
     shape = tuple(pixels.shape) if isinstance(pixels, Tensor) else (len(counts),)
     lengths = [sum(counts) // shape[0]] * shape[0] if adapter.joins else list(counts)  # of tiles, or of pictures
     encoded = Encoded(arguments, shape, lengths)
