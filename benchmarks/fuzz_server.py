@@ -8,6 +8,7 @@ description has, below 500, and the server must answer an ordinary question afte
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from typing import Any
 
@@ -28,16 +29,18 @@ __all__ = ["main"]
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 
 
-def asked(operation: Any, mode: GenerationMode, examples: int) -> Counter[int]:
-    """Answers by status to so many requests of one kind. Raises what a check finds."""
-    seen: Counter[int] = Counter()
+def asked(operation: Any, mode: GenerationMode, examples: int) -> Counter[str]:
+    """Answers by status to so many requests of one kind, and forms among these. Raises what a check finds."""
+    seen: Counter[str] = Counter()
 
     @settings(max_examples=examples, deadline=None, derandomize=True, database=None, phases=[Phase.generate],
               suppress_health_check=list(HealthCheck))  # fmt: skip
     @given(case=operation.as_strategy(generation_mode=mode))
     def one(case: Any) -> None:
         response = case.call(timeout=300)
-        seen[response.status_code] += 1
+        seen[f"status_{response.status_code}"] += 1
+        seen["requests"] += 1
+        seen["forms"] += case.media_type == "multipart/form-data"
         case.validate_response(response, checks=CHECKS)
 
     one()
@@ -58,10 +61,13 @@ def main() -> None:
             chats = operation.method.lower() == "post"
             for mode in (GenerationMode.POSITIVE, *[GenerationMode.NEGATIVE] * chats):
                 seen = asked(operation, mode, count if chats else min(count, 20))
-                report.row(f"{operation.label}, {mode.value}", requests=sum(seen.values()), failures=0,
-                           **{f"status_{status}": number for status, number in sorted(seen.items())})  # fmt: skip
+                report.check(not chats or seen["forms"] > 0, "the description has no form")
+                report.row(f"{operation.label}, {mode.value}", failures=0, **seen)
         status, _, _ = call(address, body("What is the word?", max_tokens=2))
         report.check(status == 200, "an ordinary question is not answered")
+        until = time.monotonic() + 5  # an answer is read before its request is taken off the queue
+        while chat.waiting and time.monotonic() < until:
+            time.sleep(0.01)
         report.check(chat.waiting == 0, f"{chat.waiting} requests are still under way")
     report.finish()
 

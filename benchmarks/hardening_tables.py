@@ -18,6 +18,7 @@ SOURCES = {
         "fuzz_server",
         {
             "requests": ("requests", ",d"),
+            "forms among these": ("forms", ",d"),
             "answered (200)": ("status_200", ",d"),
             "refused (400)": ("status_400", ",d"),
             "failures": ("failures", "d"),

@@ -193,7 +193,13 @@ def test_the_description_of_the_api_is_what_the_server_takes() -> None:
         assert call(address, path="/openapi.json")[0] == 401
         status, found, _ = call(address, path="/openapi.json", Authorization="Bearer secret")
     assert status == 200
-    asked = found["paths"]["/v1/chat/completions"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    content = found["paths"]["/v1/chat/completions"]["post"]["requestBody"]["content"]
+    form = content["multipart/form-data"]["schema"]
+    assert form["properties"] == {"request": content["application/json"]["schema"]}
+    assert form["required"] == ["request"]
+    assert form["additionalProperties"] == {"type": "string", "format": "binary"}
+    asked = found["components"]["schemas"]["ChatRequest"]
+    assert content["application/json"]["schema"] == {"$ref": "#/components/schemas/ChatRequest"}
     assert asked["properties"].keys() == KNOWN | IGNORED | NEUTRAL.keys() | {"vlm_pruner"}
     assert asked["properties"]["max_tokens"]["maximum"] == 7
     assert found["security"] == [{"key": []}]

@@ -116,7 +116,7 @@ def test_what_is_left_stands_where_it_stood(name: str) -> None:
 
 @pytest.mark.parametrize("name", ROTARY)
 def test_whole_videos_stand_where_transformers_puts_them(name: str) -> None:
-    """All of a prompt does, but for text behind a video of Qwen2.5-VL that is longer in time than its picture is wide."""
+    """All of a prompt does, but for text behind a video of Qwen2.5-VL that is longer in time than it is wide."""
     lots, made = random.Random(name), processor(name)
     model, longer = numbering(made), 0
     places = open_model(str(served(name)[1])).model.model.get_rope_index

@@ -6,6 +6,7 @@ from typing import Any
 
 from vlm_pruner.serving.http.limits import Limits
 from vlm_pruner.serving.http.requests import IGNORED, NEUTRAL, ROLES, SAMPLING
+from vlm_pruner.serving.http.uploads import REQUEST, UPLOAD
 
 __all__ = ["description"]
 
@@ -51,11 +52,11 @@ def description(limits: Limits, *, key: bool) -> dict[str, Any]:
         "/metrics": {"get": {"responses": {"200": {"description": "Counts, as Prometheus reads them.",
                                                    "content": {"text/plain": {"schema": {"type": "string"}}}},
                                            **_refusals()}}},
-        "/v1/chat/completions": {"post": _chat(limits)},
+        "/v1/chat/completions": {"post": _chat()},
     }  # fmt: skip
     made: dict[str, Any] = {
         "openapi": "3.1.0", "info": {"title": "vlm-pruner", "version": "1"}, "paths": paths,
-        "components": {"schemas": {"Error": _ERROR}},
+        "components": {"schemas": {"Error": _ERROR, "ChatRequest": _request(limits)}},
     }  # fmt: skip
     if key:
         made["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
@@ -74,11 +75,26 @@ def _answers(text: str, properties: dict[str, Any]) -> dict[str, Any]:
     return {"responses": {"200": answer, **_refusals()}}
 
 
-def _chat(limits: Limits) -> dict[str, Any]:
-    """Chat completions: JSON, or server-sent events where `stream` is true."""
+def _chat() -> dict[str, Any]:
+    """Chat completions, asked for by JSON or a form with files; JSON, or server-sent events where `stream` is true."""
     operation = _answers("An answer.", {"choices": {"type": "array"}, "usage": {"type": "object"}})
     operation["responses"]["200"]["content"]["text/event-stream"] = {"schema": {"type": "string"}}
-    operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": _request(limits)}}}
+    asked = {"$ref": "#/components/schemas/ChatRequest"}
+    form = {
+        "type": "object",
+        "description": f"JSON in '{REQUEST}', and files: a picture's URL is '{UPLOAD}' and the name of its field.",
+        "required": [REQUEST],
+        "properties": {REQUEST: asked},
+        "propertyNames": {"minLength": 1},
+        "additionalProperties": {"type": "string", "format": "binary"},
+    }
+    operation["requestBody"] = {
+        "required": True,
+        "content": {
+            "application/json": {"schema": asked},
+            "multipart/form-data": {"schema": form, "encoding": {REQUEST: {"contentType": "application/json"}}},
+        },
+    }
     return operation
 
 
