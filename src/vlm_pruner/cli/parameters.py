@@ -68,7 +68,7 @@ def _named(kind: Any) -> str:
     if get_origin(kind) is Literal:
         return " or ".join(repr(value) for value in get_args(kind))
     if get_origin(kind) is tuple:
-        return "numbers with commas between"
+        return "numbers, separated by commas"
     known = {int: "a whole number", float: "a number", bool: "true or false", types.NoneType: "none", str: "a text"}
     return known.get(kind, getattr(kind, "__name__", str(kind)))
 
