@@ -68,19 +68,23 @@ class PrunePlan:
             raise PlanError("a plan needs at least one stage")
         for before, after in zip(self.stages, self.stages[1:], strict=False):
             if after.layer == TOWER or (after.site <= before.site and before.layer != TOWER):
-                raise PlanError(f"stages must be at ascending layers, got {[s.layer or 0 for s in self.stages]}")
+                raise PlanError(f"the layers of the stages must ascend, got {[s.layer or 0 for s in self.stages]}")
             if type(after.keep) is type(before.keep) and after.keep > before.keep:
                 raise PlanError(
-                    f"layer {after.site} cannot keep {after.keep} where layer {before.layer or 0} kept {before.keep}"
+                    f"layer {after.site} cannot keep {after.keep}: layer {before.layer or 0} leaves only {before.keep}"
                 )
         for name, kind in (("positions", Positions), ("per", Per)):
             if getattr(self, name) not in get_args(kind):
                 raise PlanError(unknown_name(name, getattr(self, name), get_args(kind)))
         if self.per == "frame" and self.stages[0].layer == TOWER:
-            raise PlanError("per='frame' has no meaning before the vision tower: there a video has one budget")
+            raise PlanError(
+                "per='frame' cannot be used with layer='tower': before the vision tower a video has one budget"
+            )
         object.__setattr__(self, "older", tuple(check_keep(keep) for keep in _listed(self.older)))
         if self.older and (self.per == "frame" or self.stages[0].layer == TOWER):
-            raise PlanError("older: frames, and pictures before the vision tower, have no age")
+            raise PlanError(
+                "older= is for whole pictures after the vision tower: leave it out with per='frame' or layer='tower'"
+            )
         if self.positions == "repacked" and self.stages[0].site:
             raise PlanError(
                 f"positions can only be repacked before the language model, not at layer {self.stages[0].layer}: "

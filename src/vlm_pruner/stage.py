@@ -79,7 +79,7 @@ class Stage:
         object.__setattr__(self, "keep", check_keep(self.keep))
         object.__setattr__(self, "layer", _check_layer(self.layer))
         if parse_bias(self.bias) is not None and self.layer == TOWER:
-            raise PlanError(f"bias={self.bias!r}: nothing is merged before the vision tower")
+            raise PlanError(f"bias={self.bias!r}: nothing is merged before the vision tower; leave bias out")
 
     @property
     def site(self) -> int:
@@ -109,12 +109,13 @@ class Stage:
         check_keys("stage", data, {"method", "keep"}, {"params", "layer", "budget", "bias"})
         params = data.get("params", {})
         if not isinstance(params, Mapping):
-            raise PlanError(f"params={params!r} is not an object of parameters by name")
+            raise PlanError(f'params={params!r} is not an object such as {{"pivots": 8}}')
         method = create(data["method"], **params)
         stage = cls(method, data["keep"], data.get("layer"), data.get("bias"))
         if (kind := data.get("budget", stage.method.budget)) != stage.method.budget:
             raise PlanError(
-                f"budget={kind!r}: to {stage.method.name} with these parameters it is {stage.method.budget}"
+                f"budget={kind!r}: {stage.method.name} with these parameters has budget={stage.method.budget!r}; "
+                "write that, or leave budget out"
             )
         return stage
 
@@ -126,7 +127,7 @@ def check_keys(what: str, data: object, required: set[str], optional: set[str]) 
         PlanError: what is wrong with it.
     """
     if not isinstance(data, Mapping):
-        raise PlanError(f"a {what} is an object with {sorted(required)}, got {type(data).__name__}")
+        raise PlanError(f"a {what} is a JSON object with {sorted(required)}, got {type(data).__name__}")
     for key in data:
         if key not in required | optional:
             raise PlanError(unknown_name(f"key of a {what}", key, required | optional))

@@ -44,7 +44,7 @@ class Fuyu(Adapter):
     model_types = ("fuyu",)
 
     def image_layouts(self, config: Any, encoded: Encoded) -> list[Layout]:
-        raise UnsupportedModelError("fuyu: how wide a picture is stands in the prompt alone")
+        raise UnsupportedModelError("fuyu: only the prompt tells how wide a picture is")
 
     def prompt(self, token: str, images: int, question: str) -> str | None:
         return question + "\n"  # its processor puts the picture and the start of a text in front
@@ -90,8 +90,8 @@ class Inkling(Adapter):
         *ends, padded = encoded.rows("row_ends")[0]
         if not padded:
             raise UnsupportedModelError(
-                "inkling: its patches are not padded as by its own processor, so that nothing tells how wide a picture "
-                "is"
+                "inkling: the patches are not padded as by its own processor, so the width of a picture is unknown; "
+                "use the processor of the checkpoint"
             )
         last = [i for i, end in enumerate(ends) if end]
         widths = [end - start for start, end in zip([-1, *last], last, strict=False)]
@@ -164,7 +164,9 @@ class Molmo2(Adapter):
         layouts = []
         for rows, columns, h, w in encoded.rows("image_grids"):
             if not h * w:
-                raise UnsupportedModelError("molmo2: videos stand under the placeholder of pictures; pass frames")
+                raise UnsupportedModelError(
+                    "molmo2: its prompts mark a video like a picture; pass the frames as pictures"
+                )
             place = torch.cat([overview((rows, columns), (h, w)), plane(1, h, w)])
             layouts.append(Layout(len(place), (1, h, w), place))
         return layouts

@@ -86,7 +86,7 @@ def batch(
     for path in (output, *beside(output).values()):
         writable(path, ENDINGS if path == output else ())
     if source.exists() and output.exists() and source.samefile(output):
-        raise InputError(f"{str(output)!r} is what is read: name another file")
+        raise InputError(f"{str(output)!r} is the file that is read: write the answers to another one")
     job = Job(
         str(source), question, model, opening.given(), wanted.make, max_new_tokens, size,
         min(8, max(1, (os.cpu_count() or 2) - 1)) if workers is None else workers, threads, pruning.register,

@@ -179,7 +179,9 @@ def _methods(methods: str, pruning: Pruning, video: bool) -> dict[str, str | Pru
     own = [name for name in names if video and name in FRAMES]
     registered = [name for name in names if name not in own]
     if drawn := [name for name, values in pruning.set_on(registered).items() if "seed" in values]:
-        raise InputError(f"--set {drawn[0]}.seed: the benchmark draws with seeds 0 to N-1 of --seeds N")
+        raise InputError(
+            f"--set {drawn[0]}.seed cannot be used: the benchmark runs the method with the seeds 0 to N-1 of --seeds N"
+        )
     return pruning.labelled(registered) | {name: FRAMES[name] for name in own}
 
 

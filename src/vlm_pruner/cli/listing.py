@@ -38,9 +38,9 @@ def methods(
     pruning.register()
     plan = pruning.plan()
     if model is None:
-        opening.unused("methods are tried on a model with --model")
+        opening.unused("name one with --model")
         if plan is not None or pruning.parameters:
-            raise InputError("--plan and --set are tried on a model: say which with --model")
+            raise InputError("--plan and --set are tried on a model: name it with --model")
     reasons = None if model is None else _tried(model, opening, pruning, plan)
     known = catalogue()
     if json:
@@ -56,8 +56,8 @@ def methods(
 
 _LEGEND = (
     "The best methods come first, by accuracy on the offline benchmark at equal cost; those that were not measured "
-    "there follow by name. Left, a layer: with --keep 64, of 576 tokens in a model of 32 layers, the tokens left at the "
-    "end and the mean over the layers. Reads question: such a method may keep other tokens for another question."
+    "there follow by name. Left, a layer: the tokens left at the end, and the mean over the layers, with --keep 64 of "
+    "576 tokens in 32 layers. Reads question: such a method may keep other tokens for another question."
 )
 
 

@@ -63,7 +63,7 @@ class Opening:
             InputError: an option was given all the same.
         """
         if self != Opening():
-            raise InputError(f"options of a model were given, and none is opened: {why}")
+            raise InputError(f"options such as --device need a model, and none is opened here: {why}")
 
     def open(self, name: str) -> Loaded:
         """The model of that name; what transformers says meanwhile is kept quiet.

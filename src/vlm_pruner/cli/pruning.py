@@ -170,7 +170,7 @@ class Pruning:
         if keep != AUTO:
             return None
         if self.plan_file is None:
-            raise InputError("--keep auto takes the plan of the picture's group: --plan FILE.auto.json, see `tune`")
+            raise InputError("--keep auto needs --plan FILE.auto.json, a file that `vlm-pruner tune` writes")
         from vlm_pruner.evaluation.by_density import DensityPlans, is_by_density
 
         text = self._read(**given)

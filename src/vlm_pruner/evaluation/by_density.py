@@ -60,7 +60,9 @@ class DensityPlans:
             raise PlanError(f"plans by density of version {data['version']!r}; this library reads version {_VERSION}")
         limit, told = data["dense_from"], data.get("told", {})
         if isinstance(limit, bool) or not isinstance(limit, int | float) or not isinstance(told, dict):
-            raise PlanError("plans by density: dense_from is a number, and told an object with a text for each group")
+            raise PlanError(
+                "plans by density: 'dense_from' must be a number, 'told' an object with a text for each group"
+            )
         plain, dense = (None if data[name] is None else PrunePlan.from_dict(data[name]) for name in GROUPS)
         return cls(plain, dense, {str(name): str(words) for name, words in told.items()}, float(limit))
 

@@ -153,7 +153,9 @@ class PruneSID(PruningMethod):
 
     def __post_init__(self) -> None:
         if self.shared and self.reference is not None:
-            raise PlanError("prunesid: shared=True deals out a mean, reference= sets a ceiling: one of them")
+            raise PlanError(
+                "prunesid: shared=True shares a budget among pictures, reference= limits each: give only one"
+            )
         if self.reference is not None and not self.reference > 0:
             raise PlanError(f"reference={self.reference} must be above 0")
 
