@@ -141,7 +141,7 @@ def test_what_cannot_be_is_one_line(command: str, words: list[str], said: str, c
 
 def test_options_without_a_model_are_refused() -> None:
     assert complaint(run("methods", "--attn", "eager")).endswith("name one with --model")
-    assert "say which with --model" in complaint(run("methods", "--set", "vlm-pruner.pivots=2"))
+    assert "name it with --model" in complaint(run("methods", "--set", "vlm-pruner.pivots=2"))
 
 
 def test_a_shape_with_random_weights_has_no_such_options() -> None:
