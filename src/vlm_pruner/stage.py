@@ -1,4 +1,4 @@
-"""One step of a plan: which method, how much, and where. A stage is data, and survives a round trip through JSON."""
+"""One step of a plan: which method, how much, and where. A stage is data: it can be written as JSON and read again."""
 
 from __future__ import annotations
 
@@ -59,11 +59,11 @@ def _check_layer(layer: object) -> Layer:
 
 @dataclass(frozen=True)
 class Stage:
-    """One pruning step: `method` keeps `keep` of each image's tokens at the input of decoder layer `layer`.
+    """One pruning step: before decoder layer `layer`, `method` keeps `keep` tokens of each image.
 
     With `layer="tower"` only the patches of the kept tokens enter the vision tower. A float `keep` is a share of the
     tokens that the image had at first, whatever earlier stages left of them.
-    Layer 0 and None are one and the same place, before the language model, and stored as None.
+    Layer 0 and None both mean before the language model; both are stored as None.
 
     Raises:
         PlanError: unknown method, invalid keep or layer.
@@ -83,7 +83,7 @@ class Stage:
 
     @property
     def site(self) -> int:
-        """Index of the decoder layer in front of which tokens are gone: 0 for what never entered the tower, too."""
+        """Index of the first decoder layer without the dropped tokens; 0 also for a stage before the tower."""
         return self.layer if isinstance(self.layer, int) else 0
 
     @property

@@ -24,7 +24,9 @@ _VERSION = 1
 
 @dataclass(frozen=True)
 class DensityPlans:
-    """The plan of each group of pictures; None keeps all of its tokens, and `told` says why."""
+    """One plan for pictures with much text (`dense`) and one for the others (`plain`).
+
+    Where there is None, such pictures keep all of their tokens, and `told` says why."""
 
     plain: PrunePlan | None
     dense: PrunePlan | None
