@@ -47,7 +47,7 @@ class PrunePlan:
     frame of a video is pruned, and reported, as an image of its own. `asked` is the budget for which the method
     `made_by` made the stages, which may leave fewer tokens at the end. Plans with the same stages are equal, whoever
     made them. `older` limits the older pictures of a prompt: its first number is the most tokens of the picture before
-    the newest one, its second that of the picture before that one, and so on; the last number counts for all older ones.
+    the newest one, its second that of the picture before that, and so on; the last number counts for all older ones.
 
     Raises:
         PlanError: no stage, stages out of order, a budget that grows, repacked positions without a stage before the
