@@ -98,8 +98,8 @@ def _print(found: Verification, loaded: Loaded) -> None:
     ):  # fmt: skip
         out.print(line, markup=False, soft_wrap=True)
     out.print(
-        "Differences are of logits, over the prefill and every decode step. Allowed is what rounding does to the "
-        "untouched model here, times a margin.",
+        "The table shows the largest differences of logits, over the prefill and every decode step. The allowed "
+        "difference is what rounding does to the unpruned model here, times a margin.",
         style="dim",
     )
 
