@@ -126,7 +126,7 @@ def _rounded(part: Tensor, whole: Tensor) -> Tensor:
 @final
 @dataclass(frozen=True)
 class PruneSID(PruningMethod):
-    """Groups tokens by the principal direction they load on, and keeps the most attended of each that differ.
+    """Groups tokens by principal direction, and keeps from each group the most attended tokens that differ.
 
     Args:
         shared: the images of a call share their budgets in proportion to their variety, 1 - redundancy; `keep` is the
