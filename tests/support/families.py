@@ -209,7 +209,7 @@ def of_each_kind(names: Iterable[str]) -> list[Any]:
 
 
 def of_each_pair() -> list[Any]:
-    """Parameters `name, attention`: every family with its first backend always, and one of each kind with the others."""
+    """Parameters `name, attention`: every family with its first backend always, one of each kind with all."""
     pairs = [(family.name, attention) for family in FAMILIES.values() for attention in family.attentions]
     always = {pair for pair in pairs if pair[0] in OF_EACH_KIND or pair[1] == FAMILIES[pair[0]].attentions[0]}
     return [pair if pair in always else pytest.param(*pair, marks=pytest.mark.slow) for pair in pairs]
