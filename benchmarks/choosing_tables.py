@@ -68,8 +68,8 @@ def tuning(folder: Path = RESULTS) -> str:
     return (
         f"`tune` was asked for a loss of at most 10 % with 90 % confidence, each time on 64 other scenes of the "
         f"validation split. On the test split, the true loss was within 10 % in {within} of {len(rows)} runs. In "
-        f"{len(plans)} runs `tune` recommended a plan, in the others all tokens. The largest true loss of a recommended "
-        f"plan was {100 * worst:.1f} points. One run took {minutes:.1f} minutes.\n\n{provenance(found)}"
+        f"{len(plans)} runs `tune` recommended a plan, in the others all tokens. The largest true loss of a "
+        f"recommended plan was {100 * worst:.1f} points. One run took {minutes:.1f} minutes.\n\n{provenance(found)}"
     )
 
 

@@ -19,7 +19,7 @@ __all__ = ["Apertus", "Emu3", "Fuyu", "Gemma4", "Hunyuan", "HyV4", "Inkling", "M
 
 
 class Emu3(Adapter):
-    """Every row of a picture is closed by a token of its own; they are ordinary candidates on the right edge."""
+    """A token at the right edge closes every row of a picture; it can be chosen like any other."""
 
     model_types = ("emu3",)
 
@@ -39,7 +39,7 @@ class Apertus(Adapter):
 
 
 class Fuyu(Adapter):
-    """Rows of patches, each closed by a word of its own in the prompt, which alone tells how wide a picture is."""
+    """Rows of patches; a word of the prompt closes each row, and only these words tell how wide a picture is."""
 
     model_types = ("fuyu",)
 
@@ -68,8 +68,8 @@ def _rows(slots: Tensor) -> Layout:
 
 
 class Inkling(Adapter):
-    """Rows of patches, the last of each padded on the right, which alone tells how wide a picture is. Where a side is a
-    multiple of the patch, that one is nothing but padding. A learned bias goes by how far a query stands behind a key;
+    """Rows of patches; the last patch of a row is padded, and only the padding tells how wide a picture is. Where a side
+    is a multiple of the patch, that one is nothing but padding. A learned bias goes by how far a query stands behind a key;
     short convolutions see what is left. Pictures only, with words between two of them."""
 
     model_types = ("inkling_mm_model",)
@@ -120,7 +120,7 @@ class Inkling(Adapter):
 
 
 class Hunyuan(Adapter):
-    """A token opens the picture, one closes every row, one closes the picture: ordinary candidates on its edges."""
+    """A token opens the picture, one closes every row, one closes the picture; they can be chosen like any other."""
 
     model_types = ("hunyuan_vl",)
 
@@ -134,8 +134,8 @@ class Hunyuan(Adapter):
 
 
 class HyV4(Adapter):
-    """A token closes every row: an ordinary candidate on the edge. Four residual streams, which methods see side by
-    side; layers attend to keys that an indexer chose, its own or that of a layer before. Pictures only."""
+    """A token at the right edge closes every row; it can be chosen like any other. Four residual streams, which methods see
+    side by side; layers attend to keys that an indexer chose, its own or that of a layer before. Pictures only."""
 
     model_types = ("hy_v4_vl",)
     streams = 2
@@ -176,7 +176,7 @@ class Molmo2(Adapter):
 
 
 class Gemma4(SharedKeys, Adapter):
-    """The places of the patches are told to the model; squares of them are pooled into one token."""
+    """The model gets the positions of the patches; squares of patches are pooled into one token."""
 
     model_types = ("gemma4", "gemma4_unified")
     ends = True
