@@ -68,9 +68,9 @@ def _rows(slots: Tensor) -> Layout:
 
 
 class Inkling(Adapter):
-    """Rows of patches; the last patch of a row is padded, and only the padding tells how wide a picture is. Where a side
-    is a multiple of the patch, that one is nothing but padding. A learned bias goes by how far a query stands behind a key;
-    short convolutions see what is left. Pictures only, with words between two of them."""
+    """Rows of patches; the last patch of a row is padded, and only the padding tells how wide a picture is. Where a
+    side is a multiple of the patch, that one is nothing but padding. A learned bias goes by how far a query stands
+    behind a key; short convolutions see what is left. Pictures only, with words between two of them."""
 
     model_types = ("inkling_mm_model",)
     attends = frozenset({"hybrid", "hybrid_sliding"})
@@ -134,8 +134,9 @@ class Hunyuan(Adapter):
 
 
 class HyV4(Adapter):
-    """A token at the right edge closes every row; it can be chosen like any other. Four residual streams, which methods see
-    side by side; layers attend to keys that an indexer chose, its own or that of a layer before. Pictures only."""
+    """A token at the right edge closes every row; it can be chosen like any other. Four residual streams, which
+    methods see side by side; layers attend to keys that an indexer chose, its own or that of a layer before. Pictures
+    only."""
 
     model_types = ("hy_v4_vl",)
     streams = 2
