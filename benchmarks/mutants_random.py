@@ -138,7 +138,7 @@ def _contexts(coverage: Path) -> dict[str, dict[int, list[str]]]:
 
 def _nearest(lines: dict[int, list[str]], first: int, last: int) -> str:
     """Arguments of pytest: tests that run the lines `first` to `last`, of as many functions as there are; where no test
-    is known to run them (a constant of the module), those of the whole file and of pages that are made from the package.
+    is known to run them (a constant of the module), those of the whole file and of pages made from the package.
     Those that run least of it come first."""
     seen = {test for line in range(first, last + 1) for test in lines.get(line, ())}
     pages = "" if seen else " " + _PAGES
