@@ -57,7 +57,6 @@ def test_the_manifest_is_a_deployment() -> None:
     (port,) = pod["ports"]
     assert pod["readinessProbe"]["httpGet"] == {"path": "/health", "port": port["containerPort"]}
     assert {one["name"]: one["value"] for one in pod["env"]} == {RUNNER: "0"}  # values of env are strings
-
     assert re.fullmatch(r"vllm/vllm-openai:v0\.3[23]\.\d+", pod["image"])  # that the plugin is made for
 
 
