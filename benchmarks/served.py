@@ -3,9 +3,10 @@
     python -m benchmarks.served [--questions 500] [--repeats 5]            writes results/served.json
 
 In an environment with vLLM (`make test-serving` makes one). The plan is VLM-Pruner before the language model, 64 of 576
-tokens. Times to the first token are those of new pictures, one request at a time, with and without pruning in turn, on
-a random model whose language model is large beside its tower. Beside them stand the encoder and the selection, which
-are part of them, and the share of the floating point operations that are left: words and tower are not pruned.
+tokens. Times to the first token are those of new pictures, one or two of them, one request at a time, with and without
+pruning in turn, on a random model whose language model is large beside its tower. Beside them stand the encoder and the
+selection, which are part of them, and the share of the floating point operations that are left: words and tower are not
+pruned, and attention, which shrinks with the square of the tokens, is a larger part of a longer prompt.
 """
 
 from __future__ import annotations
@@ -35,10 +36,12 @@ from vlm_pruner.flops import prefill_flops
 from vlm_pruner.ops.dispatch import use_backend
 from vlm_pruner.plan import PrunePlan
 from vlm_pruner.profiling.run import vision_prediction
+from vlm_pruner.profiling.timing import median
 
 __all__ = ["main"]
 
 KEEP, NEW = 64, 12
+QUESTION = "What is the word?"
 
 
 def for_vllm(loaded: Any, folder: Path) -> Path:
@@ -86,16 +89,16 @@ def timed(owner: Any, name: str, found: list[float]) -> None:
     setattr(owner, name, run)
 
 
-def operations_left(loaded: Any, question: str, keep: float) -> float:
+def operations_left(loaded: Any, question: str, pictures: int, keep: float) -> float:
     """Floating point operations to the first token at a budget, of those with all tokens; the tower's are in both."""
-    inputs = loaded.processor(text=[question], images=[Image.new("RGB", (336, 336))], return_tensors="pt")
+    images = [Image.new("RGB", (336, 336))] * pictures
+    inputs = loaded.processor(text=[question], images=images, return_tensors="pt")
     visual = int((inputs["input_ids"] == loaded.model.config.image_token_id).sum())
     words = inputs["input_ids"].shape[1] - visual
     tower, costs = vision_prediction(loaded.model.config, inputs), decoder_costs(loaded.model)
     assert tower is not None
-    pruned, whole = (
-        tower + prefill_flops(costs, [words + kept] * loaded.layers) for kept in (keep_count(visual, keep), visual)
-    )
+    left = pictures * keep_count(visual // pictures, keep)
+    pruned, whole = (tower + prefill_flops(costs, [words + kept] * loaded.layers) for kept in (left, visual))
     return pruned / whole
 
 
@@ -105,41 +108,38 @@ def first_token(report: Report, loaded: Any, repeats: int) -> None:
 
     from vlm_pruner.serving.vllm import pruning
 
-    lots = np.random.default_rng(0)
-    question = "<image>What is the word?"
-    samples: dict[float, list[float]] = {1.0: [], 0.25: []}
-    selection, encoder = [], []
-    timed(pruning, "_select", selection)
-    timed(pruning.Pruning, "embed_multimodal", encoder)
-    parts: dict[float, list[tuple[float, float]]] = {keep: [] for keep in samples}
-    model = wide(loaded)
+    timed(pruning, "_select", selection := [0.0])  # vLLM looks at a picture before it starts
+    timed(pruning.Pruning, "embed_multimodal", encoder := [0.0])
+    lots, model = np.random.default_rng(0), wide(loaded)
+    asked = [(pictures, keep) for pictures in (1, 2) for keep in (1.0, 0.25)]
+    samples: dict[tuple[int, float], list[tuple[float, float, float]]] = {one: [] for one in asked}
     with tempfile.TemporaryDirectory() as name:
-        selection.append(0.0)  # what vLLM looks at before it starts
-        encoder.append(0.0)
         engine = vllm.LLM(
-            str(for_vllm(model, Path(name))), max_model_len=1024, enforce_eager=True, dtype="float32",
-            max_num_seqs=1, enable_prefix_caching=False, hf_overrides={"vlm_pruner": {"keep": 0.25}},
+            str(for_vllm(model, Path(name))), max_model_len=2048, enforce_eager=True, dtype="float32", max_num_seqs=1,
+            enable_prefix_caching=False, hf_overrides={"vlm_pruner": {"keep": 0.25}}, limit_mm_per_prompt={"image": 2},
         )  # fmt: skip
         once = vllm.SamplingParams(max_tokens=1, temperature=0)
         for _ in range(repeats + 1):  # the first round warms up
-            for keep, found in samples.items():
-                image = Image.fromarray(lots.integers(0, 255, (336, 336, 3), dtype=np.uint8))
+            for (pictures, keep), found in samples.items():
+                drawn = lots.integers(0, 255, (pictures, 336, 336, 3), dtype=np.uint8)
+                shown = {"multi_modal_data": {"image": [Image.fromarray(one) for one in drawn]}}
                 own = {"mm_processor_kwargs": {"vlm_pruner": {"keep": keep}}}
                 selection.append(0.0)
                 encoder.append(0.0)
                 began = time.perf_counter()
-                engine.generate(
-                    [{"prompt": question, "multi_modal_data": {"image": image}, **own}], once, use_tqdm=False
-                )
-                found.append((time.perf_counter() - began) * 1e3)
-                parts[keep].append((encoder[-1] - selection[-1], selection[-1]))
-    rows = [report.row(f"first token, keep {keep}", found[1:]) for keep, found in samples.items()]
-    for keep, found in parts.items():
-        for what, values in zip(("encoder", "selection"), zip(*found[1:], strict=True), strict=True):
-            report.row(f"its {what}, keep {keep}", values)
-    report.row("floating point operations, keep 0.25", of_unpruned=operations_left(model, question, 0.25))
-    ratio = rows[1]["median_ms"] / rows[0]["median_ms"]
-    report.aim("time to the first token at keep 0.25, of unpruned", ratio, 0.25)
+                engine.generate([{"prompt": "<image>" * pictures + QUESTION, **shown, **own}], once, use_tqdm=False)
+                whole = (time.perf_counter() - began) * 1e3
+                found.append((whole, encoder[-1] - selection[-1], selection[-1]))
+    for pictures, of in ((1, ""), (2, " of two pictures")):
+        medians = []
+        for keep in (1.0, 0.25):
+            parts = list(zip(*samples[pictures, keep][1:], strict=True))
+            for what, values in zip(("first token", "its encoder", "its selection"), parts, strict=True):
+                report.row(f"{what}{of}, keep {keep}", values)
+            medians.append(median(parts[0]))
+        left = operations_left(model, "<image>" * pictures + QUESTION, pictures, 0.25)
+        report.row(f"floating point operations{of}, keep 0.25", of_unpruned=left)
+        report.aim(f"time to the first token{of} at keep 0.25, of unpruned", medians[1] / medians[0], 0.25)
 
 
 def main() -> None:

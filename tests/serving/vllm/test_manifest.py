@@ -1,4 +1,4 @@
-"""The manifest of the docs has the parts of a deployment, and what it starts is a server that vLLM and our plan know."""
+"""The manifest of the docs has the parts of a deployment, and starts a server that vLLM and our plan know."""
 
 from __future__ import annotations
 
