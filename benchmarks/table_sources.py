@@ -78,8 +78,8 @@ def refused() -> str:
 
 
 def _families(works: bool, head: str) -> str:
+    from vlm_pruner.adapters.table import support_table
     from vlm_pruner.cli.console import quiet
-    from vlm_pruner.engine.families import support_table
 
     quiet()  # configurations of families that nobody asked about say things
     kinds: dict[str, list[str]] = {}

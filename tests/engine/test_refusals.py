@@ -27,7 +27,7 @@ from vlm_pruner import (
     attach,
     prune,
 )
-from vlm_pruner.engine.support import obstacle
+from vlm_pruner.adapters.obstacles import obstacle
 
 
 @pytest.fixture

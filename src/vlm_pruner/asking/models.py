@@ -13,12 +13,12 @@ from PIL import Image
 from torch import Tensor
 
 from vlm_pruner.adapters import adapter_for
+from vlm_pruner.adapters.obstacles import obstacle
 from vlm_pruner.adapters.refused import REASONS
 from vlm_pruner.asking.loading import Loading, open_device
 from vlm_pruner.asking.prompts import check_question, conversation_text, prompt_inputs, read_prompt
 from vlm_pruner.asking.videos import Shown
 from vlm_pruner.engine import plan_for
-from vlm_pruner.engine.support import obstacle
 from vlm_pruner.errors import InputError, UnsupportedModelError, VlmPrunerError, first_line, missing_package
 from vlm_pruner.methods.base import PruningMethod
 from vlm_pruner.plan import PrunePlan
