@@ -22,6 +22,7 @@ from torch.nn import functional
 from vlm_pruner.engine.cache import PrunedLayer
 from vlm_pruner.engine.forward import Forward, Prefill
 from vlm_pruner.engine.release import unseen
+from vlm_pruner.engine.rows import Kept
 from vlm_pruner.engine.support import Parts
 from vlm_pruner.engine.tap import around, attention_of, can_be_tapped
 from vlm_pruner.errors import PlanError
@@ -65,10 +66,9 @@ class LogMass:
                 assert removed is not None
                 undo.callback(removed)
 
-    def chosen(self, prefill: Prefill, device: torch.device) -> None:
+    def chosen(self, prefill: Prefill, kept: Kept) -> None:
         """A stage has chosen: note the logarithm of what every row of the chunk that is left stands for."""
-        kept = prefill.kept
-        assert kept is not None
+        device = kept.mask.device
         by_place = torch.zeros(kept.mask.shape, device=device)
         for image in prefill.prompt.images:
             if image.mass is not None:

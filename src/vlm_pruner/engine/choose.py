@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vlm_pruner.engine.prompt import ImageState, Prompt
+from vlm_pruner.engine.prompt import ImageState, Prompt, to_cut
 from vlm_pruner.engine.rows import Kept, gather_rows
 from vlm_pruner.errors import InvalidSelectionError, NotFiniteError
 from vlm_pruner.methods.base import PruningMethod, refuse_what_is_not_finite, require
@@ -38,7 +38,7 @@ def prune_stage(
         InvalidSelectionError: the method returned no proper choice.
         NotFiniteError: what the method reads of a picture is not finite.
     """
-    cut = prompt.to_cut(stage)
+    cut = to_cut(prompt.images, stage)
     if stage.layer == TOWER:
         chosen = [(image, image.tower) for image in cut if image.tower is not None]
     elif stage.site in earlier:
@@ -143,7 +143,6 @@ def _record(stage: Stage, image: ImageState, selection: Selection) -> None:
             source = _compose(image, before, selection)
         order = None if selection.order is None else before[selection.order]
         own = Selection(before[selection.index], order, selection.features, source)
-    image.index, image.count = own.index, len(own)
     image.stages.append((stage.site, stage.keep, own))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 from torch import Tensor
@@ -13,7 +14,6 @@ from vlm_pruner.engine.masks import Places, remap_mask
 from vlm_pruner.engine.shared import follow_source
 from vlm_pruner.engine.stored import cut_padding, fit_stored
 from vlm_pruner.engine.support import Parts
-from vlm_pruner.engine.tap import attention_of
 from vlm_pruner.errors import PrunedCacheError
 
 __all__ = ["follow"]
@@ -60,12 +60,8 @@ def follow(
     elif "attention_mask" in kwargs:
         mask = kwargs["attention_mask"]
         tag = (level, None if layer is None else signature(layer, level))
-        known, made = fwd.recall(mask, tag)
-        if not known:
-            causal = getattr(attention_of(parts.layers[index]), "is_causal", True)
-            made = remap_mask(mask, places, fwd.kept, ragged, causal, hidden, parts.backend)
-            fwd.remember(mask, tag, made)
-        kwargs["attention_mask"] = made
+        make = functools.partial(remap_mask, mask, places, fwd.kept, ragged, parts.causal(index), hidden, parts.backend)
+        kwargs["attention_mask"] = fwd.once(mask, tag, make)
     if fwd.kept is not None:
         cut_queries(fwd, parts, level, kwargs)
     return fit_stored(fwd, parts, index, layer, places, kwargs)

@@ -5,6 +5,7 @@ What outlives the pass is in the cache; what outlives the cache is in the sessio
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -33,10 +34,8 @@ class Prefill:
     prompt: Prompt
     encoded: dict[Modality, Encoded]
     past: int | Tensor  # places that were in the cache before
-    kept: Kept | None = None  # None = all q places
     ends: int | None = None  # the model itself went on with so many last rows alone
-    levels: list[Kept | None] = field(default_factory=list)  # `kept` after each stage
-    lengths: list[list[int]] = field(default_factory=list)  # tokens left in every row, after each stage
+    levels: list[Kept | None] = field(default_factory=list)  # the places that are left after each stage
     selecting: list[tuple[Mark, Mark]] = field(default_factory=list)
     entered: Tensor | None = None  # [b, q, d] what entered the language model, if a method asks
     before: LayerBefore | None = None  # what is read of the layer before the next stage
@@ -46,6 +45,11 @@ class Prefill:
     log_mass: dict[int, Tensor] = field(default_factory=dict)  # [b, k] of the rows left after so many stages
     rotary: list[tuple[Any, tuple[Any, ...], dict[str, Any]]] = field(default_factory=list)  # (output, args, kwargs)
     shift: Tensor | None = None  # [b, 1] places closed up by repacking, all turns together
+
+    @property
+    def kept(self) -> Kept | None:
+        """The places that are left by now; None = all q of them."""
+        return self.levels[-1] if self.levels else None
 
 
 @dataclass
@@ -72,7 +76,8 @@ class Forward:
         return None if self.prefill is None else self.prefill.kept
 
     def recall(self, thing: Any, tag: Any) -> tuple[bool, Any]:
-        """What was already made of an object in this forward: all pruned layers get the same masks and rotary tables.
+        """(whether, what) was already made of an object in this forward: all pruned layers get the same masks and
+        rotary tables.
 
         Objects are compared with `is`. A dictionary over `id()` would make a compiled decode step recompile every
         step, and a class of its own would break its graph.
@@ -82,9 +87,12 @@ class Forward:
                 return True, made
         return False, None
 
-    def remember(self, thing: Any, tag: Any, made: Any) -> Any:
-        """Note what was made of `thing`, and return it."""
-        self.made.append((thing, tag, made))
+    def once(self, thing: Any, tag: Any, make: Callable[[], Any]) -> Any:
+        """What was made of an object in this forward, made now if it was not yet."""
+        known, made = self.recall(thing, tag)
+        if not known:
+            made = make()
+            self.made.append((thing, tag, made))
         return made
 
     @property

@@ -19,6 +19,7 @@ from vlm_pruner.engine.follow import follow
 from vlm_pruner.engine.forward import Forward, Prefill
 from vlm_pruner.engine.local import Local
 from vlm_pruner.engine.positions import Repacking
+from vlm_pruner.engine.prompt import to_cut
 from vlm_pruner.engine.signals import LayerBefore, tokens_reader
 from vlm_pruner.engine.support import Parts
 from vlm_pruner.engine.tap import Attended
@@ -94,16 +95,15 @@ class LayerHooks:
         self._locate(prefill)
         reader = tokens_reader(reads(stage.method), stage.site or None, prefill, hidden)
         try:
-            prefill.kept, hidden = prune_stage(stage, prompt, prefill.kept, hidden, reader, fwd.earlier)
+            kept, hidden = prune_stage(stage, prompt, prefill.kept, hidden, reader, fwd.earlier)
         except MissingSignalError as error:
             raise MissingSignalError(f"{error} of this {self.parts.name} model") from error
         prefill.before = None
-        prefill.levels.append(prefill.kept)
-        if prefill.kept is not None and stage.site >= self.mass.first:
-            self.mass.chosen(prefill, hidden.device)
-        if prefill.kept is not None and fwd.state is None:
+        prefill.levels.append(kept)
+        if kept is not None and stage.site >= self.mass.first:
+            self.mass.chosen(prefill, kept)
+        if kept is not None and fwd.state is None:
             fwd.state = CacheState(self.sites, self.plan.positions, open=True)
-        prefill.lengths.append(prompt.row_lengths())
         prefill.selecting.append((start, mark(hidden.device)))
         if stage.layer == TOWER:
             prefill.selecting += [encoded.tower.marks for encoded in prefill.encoded.values()]
@@ -123,7 +123,7 @@ class LayerHooks:
         self._locate(prefill)
         args, kwargs = by_name(module, self.names, args, kwargs)
         hidden, rotary = hidden_of(module, args, kwargs, self.streams), as_pair(kwargs.get("position_embeddings"))
-        images = prefill.prompt.to_cut(stage)
+        images = to_cut(prefill.prompt.images, stage)
         prefill.before = before = LayerBefore(reads(stage.method), prefill, images, hidden, rotary)
         layers, index = getattr(kwargs.get(self.parts.layer_cache), "layers", ()), stage.site - 1
         if index < len(layers) and hasattr(layers[index], "max_cache_len"):

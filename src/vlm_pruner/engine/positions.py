@@ -9,6 +9,7 @@ Time stays as it is.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -78,7 +79,7 @@ class Repacking:
             self.local.quiet = True
             try:
                 first = output[0] if isinstance(output, tuple) else output
-                fwd.remember(first, "repacked", rotary(*args, **kwargs))
+                fwd.once(first, "repacked", functools.partial(rotary, *args, **kwargs))
             finally:
                 self.local.quiet = False
             before = getattr(first_pruned(fwd.cache), "pruned_shift", None)

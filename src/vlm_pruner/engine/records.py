@@ -181,8 +181,9 @@ class Recorder:
         images = [_record(i, i.span.row // copies) for i in prompt.images if i.span.row % copies == 0]
         notes = _notes(prompt, images, copies)
         tower = tuple(run for each in pictures.encoded.values() if each.tower for run in each.tower.run)
+        lengths = [prompt.row_lengths(stage) for stage in range(len(pictures.levels))]
         timed = (started, ended, pictures.selecting)
-        return _Prefill(images, rows, pictures.lengths, *timed, itemsize, notes, copies, tower=tower)
+        return _Prefill(images, rows, lengths, *timed, itemsize, notes, copies, tower=tower)
 
     @property
     def images(self) -> list[ImageRecord]:

@@ -5,6 +5,7 @@ What a stage between the two drops stays visible in the second, which attends to
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
@@ -16,7 +17,6 @@ from vlm_pruner.engine.forward import Forward
 from vlm_pruner.engine.masks import Places, remap_mask
 from vlm_pruner.engine.rows import Kept
 from vlm_pruner.engine.support import Parts
-from vlm_pruner.engine.tap import attention_of
 from vlm_pruner.errors import UnsupportedModelError
 
 __all__ = ["follow_source"]
@@ -78,11 +78,8 @@ def _fitted(
 ) -> Any:
     stages = 0 if fwd.prefill is None else len(fwd.prefill.levels)
     tag = ("source", parts.sources[index], stages, hidden.shape[1])
-    known, made = fwd.recall(mask, tag)
-    if known:
-        return made
-    causal = getattr(attention_of(parts.layers[index]), "is_causal", True)
-    return fwd.remember(mask, tag, remap_mask(mask, places, rows, uneven, causal, hidden, parts.backend))
+    make = functools.partial(remap_mask, mask, places, rows, uneven, parts.causal(index), hidden, parts.backend)
+    return fwd.once(mask, tag, make)
 
 
 def _columns(

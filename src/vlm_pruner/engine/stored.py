@@ -40,14 +40,14 @@ def cut_padding(fwd: Forward, parts: Parts, level: int, mask: Any) -> Tensor | N
         )
     if mask is not None and (not isinstance(mask, Tensor) or mask.dim() != 2):
         raise UnsupportedModelError(f"{parts.name}: the mask of a layer without attention is not [batch, queries]")
-    known, made = fwd.recall(mask, ("padding", level))
-    if known:
-        return made  # type: ignore[no-any-return]
-    made = None if mask is None else gather_rows(mask, index)
-    if valid is not None:
-        made = valid.long() if made is None else made * valid
-    fwd.remember(mask, ("padding", level), made)
-    return made  # type: ignore[no-any-return]
+
+    def cut() -> Tensor | None:
+        made = None if mask is None else gather_rows(mask, index)
+        if valid is not None:
+            made = valid.long() if made is None else made * valid
+        return made
+
+    return fwd.once(mask, ("padding", level), cut)  # type: ignore[no-any-return]
 
 
 def fit_stored(
@@ -69,13 +69,9 @@ def fit_stored(
     rotary = kwargs.get("position_embeddings")
     if parts.adapter.whole_tables and rotary is not None:
         assert places is not None
-        at = (torch.cat([places.key, places.query], 1) - 1).clamp(
-            min=0
-        )  # [b, k + q] what is stored; queries at the end
-        known, made = fwd.recall(rotary[0], ("stored", id(places)))
-        if not known:
-            made = fwd.remember(rotary[0], ("stored", id(places)), tuple(gather_rows(table, at) for table in rotary))
-        return {**kwargs, "position_embeddings": made}
+        at = (torch.cat([places.key, places.query], 1) - 1).clamp(min=0)  # [b, k + q]: queries stand at the end
+        tables = fwd.once(rotary[0], ("stored", id(places)), lambda: tuple(gather_rows(table, at) for table in rotary))
+        return {**kwargs, "position_embeddings": tables}
     return kwargs
 
 

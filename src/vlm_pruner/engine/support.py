@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from vlm_pruner.adapters import Adapter, adapter_for, families
+from vlm_pruner.adapters import Adapter, adapter_for
 from vlm_pruner.adapters.obstacles import STATES, obstacle
 from vlm_pruner.engine.release import cache_name, check_release, warn_if_newer
 from vlm_pruner.engine.tap import attention_of, can_be_tapped
@@ -42,20 +42,31 @@ class Parts:
     def text_config(self) -> Any:
         return self.text.config
 
+    def attention(self, index: int) -> Any:
+        """The attention module of decoder layer `index`; None where it attends to nothing."""
+        return attention_of(self.layers[index])
+
+    def causal(self, index: int) -> bool:
+        """Does a query of decoder layer `index` see what stands in front of it alone, where there is no mask?"""
+        return bool(getattr(self.attention(index), "is_causal", True))
+
+    def kind(self, index: int) -> str | None:
+        """What the configuration calls decoder layer `index`; None where it does not tell layers apart."""
+        kinds = getattr(self.text_config, "layer_types", None) or ()
+        return kinds[index] if index < len(kinds) else None
+
     def follows(self, index: int) -> bool:
         """Is decoder layer `index` one that sees a shorter sequence and nothing else: a recurrence, a convolution, a
         network of its own? Its cache holds states, not entries."""
-        types = getattr(self.text_config, "layer_types", None) or ()
-        return index < len(types) and types[index] in STATES
+        return self.kind(index) in STATES
 
     def counts_blocks(self, index: int) -> bool:
         """Does decoder layer `index` attend to blocks of keys that it counts by position ids?"""
-        types = getattr(self.text_config, "layer_types", None) or ()
-        return index < len(types) and types[index] in self.adapter.blocks
+        return self.kind(index) in self.adapter.blocks
 
     def measures(self, index: int) -> bool:
         """Does decoder layer `index` bias its logits by how far a query stands behind a key?"""
-        return not self.follows(index) and self.adapter.distances(attention_of(self.layers[index])) is not None
+        return not self.follows(index) and self.adapter.distances(self.attention(index)) is not None
 
     def by_stored(self, index: int) -> bool:
         """Is more than its mask fitted to what is stored, in every decode step?"""
@@ -93,8 +104,7 @@ def take_apart(model: nn.Module) -> Parts:
         raise UnsupportedModelError(f"expected a transformers model, got {type(model).__name__}{hint}")
     inner: Any = model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]  # PEFT
     config, base = inner.config, inner.base_model
-    family = families().get(config.model_type, Adapter)
-    found = obstacle(config, family.shares, family.attends | family.blocks)
+    found = obstacle(config)
     if found is not None:
         raise UnsupportedModelError(found)
     kind = config.model_type

@@ -156,7 +156,7 @@ class BeforeTower:
         none = torch.empty(0, dtype=torch.long)
         images = [ImageState(VisualSpan(0, i, "image", none, raster(*grid), i)) for i, grid in enumerate(call.grids)]
         for image in images:
-            image.count, image.note = image.total, left_alone(image.total, self.plan)
+            image.note = left_alone(image.total, self.plan)
         cut = to_cut(images, stage)
         found: dict[int, Selection | None] = dict.fromkeys(range(len(images)))
         if cut:
