@@ -84,7 +84,7 @@ LAYERS = (
            "engine/test_costs.py -k qwen3_vl_moe"),
     Mutant("layers that borrow keys cache some", "engine/costs.py", "* (key_dim + value_dim)) if own else 0",
            "* (key_dim + value_dim))", "engine/test_costs.py -k 'gemma3n and prefills'"),
-    Mutant("a method stays where it has no keys", "engine/session.py",
+    Mutant("a method stays where it has no keys", "engine/entry.py",
            "return settle(plan, parts) if layer is None and not isinstance(method, PrunePlan) else plan", "return plan",
            f"{_HYBRIDS}asked_for"),
     Mutant("pivots are found without keys behind a layer", "methods/vlm_pruner.py",

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vlm_pruner.engine.prompt import ImageState, Prompt, to_cut
+from vlm_pruner.engine.forward import Prefill
+from vlm_pruner.engine.prompt import ImageState, to_cut
 from vlm_pruner.engine.rows import Kept, gather_rows
 from vlm_pruner.errors import InvalidSelectionError, NotFiniteError
 from vlm_pruner.methods.base import PruningMethod, refuse_what_is_not_finite, require
@@ -22,8 +23,7 @@ _OWN = "vlm_pruner.methods."  # whose choices the contract tests look at, so tha
 
 def prune_stage(
     stage: Stage,
-    prompt: Prompt,
-    kept: Kept | None,
+    prefill: Prefill,
     hidden: Tensor,
     tokens_of: Callable[[ImageState], VisualTokens],
     earlier: dict[int, list[Selection]],
@@ -38,6 +38,7 @@ def prune_stage(
         InvalidSelectionError: the method returned no proper choice.
         NotFiniteError: what the method reads of a picture is not finite.
     """
+    prompt, kept = prefill.prompt, prefill.kept
     cut = to_cut(prompt.images, stage)
     if stage.layer == TOWER:
         chosen = [(image, image.tower) for image in cut if image.tower is not None]

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from vlm_pruner.config_fields import first
 from vlm_pruner.engine.support import Parts, take_apart
-from vlm_pruner.engine.tap import attention_of
 from vlm_pruner.errors import UnsupportedModelError
 from vlm_pruner.flops import DecoderCosts, LayerCosts
 
@@ -43,7 +42,7 @@ def costs_of(parts: Parts) -> DecoderCosts:
 
 def _layer(parts: Parts, index: int) -> LayerCosts:
     layer: Any = parts.layers[index]
-    token, attention = 2 * _products(parts, layer), attention_of(layer)
+    token, attention = 2 * _products(parts, layer), parts.attention(index)
     if parts.follows(index) or attention is None:
         return LayerCosts(token)
     output: Any = next((getattr(attention, name) for name in _OUTPUT if hasattr(attention, name)), None)
@@ -59,9 +58,7 @@ def _layer(parts: Parts, index: int) -> LayerCosts:
         pair += _chosen(attention.indexer)
     own = parts.sources[index] == index
     entry = _entry(attention, output.in_features // value_dim * (key_dim + value_dim)) if own else 0
-    return LayerCosts(
-        token, pair, entry, _window(parts.text_config, index), parts.adapter.goes_on_alone(parts.text) and not own
-    )
+    return LayerCosts(token, pair, entry, _window(parts, index), parts.adapter.goes_on_alone(parts.text) and not own)
 
 
 def _chosen(indexer: Any) -> int:
@@ -83,13 +80,12 @@ def _entry(attention: Any, all_heads: int) -> int:
     return int(keys.out_features + values.out_features)
 
 
-def _window(config: Any, index: int) -> int | None:
+def _window(parts: Parts, index: int) -> int | None:
     """Entries that a sliding layer holds; the newest token is not one of the window in front of it."""
-    kinds, width = getattr(config, "layer_types", None) or (), getattr(config, "sliding_window", None)
-    if index < len(kinds) and kinds[index] == "chunked_attention":
-        return int(config.attention_chunk_size) - 1
-    slides = kinds[index] in ("sliding_attention", "hybrid_sliding") if index < len(kinds) else bool(width)
-    return width - 1 if slides and width else None
+    kind, width = parts.kind(index), getattr(parts.text_config, "sliding_window", None)
+    if kind == "chunked_attention":
+        return int(parts.text_config.attention_chunk_size) - 1
+    return width - 1 if width and kind in (None, "sliding_attention", "hybrid_sliding") else None
 
 
 def _products(parts: Parts, layer: nn.Module) -> int:

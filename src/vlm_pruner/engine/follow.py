@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from vlm_pruner.engine.arguments import cut_queries, query_places
-from vlm_pruner.engine.cache import PrunedLayer, Signature, prune_layer, signature
+from vlm_pruner.engine.cache import PrunedLayer, Signature, prune_layer
 from vlm_pruner.engine.forward import Forward
 from vlm_pruner.engine.masks import Places, remap_mask
 from vlm_pruner.engine.shared import follow_source
@@ -59,7 +59,7 @@ def follow(
             kwargs["attention_mask"] = cut_padding(fwd, parts, level, kwargs["attention_mask"])
     elif "attention_mask" in kwargs:
         mask = kwargs["attention_mask"]
-        tag = (level, None if layer is None else signature(layer, level))
+        tag = (level, None if layer is None else layer.pruned_kind)
         make = functools.partial(remap_mask, mask, places, fwd.kept, ragged, parts.causal(index), hidden, parts.backend)
         kwargs["attention_mask"] = fwd.once(mask, tag, make)
     if fwd.kept is not None:
@@ -87,7 +87,7 @@ def _enter_cache(fwd: Forward, cache: Any, index: int, level: int, hidden: Tenso
     prefill = fwd.prefill
     layer = prune_layer(cache, index, level, fwd.state, hidden.shape[0])
     past = layer.get_seq_length()
-    kind = signature(layer, level)
+    kind = layer.pruned_kind
     if fwd.kept is not None:
         layer.pruned_shorten(fwd.length - hidden.shape[1])
     if kind not in fwd.places:

@@ -1,13 +1,14 @@
-"""The state of one forward pass, and what a pass with pictures chooses.
+"""The state that hooks share: of a call of `generate`, of a forward in it, of the pictures in one, of a thread.
 
 What outlives the pass is in the cache; what outlives the cache is in the session.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, SupportsIndex
 
 import torch
 from torch import Tensor
@@ -15,16 +16,48 @@ from torch import Tensor
 from vlm_pruner.adapters.base import Encoded, Modality
 from vlm_pruner.engine.cache import CacheState, Signature
 from vlm_pruner.engine.clock import Mark
-from vlm_pruner.engine.generation import Generation
 from vlm_pruner.engine.masks import Places
 from vlm_pruner.engine.prompt import Prompt
 from vlm_pruner.engine.rows import Kept
+from vlm_pruner.errors import UnsupportedModelError
 from vlm_pruner.types import Selection
 
 if TYPE_CHECKING:
     from vlm_pruner.engine.signals import LayerBefore
 
-__all__ = ["Forward", "Prefill"]
+__all__ = ["Forward", "Generation", "Local", "Prefill"]
+
+
+@dataclass
+class Generation:
+    """One call of `generate`: how long the prompt is that the caller passed, and what was chosen for it.
+
+    Its first forward may carry more than the prompt: with prompt lookup or an assistant, guesses of what comes next
+    stand behind it. Without a cache every forward carries the prompt again. With guidance a prompt without pictures is
+    run beside it. None of this may change what is kept or reported: the question is what the caller asked, and it is
+    asked once.
+    """
+
+    prompt: int | None  # tokens of the prompt, padding and what is cached of it included; None where it is not known
+    chosen: dict[int, list[Selection]] = field(default_factory=dict)  # by site, of the images that it shortens
+    noted: bool = False  # a forward with pictures was
+    cache: Any = None  # that it filled
+    copies: int = 1  # rows that beams or samples have made of each
+
+    @classmethod
+    def of(cls, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Generation:
+        """From the arguments of `generate`: the mask is as long as the prompt where the ids are those of one turn."""
+        mask = kwargs.get("attention_mask")
+        given = (mask, *args[:1], *(kwargs.get(name) for name in ("inputs", "input_ids", "inputs_embeds")))
+        return cls(next((one.shape[1] for one in given if isinstance(one, Tensor)), None))
+
+    def end(self, past: int) -> int | None:
+        """Places of the prompt in a chunk that goes on from `past` places; None = all that it holds."""
+        return self.prompt - past if self.prompt is not None and self.prompt > past else None
+
+    def aside(self, cache: Any) -> bool:
+        """Is a forward without pictures, on this cache, one that goes along with that of the pictures?"""
+        return self.noted and (self.cache is None or cache is not self.cache)
 
 
 @dataclass
@@ -116,3 +149,28 @@ class Forward:
     @property
     def device(self) -> torch.device:
         return self.input.device
+
+
+class Local(threading.local):
+    """What the hooks of one thread share: threads may run the same model at the same time."""
+
+    forward: Forward | None = None
+    logits_to_keep: Any = 0
+    encoded: dict[Any, Any] | None = None  # notes of generate's encoding step, between outer and base pre-hook
+    generation: Generation | None = None  # the call of generate that is going on
+    unused: str | None = None  # modality that was encoded outside of a forward, and that no forward was given yet
+    left: int | None = None  # rows of the base model's output, after a forward with pictures
+    quiet: bool = False  # the engine itself calls rotary_emb
+    encoding: bool = False  # inside get_image_features or get_video_features
+    tower: Any = None  # what was chosen before the vision tower in there
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> Any:
+        raise UnsupportedModelError(
+            "a pruner and the model it is active on can be neither copied nor pickled: leave its block or detach "
+            "it first"
+        )
+
+    @property
+    def prefill(self) -> Prefill | None:
+        """What the pictures of the forward that is going on have come to."""
+        return None if self.forward is None else self.forward.prefill

@@ -18,8 +18,7 @@ from torch import Tensor, nn
 
 from vlm_pruner.engine.arguments import Arguments
 from vlm_pruner.engine.cache import first_pruned
-from vlm_pruner.engine.forward import Forward, Prefill
-from vlm_pruner.engine.local import Local
+from vlm_pruner.engine.forward import Forward, Local, Prefill
 from vlm_pruner.engine.prompt import Prompt
 from vlm_pruner.engine.rows import Kept
 from vlm_pruner.engine.support import Parts

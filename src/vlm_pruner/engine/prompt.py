@@ -104,11 +104,13 @@ class Prompt:
         return lengths
 
     def locate(self, adapter: Adapter, config: Any, encoded: dict[Modality, Encoded], plan: PrunePlan) -> None:
-        """Fill `images` from what was encoded.
+        """Fill `images` from what was encoded, once.
 
         Raises:
             UnsupportedModelError: placeholders that nothing known was encoded for.
         """
+        if self.images:
+            return
         for modality, places in self.places.items():
             if modality not in encoded:
                 if bool(places.any()):

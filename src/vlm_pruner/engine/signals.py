@@ -18,9 +18,27 @@ from vlm_pruner.engine.forward import Prefill
 from vlm_pruner.engine.masks import visible_rows
 from vlm_pruner.engine.prompt import ImageState
 from vlm_pruner.engine.tap import Attended
+from vlm_pruner.methods.base import PruningMethod
 from vlm_pruner.types import Signal, VisualTokens
 
-__all__ = ["LayerBefore", "projections", "tokens_reader"]
+__all__ = [
+    "ENTERED", "FROM_LAYER_BEFORE", "PROJECTED", "VISION", "LayerBefore", "projections", "reads", "tokens_reader",
+]  # fmt: skip
+
+PROJECTED = frozenset({Signal.RAW_KEYS, Signal.TEXT_QUERIES})  # before they are normed and turned
+FROM_LAYER_BEFORE = PROJECTED | {
+    Signal.KEYS, Signal.TEXT_KEYS, Signal.VALUES, Signal.TEXT_VALUES, Signal.ROTARY, Signal.PREVIOUS_FEATURES,
+    Signal.LAST_QUERY_ATTENTION, Signal.TEXT_ATTENTION,
+}  # fmt: skip
+ENTERED = frozenset({Signal.WORDS, Signal.EMBEDDINGS})  # rows that enter the language model
+VISION = frozenset({
+    Signal.VISION_FEATURES, Signal.VISION_KEYS, Signal.CLS_ATTENTION, Signal.CLS_ATTENTIONS, Signal.VISION_ATTENTION
+})  # fmt: skip
+
+
+def reads(method: PruningMethod) -> frozenset[Signal]:
+    """Everything that `method` reads where it is there."""
+    return method.needs | method.wants
 
 
 class LayerBefore:

@@ -18,7 +18,6 @@ from vlm_pruner.engine.forward import Forward
 from vlm_pruner.engine.masks import Places
 from vlm_pruner.engine.rows import gather_rows
 from vlm_pruner.engine.support import Parts
-from vlm_pruner.engine.tap import attention_of
 from vlm_pruner.errors import UnsupportedModelError
 
 __all__ = ["count_stored", "cut_padding", "fit_stored"]
@@ -94,7 +93,7 @@ def _ordinals(fwd: Forward, parts: Parts, layer: Any, places: Places | None, pos
 def count_stored(parts: Parts, index: int) -> Iterator[Any]:
     """Hooks, removed by their handles, around a part of layer `index` that numbers what the cache holds: it is told
     what is stored, and not the length of the unpruned sequence."""
-    part = parts.adapter.counting(attention_of(parts.layers[index]))
+    part = parts.adapter.counting(parts.attention(index))
     if part is None:
         return
 

@@ -11,8 +11,8 @@ from torch import nn
 from vlm_pruner.adapters import Adapter, adapter_for
 from vlm_pruner.adapters.obstacles import STATES, obstacle
 from vlm_pruner.engine.release import cache_name, check_release, warn_if_newer
+from vlm_pruner.engine.signals import FROM_LAYER_BEFORE, reads
 from vlm_pruner.engine.tap import attention_of, can_be_tapped
-from vlm_pruner.engine.wants import FROM_LAYER_BEFORE, reads
 from vlm_pruner.errors import PlanError, UnsupportedModelError
 from vlm_pruner.plan import TOWER, PrunePlan, Stage
 from vlm_pruner.types import Signal
@@ -193,7 +193,7 @@ def _check_place(stage: Stage) -> None:
 
 def _serves(parts: Parts, place: int) -> bool:
     """Can be pruned at decoder layer `place`, and does the layer before it show what it attends to?"""
-    attention = attention_of(parts.layers[place - 1])
+    attention = parts.attention(place - 1)
     follows = not parts.adapter.ends or parts.sources[place] == place
     seen = attention is not None and parts.makes_keys(place - 1) and can_be_tapped(attention)
     return seen and follows and parts.adapter.allows(parts.text_config, place)

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from vlm_pruner.engine.release import unseen
 
@@ -30,7 +30,6 @@ _EAGER = "eager_attention_forward"  # how the function of a module's own file is
 class Attended:
     """What one call of an attention function was given."""
 
-    module: nn.Module
     query: Tensor  # [b, heads, q, head_dim]
     key: Tensor  # [b, kv_heads, k, head_dim], those of the cache included
     value: Tensor  # [b, kv_heads, k, value_dim]
@@ -77,7 +76,7 @@ def tap(attention: Any, look: Callable[[Attended], None]) -> Callable[[], None] 
         given = {name: value for name, value in kwargs.items() if value is not None}
         look(
             Attended(
-                attention, query, key, value, mask,
+                query, key, value, mask,
                 scale=given.get("scaling", query.shape[-1] ** -0.5),
                 softcap=given.get("softcap"),
                 sinks=given.get("s_aux"),

@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vlm_pruner.adapters.base import Layout, Modality, VisualSpan
+from vlm_pruner.engine.signals import VISION
 from vlm_pruner.engine.support import Parts
 from vlm_pruner.engine.tower import Chosen
-from vlm_pruner.engine.wants import VISION
 from vlm_pruner.types import Signal, VisionSignals
 
 __all__ = ["EncodedVision", "VisionTap"]
@@ -123,14 +123,12 @@ class VisionTap:
     def __enter__(self) -> VisionTap:
         if self._layers is None:
             return self
-        add = self._undo.callback
         layer: Any = self._layers[self._index]
-        attention = layer.self_attn
         if self._projector is not None:
-            add(self._projector.register_forward_pre_hook(self._projected).remove)
-        add(layer.register_forward_hook(self._hear("rows")).remove)
-        add(attention.k_proj.register_forward_hook(self._hear("keys")).remove)
-        add(attention.q_proj.register_forward_hook(self._hear("queries")).remove)
+            self._undo.callback(self._projector.register_forward_pre_hook(self._projected).remove)
+        self._hear(layer, self._heard, "rows")
+        self._hear(layer.self_attn.k_proj, self._heard, "keys")
+        self._hear(layer.self_attn.q_proj, self._heard, "queries")
         if self._read & {Signal.VISION_ATTENTION, Signal.CLS_ATTENTIONS}:
             for each in self._layers:
                 self._listen_attention(each)
@@ -141,11 +139,13 @@ class VisionTap:
     ) -> None:
         self._undo.close()
 
-    def _hear(self, name: str) -> Any:
-        def hook(module: nn.Module, args: Any, output: Any) -> None:
-            self._heard[name] = (output[0] if isinstance(output, tuple) else output).detach()
+    def _hear(self, module: nn.Module, heard: dict[str, Tensor], name: str) -> None:
+        """Have `heard` hold what `module` has given last."""
 
-        return hook
+        def hook(module: nn.Module, args: Any, output: Any) -> None:
+            heard[name] = (output[0] if isinstance(output, tuple) else output).detach()
+
+        self._undo.callback(module.register_forward_hook(hook).remove)
 
     def _projected(self, module: nn.Module, args: tuple[Any, ...]) -> None:
         self._out.features = args[0].detach()
@@ -153,12 +153,8 @@ class VisionTap:
     def _listen_attention(self, layer: Any) -> None:
         own: dict[str, Tensor] = {}
         attention = layer.self_attn
-
-        def keep(name: str) -> Any:
-            def hook(module: nn.Module, args: Any, output: Tensor) -> None:
-                own[name] = output.detach()
-
-            return hook
+        self._hear(attention.q_proj, own, "queries")
+        self._hear(attention.k_proj, own, "keys")
 
         def add_up(module: nn.Module, args: Any, output: Any) -> None:
             queries, keys = (_heads(own.pop(name), attention) for name in ("queries", "keys"))
@@ -167,8 +163,6 @@ class VisionTap:
             if Signal.CLS_ATTENTIONS in self._read and _has_cls(self._tower):
                 self._out.from_cls.append(_first_row(queries, keys, _scale(attention)).mean(1))
 
-        for projection, name in ((attention.q_proj, "queries"), (attention.k_proj, "keys")):
-            self._undo.callback(projection.register_forward_hook(keep(name)).remove)
         self._undo.callback(attention.register_forward_hook(add_up).remove)
 
     def signals(self, cut: Chosen | None = None) -> EncodedVision | None:
@@ -185,7 +179,7 @@ class VisionTap:
             return None
         queries, keys = _heads(self._heard["queries"], attention), _heads(self._heard["keys"], attention)
         first = int(_has_cls(self._tower))
-        spread = _as_it_is if cut is None else cut.spread
+        spread = (lambda heard, axis: heard) if cut is None else cut.spread
         if first:
             out.cls, out.cls_keys = rows[:, 0], keys[:, :, 0]
             out.cls_attention = spread(_first_row(queries, keys, _scale(attention)), 2)
@@ -195,10 +189,6 @@ class VisionTap:
         if out.features is not None and out.features.shape[1] == out.keys.shape[2] + first:
             out.features = out.features[:, first:]
         return out
-
-
-def _as_it_is(heard: Tensor, axis: int) -> Tensor:
-    return heard
 
 
 def _deepest(layer: int | list[int] | None, config: Any) -> int:
