@@ -16,8 +16,9 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from vlm_pruner import ImageRecord, MissingSignalError, PrunePlan, Stage, VisualTokens, VlmPrunerError, prune
+from vlm_pruner.adapters.modules import attention_of
 from vlm_pruner.engine.signals import LayerBefore, projections
-from vlm_pruner.engine.tap import Attended, attention_of
+from vlm_pruner.engine.tap import Attended
 from vlm_pruner.methods.base import create
 from vlm_pruner.verify.shortened import STATES, layers_of, types_of
 

@@ -1,8 +1,9 @@
-"""The call of a decoder layer: its hidden states, and what has one entry per query."""
+"""The call of a module by names; of a decoder layer: its hidden states, and what has one entry per query."""
 
 from __future__ import annotations
 
 import functools
+import inspect
 from typing import Any
 
 import torch
@@ -14,7 +15,17 @@ from vlm_pruner.engine.stored import cut_padding
 from vlm_pruner.engine.support import Parts
 from vlm_pruner.errors import UnsupportedModelError
 
-__all__ = ["Arguments", "apart", "by_name", "cut_queries", "hidden_of", "query_places", "side_by_side", "with_hidden"]
+__all__ = [
+    "Arguments",
+    "apart",
+    "bind",
+    "by_name",
+    "cut_queries",
+    "hidden_of",
+    "query_places",
+    "side_by_side",
+    "with_hidden",
+]
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -24,6 +35,13 @@ def as_pair(rotary: Any) -> tuple[Tensor, Tensor] | None:
     if isinstance(rotary, Tensor) and rotary.is_complex():
         return rotary.real.repeat_interleave(2, -1), rotary.imag.repeat_interleave(2, -1)
     return rotary if isinstance(rotary, tuple) else None
+
+
+def bind(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """All arguments of a call of `module` by name."""
+    if not args:
+        return kwargs
+    return {**dict(zip(inspect.signature(module.forward).parameters, args, strict=False)), **kwargs}
 
 
 def by_name(layer: nn.Module, names: tuple[str, ...], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:

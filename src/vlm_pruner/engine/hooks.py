@@ -12,7 +12,6 @@ rotary_emb        repacked positions only
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any, get_args
@@ -22,7 +21,7 @@ from torch import nn
 
 from vlm_pruner.adapters.base import Modality
 from vlm_pruner.engine.added import take_later, wrap_deepstack
-from vlm_pruner.engine.arguments import Arguments
+from vlm_pruner.engine.arguments import Arguments, bind
 from vlm_pruner.engine.busy import Busy
 from vlm_pruner.engine.cache import counting
 from vlm_pruner.engine.calls import Calls, encoded_before
@@ -158,7 +157,7 @@ class Hooks:
             self._undo.callback(object.__setattr__, owner, name, before)
 
     def _outer_pre(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        arguments = _bind(module, args, kwargs)
+        arguments = bind(module, args, kwargs)
         if arguments.get("labels") is not None:
             raise UnsupportedModelError(
                 "labels: the pruned sequence is shorter than they are, so that no loss can be computed inside a pruner"
@@ -181,7 +180,7 @@ class Hooks:
             check_layers(self.parts)
             if generation is None:
                 self.busy.enter()
-        arguments = _bind(module, args, kwargs)
+        arguments = bind(module, args, kwargs)
         cache = given_cache(arguments, self.parts.base_cache)
         state = state_for(cache, self.inner.sites, self.plan.positions)
         first = next(counting(cache), None)
@@ -243,10 +242,3 @@ class Hooks:
         left, self.local.left = self.local.left, None
         if left is not None:
             check_logits(output, left, self.local.logits_to_keep)
-
-
-def _bind(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-    """All arguments by name."""
-    if not args:
-        return kwargs
-    return {**dict(zip(inspect.signature(module.forward).parameters, args, strict=False)), **kwargs}

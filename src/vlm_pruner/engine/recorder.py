@@ -7,7 +7,6 @@ import weakref
 from dataclasses import replace
 from typing import Any
 
-from vlm_pruner.adapters.base import plane
 from vlm_pruner.engine.clock import Mark
 from vlm_pruner.engine.forward import Forward
 from vlm_pruner.engine.prompt import ImageState, Prompt
@@ -140,15 +139,12 @@ def _notes(prompt: Prompt, images: list[ImageRecord], copies: int) -> tuple[str,
 
 def _record(image: ImageState, row: int) -> ImageRecord:
     layout = image.span.layout
-    position = layout.position
-    if position is None:
-        position = plane(*layout.grid)
     return ImageRecord(
         row=row,
         index=image.span.index,
         modality=image.span.modality,
         grid=layout.grid,
-        position=position,
+        position=layout.places(),
         stages=tuple(image.stages),
         counts=tuple(image.counts),
         total=image.total,

@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vlm_pruner.adapters.base import plane
 from vlm_pruner.engine.forward import Prefill
 from vlm_pruner.engine.masks import visible_rows
 from vlm_pruner.engine.prompt import ImageState
@@ -151,11 +150,10 @@ def tokens_reader(
 
     def read(image: ImageState) -> VisualTokens:
         span, at = image.span, _Columns(prefill, image, hidden.device)
-        position = span.layout.position
-        if position is not None:
-            position = position.to(hidden.device, non_blocking=True)
-        if image.index is not None:
-            position = (position if position is not None else plane(*span.layout.grid, hidden.device))[image.index]
+        position = span.layout.position  # None = the grid says it
+        if position is not None or image.index is not None:
+            position = span.layout.places(hidden.device)
+            position = position if image.index is None else position[image.index]
         filled = {} if before is None else before.found_of(image)
         rows, entered = hidden[span.row], None if whole is None else whole[span.row]
         if Signal.TEXT in needs:

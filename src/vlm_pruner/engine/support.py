@@ -9,10 +9,11 @@ import torch
 from torch import nn
 
 from vlm_pruner.adapters import Adapter, adapter_for
+from vlm_pruner.adapters.modules import attention_of
 from vlm_pruner.adapters.obstacles import STATES, obstacle
 from vlm_pruner.engine.release import cache_name, check_release, warn_if_newer
 from vlm_pruner.engine.signals import FROM_LAYER_BEFORE, reads
-from vlm_pruner.engine.tap import attention_of, can_be_tapped
+from vlm_pruner.engine.tap import can_be_tapped
 from vlm_pruner.errors import PlanError, UnsupportedModelError
 from vlm_pruner.plan import TOWER, PrunePlan, Stage
 from vlm_pruner.types import Signal

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from vlm_pruner.engine.release import unseen
 
-__all__ = ["Attended", "around", "attention_of", "can_be_tapped", "tap"]
+__all__ = ["Attended", "around", "can_be_tapped", "tap"]
 
 _REGISTRY = "ALL_ATTENTION_FUNCTIONS"  # the name by which modules of transformers know the attention functions
 _EAGER = "eager_attention_forward"  # how the function of a module's own file is called that is used for "eager"
@@ -39,12 +39,6 @@ class Attended:
     sinks: Tensor | None  # [heads] logits of a place that is no token
     causal: bool
     bias: Tensor | None = None  # [b, heads, q, k] on the logits
-
-
-def attention_of(layer: Any) -> Any:
-    """The attention module of a decoder layer; None where it attends to nothing."""
-    mixer = getattr(layer, "mixer", None)  # one name for all that a layer can be
-    return getattr(layer, "self_attn", mixer if hasattr(mixer, "q_proj") else None)
 
 
 def _eager(forward: Any) -> Any:
