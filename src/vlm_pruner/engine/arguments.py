@@ -16,16 +16,8 @@ from vlm_pruner.engine.support import Parts
 from vlm_pruner.errors import UnsupportedModelError
 
 __all__ = [
-    "Arguments",
-    "apart",
-    "bind",
-    "by_name",
-    "cut_queries",
-    "hidden_of",
-    "query_places",
-    "side_by_side",
-    "with_hidden",
-]
+    "Arguments", "apart", "bind", "by_name", "cut_queries", "hidden_of", "query_places", "side_by_side", "with_hidden",
+]  # fmt: skip
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
