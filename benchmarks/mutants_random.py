@@ -32,6 +32,7 @@ EQUIVALENT: dict[str, str] = {}
 
 TESTS = Path(__file__).parents[1] / "tests"
 _NEAREST = 80  # tests that look for one break
+_PAGES = "benchmarks/test_tables.py docs/test_pages.py"  # defaults of commands, parameters of methods
 
 
 def draw(package: Path, count: int, seed: int, coverage: Path) -> list[Mutant]:
@@ -137,8 +138,10 @@ def _contexts(coverage: Path) -> dict[str, dict[int, list[str]]]:
 
 def _nearest(lines: dict[int, list[str]], first: int, last: int) -> str:
     """Arguments of pytest: tests that run the lines `first` to `last`, of as many functions as there are; where no test
-    is known to run them (a constant of the module), those of the whole file. Those that run least of it come first."""
+    is known to run them (a constant of the module), those of the whole file and of pages made from the package.
+    Those that run least of it come first."""
     seen = {test for line in range(first, last + 1) for test in lines.get(line, ())}
+    pages = "" if seen else " " + _PAGES
     seen = seen or {test for tests in lines.values() for test in tests}
     width = dict.fromkeys(seen, 0)
     for tests in lines.values():
@@ -148,4 +151,4 @@ def _nearest(lines: dict[int, list[str]], first: int, last: int) -> str:
     for test in sorted(seen, key=lambda test: (width[test], test)):
         functions.setdefault(test.partition("[")[0], []).append(test)
     turns = [tests[i] for i in range(2) for tests in functions.values() if i < len(tests)]
-    return shlex.join(test.removeprefix("tests/") for test in turns[:_NEAREST])
+    return (shlex.join(test.removeprefix("tests/") for test in turns[:_NEAREST]) + pages).strip()

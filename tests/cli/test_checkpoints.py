@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 from tests.support.checkpoints import CHECKPOINTS, checkpoint
 from tests.support.commands import complaint, run
+from tests.support.slowly import the_rest_slowly
 from tests.support.vision import needs_torchvision
 
 from vlm_pruner.asking import fits, open_model
@@ -109,7 +110,7 @@ def test_a_report_has_every_method_or_its_reason(name: str, dtype: str, cup: Pat
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", the_rest_slowly(["float32", "bfloat16"], ["bfloat16"]))
 def test_a_benchmark_runs(name: str, dtype: str, tmp_path: Path) -> None:
     fixed = name in ONE_SQUARE
     keep = "8" if fixed else "0.25"

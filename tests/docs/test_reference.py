@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 
 import pytest
@@ -11,6 +12,11 @@ import vlm_pruner
 
 MODULES = [module for modules in rooms().values() for module in modules]
 NAMES = [public for module in MODULES for public in public_names(module)]
+
+
+@functools.cache
+def text() -> str:
+    return "".join(pages().values())
 
 
 def test_the_pages_are_fresh():
@@ -27,8 +33,7 @@ def test_no_page_is_of_a_room_that_is_gone():
 @pytest.mark.parametrize("public", NAMES, ids=lambda public: f"{public.offered}.{public.name}")
 def test_a_public_name_is_documented_and_stands_in_the_reference(public: Public):
     assert public.text.strip(), f"{public.home}.{public.name} has no docstring"
-    text = "".join(pages().values())
-    assert f"\n::: {public.home}.{public.name}\n" in text
+    assert f"\n::: {public.home}.{public.name}\n" in text()
 
 
 @pytest.mark.parametrize("module", [module for module in MODULES if module != "vlm_pruner.serving.vllm"])

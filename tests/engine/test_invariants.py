@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from tests.support.families import FAMILIES, LAYERS, tiny
+from tests.support.families import FAMILIES, LAYERS, of_each_pair, tiny
 from tests.support.pruning import close, dropped, forward, generate, largest_difference, plan
 from tests.support.versions import cache_in
 from transformers.cache_utils import CacheLayerMixin
@@ -16,9 +16,7 @@ from vlm_pruner.verify.reference import masked
 from vlm_pruner.verify.shortened import layers_of
 
 each_family = pytest.mark.parametrize("name", FAMILIES)
-each_pair = pytest.mark.parametrize(
-    ("name", "attention"), [(f.name, a) for f in FAMILIES.values() for a in f.attentions]
-)
+each_pair = pytest.mark.parametrize(("name", "attention"), of_each_pair())
 
 
 @each_pair

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from tests.support.families import FAMILIES, Prompt, tiny
+from tests.support.families import FAMILIES, OF_EACH_KIND, Prompt, tiny
 from tests.support.flash import STAND_IN, attending
 from tests.support.pruning import Reader, forward
 from torch import Tensor
@@ -22,6 +22,7 @@ from vlm_pruner.engine.tap import Attended
 from vlm_pruner.methods.base import create
 from vlm_pruner.verify.shortened import STATES, layers_of, types_of
 
+SLOW = pytest.mark.slow
 FEW = ("llava", "llava-mistral", "llava_next", "llava_onevision", "qwen2_vl", "qwen2_5_vl")
 Shown = list[tuple[VisualTokens, ImageRecord]]
 
@@ -194,7 +195,7 @@ def test_a_second_stage_sees_the_survivors_only(name: str) -> None:
 @pytest.mark.parametrize("stage", [2, 3, 4])
 @pytest.mark.parametrize(
     ("name", "backend"),
-    [(n, f.attentions[0]) for n, f in FAMILIES.items()]
+    [pytest.param(n, FAMILIES[n].attentions[0], marks=SLOW if n not in OF_EACH_KIND else ()) for n in FAMILIES]
     + [(name, backend) for name in FEW for backend in ("eager", "flex_attention", STAND_IN)],
 )
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile:UserWarning")

@@ -3,11 +3,15 @@
 import pytest
 import torch
 from tests.support import golden, literal
+from tests.support.slowly import the_rest_slowly
 
 _NAMES = {"threshold": "threshold", "token_batch": "batch", "pivots": "pivots"}
 
 
-@pytest.mark.parametrize("case", golden.cases("vlm-pruner"), ids=golden.case_id)
+SMALL = [case for case in golden.cases("vlm-pruner") if case["keep"] < 192]
+
+
+@pytest.mark.parametrize("case", the_rest_slowly(golden.cases("vlm-pruner"), SMALL), ids=golden.case_id)
 def test_vlm_pruner(case):
     hidden, keys, grid = golden.vlm_pruner_inputs(case)
     params = {_NAMES[k]: v for k, v in (case.get("params") or {}).items()}

@@ -6,6 +6,7 @@ import pytest
 import torch
 from tests.support import golden
 from tests.support.ops import DEVICE, READS_NOTHING, numba, running, triton
+from tests.support.slowly import the_rest_slowly
 from tests.support.sync import no_undeclared_reads
 from tests.support.tokens import visual_tokens
 
@@ -16,9 +17,9 @@ from vlm_pruner.types import VisualTokens
 
 
 def _interpreted(cases):
-    """Kernels without a device run in an interpreter: large budgets take it seconds each."""
-    large = [case for case in cases if case["keep"] > 64]
-    return [pytest.param(case, marks=pytest.mark.slow) if case in large else case for case in cases]
+    """Kernels without a device run in an interpreter, which takes seconds: one small case of each kind runs always."""
+    first = {case["recipe"]: case for case in reversed(cases) if case["keep"] <= 64}
+    return the_rest_slowly(cases, list(first.values()))
 
 
 @pytest.mark.parametrize("backend", ["naive", "torch", "unread", numba])

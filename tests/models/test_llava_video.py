@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import save_file
+from tests.support.checkpoints import checkpoint
 from tests.support.families import FAMILIES, IMAGE, VIDEO
 from tests.support.pruning import generate, plan
+from tests.support.vision import needs_torchvision
 from torch import Tensor
+from transformers import AutoModelForImageTextToText
 
 from vlm_pruner import InputError, prune
-from vlm_pruner.models.llava_video import load_llava_video, onevision_config, onevision_name
+from vlm_pruner.asking import ask, open_image, open_model
+from vlm_pruner.models.llava_video import OTHER_VIDEOS, load_llava_video, onevision_config
+from vlm_pruner.video import Clip
 
 TOWER = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
 TOWER |= {"image_size": 28, "patch_size": 7, "vision_use_head": False}
@@ -81,9 +87,11 @@ def published() -> dict[str, Tensor]:
 def write(folder: Path, weights: dict[str, Tensor], **changes: Any) -> Path:
     """Two shards, as large checkpoints have."""
     (folder / "config.json").write_text(json.dumps({**PUBLISHED, **changes}))
-    names = sorted(weights)
+    names, where = sorted(weights), {}
     for number, part in enumerate((names[::2], names[1::2])):
         save_file({name: weights[name] for name in part}, folder / f"model-{number}.safetensors")
+        where |= dict.fromkeys(part, f"model-{number}.safetensors")
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": where}))
     return folder
 
 
@@ -109,7 +117,6 @@ def test_every_weight_finds_its_place(tmp_path: Path) -> None:
     for name, weight in pairs.items():
         assert torch.equal(weights[name], weight), name
     assert len(weights) == len(model.state_dict())
-    assert len({onevision_name(name) for name in weights}) == len(weights)
     assert not any(weight.is_meta for weight in (*model.parameters(), *model.buffers()))
     config = model.config
     assert config.image_grid_pinpoints == [[28, 56], [56, 28], [56, 56]]
@@ -148,11 +155,57 @@ def test_checkpoints_that_are_not_whole(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"1 weights are missing in this checkpoint: model.image_newline"):
         load_llava_video(write(tmp_path, weights), vision_config=TOWER)
     weights |= {"model.image_newline": newline, "model.mm_projector.4.bias": newline}
-    with pytest.raises(InputError, match=r"1 weights have no place .*: model.language_model.mm_projector.4.bias"):
+    with pytest.raises(InputError, match=r"1 weights have no place .*: model.mm_projector.4.bias"):
         load_llava_video(write(tmp_path, weights), vision_config=TOWER)
     with pytest.raises(InputError, match=r"model_type 'llava_llama' is no LLaVA with a Qwen2 decoder"):
         load_llava_video(write(tmp_path, published(), model_type="llava_llama"), vision_config=TOWER)
     with pytest.raises(InputError, match=r"weights are of another shape in this checkpoint: "):
         load_llava_video(write(tmp_path, published()), vision_config={**TOWER, "intermediate_size": 64})
-    with pytest.raises(InputError, match=r"'vision_tower.x' is no weight of LLaVA-Video"):
-        onevision_name("vision_tower.x")
+
+
+def as_published(folder: Path, source: Path) -> Path:
+    """The OneVision checkpoint of `source` with the names and the configuration of LLaVA-Video, and its processor."""
+    config = json.loads((source / "config.json").read_text())
+    text = {
+        **config["text_config"],
+        "architectures": ["LlavaQwenForCausalLM"],
+        "model_type": "llava_qwen",
+        "mm_vision_tower": str(folder / "tower"),
+    }
+    text["image_grid_pinpoints"] = [[width, height] for height, width in config["image_grid_pinpoints"]]
+    text |= {key: config[key] for key in ("image_token_index", "video_token_index", "tie_word_embeddings")}
+    (folder / "tower").mkdir(parents=True)
+    (folder / "tower" / "config.json").write_text(json.dumps(config["vision_config"]))
+    names = (
+        ("model.language_model.", "model."), ("model.multi_modal_projector.linear_1.", "model.mm_projector.0."),
+        ("model.multi_modal_projector.linear_2.", "model.mm_projector.2."),
+        ("model.vision_tower.vision_model.", "model.vision_tower."),
+        ("model.vision_tower.", "model.vision_tower.vision_tower.vision_model."),
+    )  # fmt: skip
+    weights = {}
+    for name, weight in AutoModelForImageTextToText.from_pretrained(source).state_dict().items():
+        for here, there in names:
+            name = there + name.removeprefix(here) if name.startswith(here) and not there.startswith(here) else name
+        weights[name] = weight.contiguous()
+    write(folder, weights)
+    (folder / "config.json").write_text(json.dumps(text))
+    for file in source.iterdir():
+        if file.name != "config.json" and file.suffix in (".json", ".jinja") and "index" not in file.name:
+            shutil.copy(file, folder)
+    return folder
+
+
+@pytest.mark.parametrize("family", [pytest.param("llava_onevision", marks=needs_torchvision)])
+def test_commands_open_it_and_say_what_is_other_about_videos(family: str, tmp_path: Path) -> None:
+    source = checkpoint(family)
+    picture = open_image("demo")
+    tiny, own = open_model(str(source)), open_model(str(as_published(tmp_path / "published", source)))
+    assert own.model.config.vision_config.num_hidden_layers == 2
+    expected, found = (
+        ask(loaded, picture, "what is it?", [loaded.plan("vlm-pruner", keep=0.5)], max_new_tokens=6, runs=1)
+        for loaded in (tiny, own)
+    )
+    assert [answer.text for answer in found] == [answer.text for answer in expected]
+    assert [answer.report.kept for answer in found[1:]] == [answer.report.kept for answer in expected[1:]]
+    clip = Clip.of([picture] * 2, fps=1.0)
+    assert [OTHER_VIDEOS in loaded.reader.fitted(clip, sampled=True)[1] for loaded in (own, tiny)] == [True, False]

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.support.slowly import the_rest_slowly
 
 KERNELS = {
     "dpp.triton._whole",
@@ -48,7 +49,7 @@ def tools_missing() -> str | None:
     return None
 
 
-@pytest.mark.parametrize("capability", [80, 90])
+@pytest.mark.parametrize("capability", the_rest_slowly([80, 90], [90]))
 def test_every_kernel_compiles(capability, tmp_path):
     if (reason := tools_missing()) is not None:
         pytest.skip(reason)

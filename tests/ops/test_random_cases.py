@@ -12,7 +12,12 @@ from vlm_pruner.methods.vlm_pruner import VLMPruner
 from vlm_pruner.types import Selection, VisualTokens
 
 SHARES = 8
-EACH = [pytest.param(share, marks=pytest.mark.slow) if share > 2 else share for share in range(SHARES)]
+ALWAYS = {"torch": 3, "numba": 3, "triton": 1}  # shares; Triton's interpreter is slow
+EACH = [
+    pytest.param(name, share, marks=[*marks, *([pytest.mark.slow] if share >= ALWAYS[name] else [])])
+    for name, marks in (("torch", ()), ("triton", triton.marks), ("numba", numba.marks))
+    for share in range(SHARES)
+]
 
 
 def image(seed: int) -> tuple[VisualTokens, VLMPruner, int]:
@@ -36,8 +41,7 @@ def select(backend: str, seed: int) -> Selection:
         return method.select(tokens, keep)
 
 
-@pytest.mark.parametrize("backend", ["torch", triton, numba])
-@pytest.mark.parametrize("share", EACH)
+@pytest.mark.parametrize(("backend", "share"), EACH)
 def test_kept_sets_and_merged_rows(backend, share, monkeypatch):
     empty = torch.empty
     monkeypatch.setattr(torch, "empty", lambda *a, **k: unwritten(empty(*a, **k)))

@@ -19,8 +19,8 @@ from tests.support.family import Family, Prompt
 from tests.support.slowly import the_rest_slowly
 
 __all__ = [
-    "END", "FAMILIES", "FOUNDATION", "IMAGE", "LAYERS", "PAD", "START", "VIDEO", "Family", "Prompt", "of_each_kind",
-    "tiny",
+    "END", "FAMILIES", "FOUNDATION", "IMAGE", "LAYERS", "OF_EACH_KIND", "PAD", "START", "VIDEO", "Family", "Prompt",
+    "of_each_kind", "of_each_pair", "tiny",
 ]  # fmt: skip
 
 _llava = configs.llava
@@ -206,6 +206,13 @@ OF_EACH_KIND = {  # one family for every way in which the engine or an adapter t
 def of_each_kind(names: Iterable[str]) -> list[Any]:
     """Parameters of a test: one family of each kind always, those that run the same code when slow tests run, too."""
     return the_rest_slowly(names, OF_EACH_KIND)
+
+
+def of_each_pair() -> list[Any]:
+    """Parameters `name, attention`: every family with its first backend always, one of each kind with all."""
+    pairs = [(family.name, attention) for family in FAMILIES.values() for attention in family.attentions]
+    always = {pair for pair in pairs if pair[0] in OF_EACH_KIND or pair[1] == FAMILIES[pair[0]].attentions[0]}
+    return [pair if pair in always else pytest.param(*pair, marks=pytest.mark.slow) for pair in pairs]
 
 
 @functools.cache

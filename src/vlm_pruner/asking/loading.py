@@ -73,6 +73,8 @@ class Loading:
         import torch
         from transformers import AutoModelForImageTextToText
 
+        from vlm_pruner.models.renamed import renamed
+
         place = open_device(self.device)
         kind = "auto" if self.dtype == "auto" else getattr(torch, self.dtype)
         given = {**self.source, "dtype": kind, "use_safetensors": True}  # no pickles
@@ -83,11 +85,13 @@ class Loading:
             if quantised:
                 raise InputError(f"the weights of {name!r} are quantised already: leave out {self.quantize!r}")
             given["quantization_config"] = _quantisation(self.quantize, place)
+        other = renamed(config.architectures)
+        load = AutoModelForImageTextToText.from_pretrained if other is None else other.load
         if self.device_map is not None:
-            return AutoModelForImageTextToText.from_pretrained(name, device_map=self.device_map, **given).eval()
+            return load(name, device_map=self.device_map, **given).eval()
         if quantised or self.quantize is not None:  # such weights are put in their place as they load
-            return AutoModelForImageTextToText.from_pretrained(name, device_map={"": str(place)}, **given).eval()
-        return AutoModelForImageTextToText.from_pretrained(name, **given).to(place).eval()
+            return load(name, device_map={"": str(place)}, **given).eval()
+        return load(name, **given).to(place).eval()
 
 
 def open_device(name: str) -> torch.device:

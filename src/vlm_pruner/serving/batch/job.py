@@ -17,7 +17,8 @@ from typing import Any
 
 import torch
 
-from vlm_pruner.asking.models import Loaded, Reader, open_model
+from vlm_pruner.asking.models import Loaded, open_model
+from vlm_pruner.asking.reader import Reader
 from vlm_pruner.plan import PrunePlan
 from vlm_pruner.serving.batch.answer import Answerer, Result
 from vlm_pruner.serving.batch.collate import batches_of

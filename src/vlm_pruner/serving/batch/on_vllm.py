@@ -12,8 +12,9 @@ import torch
 from vlm_pruner.adapters import adapter_for
 from vlm_pruner.asking.colours import as_shown
 from vlm_pruner.asking.loading import Loading
-from vlm_pruner.asking.models import EMBEDDED, Reader, open_reader, source_of
+from vlm_pruner.asking.models import EMBEDDED, open_reader, source_of
 from vlm_pruner.asking.prompts import kinds_of, prompt_text, tokenizing
+from vlm_pruner.asking.reader import Reader
 from vlm_pruner.asking.videos import Shown
 from vlm_pruner.errors import InputError, UnsupportedModelError, first_line, missing_package
 from vlm_pruner.serving.batch.answer import Result

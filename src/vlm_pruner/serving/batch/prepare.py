@@ -17,8 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vlm_pruner.asking.models import Reader, open_reader
+from vlm_pruner.asking.models import open_reader
 from vlm_pruner.asking.opening import open_image, read_image
+from vlm_pruner.asking.reader import Reader
 from vlm_pruner.asking.videos import Shown, open_shown
 from vlm_pruner.errors import VlmPrunerError, first_line
 from vlm_pruner.serving.batch.rows import Row, Source

@@ -17,7 +17,10 @@ COUNTERS = {
     "generated_tokens": "tokens of answers",
     "cancelled": "questions whose client left",
 }
-TIMES = {"first_token": "to the first token, without the time in the queue", "request": "of a whole question, with the time in the queue"}
+TIMES = {
+    "first_token": "to the first token, without the time in the queue",
+    "request": "of a whole question, with the time in the queue",
+}
 
 
 class Metrics:

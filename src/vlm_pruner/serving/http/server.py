@@ -106,7 +106,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._counted(self.chat.metrics.answered, status, time.perf_counter() - began)
 
     def _counted(self, count: Callable[..., None], *values: Any) -> None:
-        """Questions are counted; probes and the reader of the metrics are not: they would hide the times of questions."""
+        """Questions are counted, probes and readers of the metrics are not: they would hide the times of questions."""
         if self.command == "POST":
             count(*values)
 
