@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 from torch import Tensor
@@ -10,9 +9,9 @@ from torch import Tensor
 from vlm_pruner.engine.arguments import cut_queries, query_places
 from vlm_pruner.engine.cache import PrunedLayer, Signature, prune_layer
 from vlm_pruner.engine.forward import Forward
-from vlm_pruner.engine.masks import Places, remap_mask
+from vlm_pruner.engine.masks import Places
 from vlm_pruner.engine.shared import follow_source
-from vlm_pruner.engine.stored import cut_padding, fit_stored
+from vlm_pruner.engine.stored import cut_padding, fit_mask, fit_stored
 from vlm_pruner.engine.support import Parts
 from vlm_pruner.errors import PrunedCacheError
 
@@ -58,10 +57,8 @@ def follow(
         if fwd.kept is not None:
             kwargs["attention_mask"] = cut_padding(fwd, parts, level, kwargs["attention_mask"])
     elif "attention_mask" in kwargs:
-        mask = kwargs["attention_mask"]
-        tag = (level, None if layer is None else layer.pruned_kind)
-        make = functools.partial(remap_mask, mask, places, fwd.kept, ragged, parts.causal(index), hidden, parts.backend)
-        kwargs["attention_mask"] = fwd.once(mask, tag, make)
+        mask, tag = kwargs["attention_mask"], (level, None if layer is None else layer.pruned_kind)
+        kwargs["attention_mask"] = fit_mask(fwd, parts, index, mask, tag, places, fwd.kept, ragged, hidden)
     if fwd.kept is not None:
         cut_queries(fwd, parts, level, kwargs)
     return fit_stored(fwd, parts, index, layer, places, kwargs)

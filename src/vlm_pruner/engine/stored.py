@@ -15,12 +15,12 @@ from torch import Tensor, nn
 
 from vlm_pruner.engine.cache import PrunedLayer
 from vlm_pruner.engine.forward import Forward
-from vlm_pruner.engine.masks import Places
-from vlm_pruner.engine.rows import gather_rows
+from vlm_pruner.engine.masks import Places, remap_mask
+from vlm_pruner.engine.rows import Kept, gather_rows
 from vlm_pruner.engine.support import Parts
 from vlm_pruner.errors import UnsupportedModelError
 
-__all__ = ["count_stored", "cut_padding", "fit_stored"]
+__all__ = ["count_stored", "cut_padding", "fit_mask", "fit_stored"]
 
 
 def cut_padding(fwd: Forward, parts: Parts, level: int, mask: Any) -> Tensor | None:
@@ -47,6 +47,20 @@ def cut_padding(fwd: Forward, parts: Parts, level: int, mask: Any) -> Tensor | N
         return made
 
     return fwd.once(mask, ("padding", level), cut)  # type: ignore[no-any-return]
+
+
+def fit_mask(
+    fwd: Forward, parts: Parts, index: int, mask: Any, tag: Any, places: Places, rows: Kept | None, ragged: bool,
+    hidden: Tensor,
+) -> Any:  # fmt: skip
+    """The mask of attention layer `index` at the places that are left; layers of one `tag` share it. See `remap_mask`.
+
+    Args:
+        rows: queries of this chunk that are left of the mask's; None if it has no others.
+        hidden: [b, k, d] rows that enter the layer.
+    """
+    make = functools.partial(remap_mask, mask, places, rows, ragged, parts.causal(index), hidden, parts.backend)
+    return fwd.once(mask, tag, make)
 
 
 def fit_stored(
