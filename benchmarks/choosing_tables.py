@@ -66,10 +66,10 @@ def tuning(folder: Path = RESULTS) -> str:
     worst = max((row["true_loss"] for row in plans), default=0.0)
     minutes = next(aim["value"] for aim in found["aims"] if aim["aim"].startswith("minutes"))
     return (
-        f"Asked for a loss of at most 10 % with 90 % confidence, on 64 scenes of the validation split drawn anew each "
-        f"time: within it on the test split in {within} of {len(rows)} repetitions; a plan was recommended in "
-        f"{len(plans)} (all tokens in the others), its largest true loss was {100 * worst:.1f} points. One tuning took "
-        f"{minutes:.1f} minutes.\n\n{provenance(found)}"
+        f"`tune` was asked for a loss of at most 10 % with 90 % confidence, each time on 64 other scenes of the "
+        f"validation split. On the test split, the true loss was within 10 % in {within} of {len(rows)} runs. In "
+        f"{len(plans)} runs `tune` recommended a plan, in the others all tokens. The largest true loss of a "
+        f"recommended plan was {100 * worst:.1f} points. One run took {minutes:.1f} minutes.\n\n{provenance(found)}"
     )
 
 

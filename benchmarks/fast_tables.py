@@ -43,9 +43,16 @@ def validation() -> str:
         within = sorted((r for r in rows if r["first_token_share"] <= limit), key=lambda r: -r["accuracy"])
         limits += [[f"{limit:.0%}", *_line(row)] for row in within[:5]]
     best = f"Best on average over the limits below: **{chosen(rows)}**."
-    within = "The five best within a share of the unpruned time:"
+    within = "The five most accurate plans within a share of the unpruned time:"
     tables = [markdown(head, lines), within, markdown(["at most", *head], limits)]
-    return "\n\n".join([f"{asked} {best}", "The front:", *tables, "*`python -m benchmarks.fast`*"])
+    return "\n\n".join(
+        [
+            f"{asked} {best}",
+            "Plans that no other plan beats in both time and accuracy:",
+            *tables,
+            "*`python -m benchmarks.fast`*",
+        ]
+    )
 
 
 def _line(row: Row) -> list[str]:
@@ -103,15 +110,15 @@ def test() -> str:
             right = at_time([*points[rival], full], LENIENT * share)
             least = min(time for time, _ in points[rival])
             line.append(
-                f"never as fast ({least:.2f} at least)"
+                f"never as fast (its least time: {least:.2f})"
                 if right is None
                 else percent(bootstrap.accuracy_difference(row.correct, right), sign=True, bold=True)
             )
         less.append(line)
-    against = ["tokens", "of unpruned time", *(f"less {rival}" for rival in RIVALS)]
+    against = ["tokens", "of unpruned time", *(f"ahead of {rival}" for rival in RIVALS)]
     return (
         f"{len(results.types)} questions of the test split.\n\n{markdown(head, lines)}\n\n"
-        f"Points of accuracy that `fast` is ahead at equal time:\n\n{markdown(against, less)}\n\n{where}"
+        f"How many points of accuracy `fast` is ahead in the same time:\n\n{markdown(against, less)}\n\n{where}"
     )
 
 

@@ -66,7 +66,7 @@ def fits(folder: Path = RESULTS) -> str:
 
 def _plain(method: str, why: str) -> str:
     """A reason without the names of method and family, so that equal ones are equal."""
-    return re.sub(r" of this \S+ model", "", re.sub(r"^[\w-]+ (?=needs|cannot)", "", why))
+    return re.sub(r" of this \S+ model", "", re.sub(r"^([\w-]+ (?=needs|cannot)|\w+: (?=it is not known))", "", why))
 
 
 def checks(folder: Path = RESULTS) -> str:

@@ -80,7 +80,7 @@ def rivals() -> str:
         for row in _rows()
         if row["kind"] == "rival"
     ]
-    return _markdown(["", "tokens", "tokens per layer", "accuracy", "loss", "the preset less this"], lines)
+    return _markdown(["", "tokens", "tokens per layer", "accuracy", "loss", "lead of VLM-Pruner+"], lines)
 
 
 def _measured(make: Callable[[], str]) -> Callable[[], str]:

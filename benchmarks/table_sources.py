@@ -74,7 +74,7 @@ def models() -> str:
 
 def refused() -> str:
     """Every other image-text-to-text family of transformers, and what stands in the way."""
-    return _families(False, "what stands in the way")
+    return _families(False, "why")
 
 
 def _families(works: bool, head: str) -> str:

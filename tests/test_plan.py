@@ -70,7 +70,7 @@ def changed(**changes: Any) -> str:
     ("text", "message"),
     [
         ("{", r"not a plan: not JSON: Expecting property name"),
-        ("[]", r"a plan is an object with \['stages', 'version'\], got list"),
+        ("[]", r"a plan is a JSON object with \['stages', 'version'\], got list"),
         ("{}", r"a plan needs \['stages', 'version'\]"),
         (changed(version=2), r"plan version 2 cannot be read; this library reads version 1"),
         (changed(stagez=[]), r"unknown key of a plan 'stagez'; did you mean 'stages'\?"),
@@ -98,10 +98,10 @@ def stages(*pairs: tuple[float | int, int | None]) -> tuple[Stage, ...]:
 @pytest.mark.parametrize(
     ("pairs", "message"),
     [
-        ([(0.5, 2), (0.4, 2)], r"stages must be at ascending layers, got \[2, 2\]"),
-        ([(0.5, 3), (0.4, 1)], r"stages must be at ascending layers, got \[3, 1\]"),
-        ([(0.2, 1), (0.4, 3)], r"layer 3 cannot keep 0.4 where layer 1 kept 0.2"),
-        ([(8, None), (16, 3)], r"layer 3 cannot keep 16 where layer 0 kept 8"),
+        ([(0.5, 2), (0.4, 2)], r"the layers of the stages must ascend, got \[2, 2\]"),
+        ([(0.5, 3), (0.4, 1)], r"the layers of the stages must ascend, got \[3, 1\]"),
+        ([(0.2, 1), (0.4, 3)], r"layer 3 cannot keep 0.4: layer 1 leaves only 0.2"),
+        ([(8, None), (16, 3)], r"layer 3 cannot keep 16: layer 0 leaves only 8"),
     ],
 )
 def test_stages_in_disorder(pairs: Any, message: str) -> None:
@@ -177,8 +177,8 @@ def test_old_pictures_keep_less_and_plans_without_say_nothing_of_it() -> None:
     [
         ([0], {}, "keep=0 keeps nothing"),
         ("64", {}, "not a list of numbers"),
-        ([8], {"per": "frame"}, "have no age"),
-        ([8], {"layer": "tower"}, "have no age"),
+        ([8], {"per": "frame"}, "whole pictures after the vision tower"),
+        ([8], {"layer": "tower"}, "whole pictures after the vision tower"),
     ],
 )
 def test_ages_that_cannot_be_had(older: Any, given: dict[str, Any], why: str) -> None:

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # First steps
-# A model answers a question about an image from 64 of its 576 visual tokens. Everything here runs on a laptop's
-# processor and downloads nothing: the package carries a small model and an image.
+# A model answers a question about an image from 64 of its 576 visual tokens. Everything here runs on the
+# processor of a laptop and downloads nothing: the package contains a small model and an image.
 
 # %%
 from PIL import Image
@@ -34,7 +34,7 @@ inputs = inputs_for("What is the word?")
 answer(inputs)
 
 # %% [markdown]
-# Now with 64 tokens. Inside the block the model prunes itself; after it, the model is as it was before.
+# Now with 64 tokens. Inside the block the model prunes; after the block, it is as it was before.
 
 # %%
 with vp.prune(model, "vlm-pruner", keep=64) as session:
@@ -42,7 +42,7 @@ with vp.prune(model, "vlm-pruner", keep=64) as session:
 text
 
 # %% [markdown]
-# A session shows itself: the report, and where the kept tokens lie, the first ones chosen brightest.
+# In a notebook, a session shows the report and a map of the kept tokens. The brightest tokens were chosen first.
 
 # %%
 session
@@ -65,8 +65,8 @@ for name in ("vlm-pruner", "divprune", "grid", "random"):
         print(f"{name:12} {answer(inputs):8} {session.report}")
 
 # %% [markdown]
-# A plan is the same thing as data: which method, where, how many. It survives JSON, and several stages are just
-# several stages.
+# A plan says the same as data: which method prunes, where, and how many tokens it keeps. It can be written as JSON, and
+# it can have several stages.
 
 # %%
 plan = vp.PrunePlan(
@@ -80,7 +80,7 @@ with vp.prune(model, plan) as session:
     print(answer(inputs), "·", session.report)
 
 # %% [markdown]
-# In a server a block is impractical; `attach` installs the same hooks until they are detached.
+# In a server, a `with` block is impractical. `attach` prunes every call until you detach it.
 
 # %%
 session = vp.attach(model, "vlm-pruner", keep=0.25)

@@ -1,8 +1,8 @@
 # %% [markdown]
 # # Write your own method
-# A method only says which tokens survive. Masks, positions, caches, budgets, batches and model families are the
-# library's work. Let us write one: keep the tokens that differ most from their neighbours, where the image has edges,
-# writing, small things.
+# A method only says which tokens are kept. The library does the rest: masks, positions, caches, budgets, batches and
+# model families. Let us write a method that keeps the tokens that differ most from their neighbours. There, the image
+# has edges, writing and small things.
 
 # %%
 from dataclasses import dataclass
@@ -16,9 +16,9 @@ from vlm_pruner import scenes
 from vlm_pruner.methods.base import PruningMethod
 
 # %% [markdown]
-# A method is a frozen dataclass: its fields are its parameters, its class attributes say who it is. `select` gets the
-# tokens of one image and returns exactly `keep` of them. Only `features` and the geometry are always there; what else
-# a method reads, it names in `needs`.
+# A method is a frozen dataclass. Its fields are its parameters, and its class attributes name it. `select` gets the
+# tokens of one image and returns exactly `keep` of them. `features` and the positions are always there; a method that
+# reads more says so in `needs`.
 
 
 # %%
@@ -44,7 +44,7 @@ class Edges(PruningMethod):
 
 
 # %% [markdown]
-# Try it without any model first. A selection shows itself: one mark for every kept token.
+# Try it without a model first. In a notebook, a selection shows one mark for every kept token.
 
 # %%
 tokens = vp.VisualTokens(features=torch.randn(576, 32, generator=torch.Generator().manual_seed(0)), grid=(1, 24, 24))

@@ -1,4 +1,4 @@
-"""How many tokens stay: the only rounding in the library, in exact integer arithmetic."""
+"""How many tokens are kept: the only place where budgets are rounded, in exact integer arithmetic."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ Keep = int | float
 
 
 Budget = Literal["fixed", "ceiling", "mean"]
-"""What a budget is to a method: `fixed`, exactly so many tokens stay; `ceiling`, at most; `mean`, of the images of one
-call that share a budget and whose sizes may differ, so many stay on average."""
+"""What `keep` means to a method. `fixed`: exactly so many tokens are kept. `ceiling`: at most so many. `mean`: so many
+on average over the images of one call, which share the budget and may have different sizes."""
 
 
 def check_keep(keep: object) -> Keep:

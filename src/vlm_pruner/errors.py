@@ -47,13 +47,13 @@ class VlmPrunerError(Exception):
 
 
 class InputError(VlmPrunerError, ValueError):
-    """An image, a question, a model or a split of questions that cannot be had."""
+    """An image, a question, a file, a model or an option that cannot be read or used."""
 
     code = "input"
 
 
 class NotFiniteError(InputError):
-    """What a method reads of a picture holds a NaN or an infinity, between which nothing can be chosen.
+    """The features or signals of a picture contain a NaN or an infinity, so that no method can choose.
 
     Args:
         method: name of the method.
@@ -92,7 +92,7 @@ class InvalidSelectionError(VlmPrunerError, ValueError):
 
 
 class MissingSignalError(VlmPrunerError, RuntimeError):
-    """A method needs something that this model or site does not have."""
+    """A method needs something that is not available on this model or at this layer."""
 
     code = "signal"
 

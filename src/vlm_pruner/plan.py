@@ -1,4 +1,4 @@
-"""What is pruned, where and how much: a plan is data, and survives a round trip through JSON."""
+"""What is pruned, where and how much. A plan is data: it can be written as JSON and read again."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ Per = Literal["image", "frame"]
 
 @dataclass(frozen=True)
 class PrunePlan:
-    """The stages of one pruning, in the order of their layers.
+    """A plan: one or more stages, in the order of their layers.
 
     Images of fewer than `min_visual_tokens` tokens are left alone, and the report says so. With `per="frame"` every
-    frame of a video is pruned, and reported, as an image of its own. `asked` is the budget that
-    a method called `made_by` made the stages for: they may leave fewer at the end. Plans with the same stages are
-    equal, whoever made them. `older` is what pictures keep at most that newer ones follow in their prompt: the one
-    before the newest, the one before that, and so on; its last number goes for all that are older still.
+    frame of a video is pruned, and reported, as an image of its own. `asked` is the budget for which the method
+    `made_by` made the stages, which may leave fewer tokens at the end. Plans with the same stages are equal, whoever
+    made them. `older` limits the older pictures of a prompt: its first number is the most tokens of the picture before
+    the newest one, its second that of the picture before that, and so on; the last number counts for all older ones.
 
     Raises:
         PlanError: no stage, stages out of order, a budget that grows, repacked positions without a stage before the
@@ -68,19 +68,23 @@ class PrunePlan:
             raise PlanError("a plan needs at least one stage")
         for before, after in zip(self.stages, self.stages[1:], strict=False):
             if after.layer == TOWER or (after.site <= before.site and before.layer != TOWER):
-                raise PlanError(f"stages must be at ascending layers, got {[s.layer or 0 for s in self.stages]}")
+                raise PlanError(f"the layers of the stages must ascend, got {[s.layer or 0 for s in self.stages]}")
             if type(after.keep) is type(before.keep) and after.keep > before.keep:
                 raise PlanError(
-                    f"layer {after.site} cannot keep {after.keep} where layer {before.layer or 0} kept {before.keep}"
+                    f"layer {after.site} cannot keep {after.keep}: layer {before.layer or 0} leaves only {before.keep}"
                 )
         for name, kind in (("positions", Positions), ("per", Per)):
             if getattr(self, name) not in get_args(kind):
                 raise PlanError(unknown_name(name, getattr(self, name), get_args(kind)))
         if self.per == "frame" and self.stages[0].layer == TOWER:
-            raise PlanError("per='frame' has no meaning before the vision tower: there a video has one budget")
+            raise PlanError(
+                "per='frame' cannot be used with layer='tower': before the vision tower a video has one budget"
+            )
         object.__setattr__(self, "older", tuple(check_keep(keep) for keep in _listed(self.older)))
         if self.older and (self.per == "frame" or self.stages[0].layer == TOWER):
-            raise PlanError("older: frames, and pictures before the vision tower, have no age")
+            raise PlanError(
+                "older= is for whole pictures after the vision tower: leave it out with per='frame' or layer='tower'"
+            )
         if self.positions == "repacked" and self.stages[0].site:
             raise PlanError(
                 f"positions can only be repacked before the language model, not at layer {self.stages[0].layer}: "
@@ -138,7 +142,7 @@ class PrunePlan:
 
     @property
     def nominal(self) -> Keep:
-        """The budget that a schedule was made for, else what its last stage keeps."""
+        """The budget that was asked for: that of the schedule if a method made one, else that of the last stage."""
         return self.stages[-1].keep if self.asked is None else self.asked
 
     def asked_of(self, total: int, age: int = 0) -> int:
@@ -164,7 +168,7 @@ class PrunePlan:
         return lengths
 
     def check(self, num_layers: int) -> PrunePlan:
-        """Itself, if a model of `num_layers` decoder layers can carry it out.
+        """Return self if a model of `num_layers` decoder layers can carry it out.
 
         Raises:
             PlanError: a stage at a layer that does not exist.

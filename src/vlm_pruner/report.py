@@ -1,4 +1,4 @@
-"""What a pruning did: per image what was kept, and what it saved. Numbers are measured or counted, never estimated."""
+"""What pruning did: how many tokens of each image were kept, and what that saved. Numbers are measured or counted."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ class PruneReport:
 
     @property
     def spread(self) -> tuple[int, int] | None:
-        """Fewest and most tokens that are left of an image, where the budget adapts to several; else None."""
+        """Fewest and most tokens that are left of an image; None unless the method shares a budget among images."""
         counts = [image.kept for image in self.images if not image.note]
         adapts = any(stage.method.budget != "fixed" for stage in self.plan.stages)
         return (min(counts), max(counts)) if adapts and len(counts) > 1 else None
@@ -106,7 +106,7 @@ class PruneReport:
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """Images that were left alone, each with the reason, then whatever else a reader might not expect."""
+        """Images that were not pruned, each with the reason, and then anything else a reader may not expect."""
         alone: dict[str, list[str]] = {}
         for image in self.images:
             if image.note:
@@ -174,7 +174,7 @@ class PruneReport:
 
 @dataclass(frozen=True)
 class SessionTotal:
-    """All calls of a session added up. Costs that the formulas cannot tell of a model count as nothing."""
+    """The sum over all calls of a session. Costs for which there is no formula count as 0."""
 
     calls: int = 0  # prefills, each with the decode steps after it
     images: int = 0

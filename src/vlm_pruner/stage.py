@@ -1,4 +1,4 @@
-"""One step of a plan: which method, how much, and where. A stage is data, and survives a round trip through JSON."""
+"""One step of a plan: which method, how much, and where. A stage is data: it can be written as JSON and read again."""
 
 from __future__ import annotations
 
@@ -59,11 +59,11 @@ def _check_layer(layer: object) -> Layer:
 
 @dataclass(frozen=True)
 class Stage:
-    """One pruning step: `method` keeps `keep` of each image's tokens at the input of decoder layer `layer`.
+    """One pruning step: before decoder layer `layer`, `method` keeps `keep` tokens of each image.
 
     With `layer="tower"` only the patches of the kept tokens enter the vision tower. A float `keep` is a share of the
     tokens that the image had at first, whatever earlier stages left of them.
-    Layer 0 and None are one and the same place, before the language model, and stored as None.
+    Layer 0 and None both mean before the language model; both are stored as None.
 
     Raises:
         PlanError: unknown method, invalid keep or layer.
@@ -79,11 +79,11 @@ class Stage:
         object.__setattr__(self, "keep", check_keep(self.keep))
         object.__setattr__(self, "layer", _check_layer(self.layer))
         if parse_bias(self.bias) is not None and self.layer == TOWER:
-            raise PlanError(f"bias={self.bias!r}: nothing is merged before the vision tower")
+            raise PlanError(f"bias={self.bias!r}: nothing is merged before the vision tower; leave bias out")
 
     @property
     def site(self) -> int:
-        """Index of the decoder layer in front of which tokens are gone: 0 for what never entered the tower, too."""
+        """Index of the first decoder layer without the dropped tokens; 0 also for a stage before the tower."""
         return self.layer if isinstance(self.layer, int) else 0
 
     @property
@@ -109,12 +109,13 @@ class Stage:
         check_keys("stage", data, {"method", "keep"}, {"params", "layer", "budget", "bias"})
         params = data.get("params", {})
         if not isinstance(params, Mapping):
-            raise PlanError(f"params={params!r} is not an object of parameters by name")
+            raise PlanError(f'params={params!r} is not an object such as {{"pivots": 8}}')
         method = create(data["method"], **params)
         stage = cls(method, data["keep"], data.get("layer"), data.get("bias"))
         if (kind := data.get("budget", stage.method.budget)) != stage.method.budget:
             raise PlanError(
-                f"budget={kind!r}: to {stage.method.name} with these parameters it is {stage.method.budget}"
+                f"budget={kind!r}: {stage.method.name} with these parameters has budget={stage.method.budget!r}; "
+                "write that, or leave budget out"
             )
         return stage
 
@@ -126,7 +127,7 @@ def check_keys(what: str, data: object, required: set[str], optional: set[str]) 
         PlanError: what is wrong with it.
     """
     if not isinstance(data, Mapping):
-        raise PlanError(f"a {what} is an object with {sorted(required)}, got {type(data).__name__}")
+        raise PlanError(f"a {what} is a JSON object with {sorted(required)}, got {type(data).__name__}")
     for key in data:
         if key not in required | optional:
             raise PlanError(unknown_name(f"key of a {what}", key, required | optional))

@@ -15,7 +15,7 @@ __all__ = ["Selection", "Signal", "VisionSignals", "VisualTokens"]
 
 
 class Signal(StrEnum):
-    """Things beyond the features that a method may ask for. The value names the field of `VisualTokens` it fills."""
+    """What a method may read beside the features. The value is the name of the field of `VisualTokens`."""
 
     KEYS = "keys"
     TEXT = "text"
@@ -57,9 +57,9 @@ class VisionSignals:
 
 @dataclass(frozen=True)
 class VisualTokens:
-    """All that a method may read, for ONE image, tile group or video of n tokens.
+    """What a method gets to read: the n tokens of ONE image, group of tiles, or video.
 
-    Only `features` and the geometry are always there; the rest is filled where the method's `needs` name it.
+    `features` and the positions are always there. A method gets the other fields if it names them in its `needs`.
     """
 
     features: Tensor  # [n, d] residual-stream rows at this site (float dtype of the model); before the tower, patches
@@ -109,7 +109,7 @@ class VisualTokens:
 
 @dataclass(frozen=True)
 class Selection:
-    """Which of n tokens survive, and optionally what they become."""
+    """The result of a method: which of n tokens are kept, and optionally the rows that replace them."""
 
     index: Tensor  # [k] kept tokens, ascending, unique, int64
     order: Tensor | None = None  # [k] the same tokens in the order of selection
@@ -126,10 +126,10 @@ class Selection:
     def validate(
         self, total: int, keep: int | None = None, width: int | None = None, *, values: bool = True
     ) -> Selection:
-        """Itself, if it is a proper selection of `keep` out of `total` tokens of `width` channels.
+        """Return self if this is a valid selection of `keep` out of `total` tokens with `width` channels.
 
         Args:
-            values: look at the indices themselves, which waits for the device; otherwise at types and shapes alone.
+            values: check the indices themselves, too, which waits for the device; else only types and shapes.
 
         Raises:
             InvalidSelectionError: wrong type, dtype or shape, duplicates, not ascending, out of range, wrong count.

@@ -71,7 +71,7 @@ def test_places_of_molmo_are_where_its_patches_lie() -> None:
 def test_videos_of_molmo_are_refused() -> None:
     _, model = tiny("molmo2")
     encoded = Encoded({"image_grids": torch.tensor([[2, 2, 0, 0]])}, (3, 16, 147), None)
-    with pytest.raises(UnsupportedModelError, match=r"molmo2: videos stand under the placeholder of pictures"):
+    with pytest.raises(UnsupportedModelError, match=r"molmo2: its prompts mark a video like a picture"):
         adapter_for("molmo2").image_layouts(model.config, encoded)
 
 

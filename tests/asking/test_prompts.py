@@ -54,7 +54,7 @@ def test_a_question_is_read_or_refused_in_one_line(name: str, question: str) -> 
         ("llava", "Is <image> here?", "the image placeholder '<image>'"),
         ("llava", "What is </s> this?", "the control token '</s>'"),
         ("llava", "What is <video> this?", "the control token '<video>'"),
-        ("llava", "a" * 3000, "the prompt has 3034 tokens; this model has places for 2048"),
+        ("llava", "a" * 3000, "the prompt has 3034 tokens; this model reads at most 2048"),
         ("llava", "What \udcff is this?", "not valid UTF-8: '\\udcff' at character 6"),
         pytest.param("qwen2_5_vl", "<|video_pad|>?", "the video placeholder '<|video_pad|>'", marks=needs_torchvision),
         pytest.param("qwen2_5_vl", "<|vision_end|>", "the control token '<|vision_end|>'", marks=needs_torchvision),
@@ -71,7 +71,7 @@ def test_an_answer_needs_room_behind_the_prompt() -> None:
     length = model.inputs("a" * 2000, PICTURE)["input_ids"].shape[1]
     assert length <= 2048
     model.inputs("a" * 2000, PICTURE, 2048 - length)
-    with pytest.raises(InputError, match=f"an answer of up to {2049 - length} has no room"):
+    with pytest.raises(InputError, match=f"the answer of up to {2049 - length} included"):
         model.inputs("a" * 2000, PICTURE, 2049 - length)
 
 

@@ -77,7 +77,7 @@ def test_what_cannot_be_done_is_one_line(words: tuple[str, ...], message: str, r
 
 
 def test_what_is_read_is_not_written_over(rows: Path) -> None:
-    assert "is what is read" in complaint(run("batch", rows, *FEW, "-o", rows))
+    assert "is the file that is read" in complaint(run("batch", rows, *FEW, "-o", rows))
 
 
 def test_killed_and_started_again_it_ends_with_the_same_bytes(rows: Path, done: bytes, tmp_path: Path) -> None:

@@ -98,7 +98,7 @@ def test_before_the_tower_it_says_what_is_not_checked(cup: Path) -> None:
 def test_repacked_positions_are_refused(cup: Path, tmp_path: Path) -> None:
     plan = {"version": 1, "stages": [{"method": "grid", "keep": 4}], "positions": "repacked"}
     (tmp_path / "plan.json").write_text(json.dumps(plan))
-    assert "cannot be checked: the full model has none but its own" in complaint(
+    assert "cannot be checked: the full model has only its original positions" in complaint(
         checked("gemma3", cup, "--plan", tmp_path / "plan.json")
     )
 

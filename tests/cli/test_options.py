@@ -127,7 +127,7 @@ def test_attention(attention: str, cup: Path, opened: list[Loaded]) -> None:
         (["--quantize", "3bit"], "unknown quantisation '3bit'; known: 4bit, 8bit"),
         (["--device-map", "all"], "unknown device map 'all'; known: auto"),
         (["--device-map", "auto", "--device", "cpu"], "device 'cpu' and device map 'auto' exclude each other"),
-        (["--revision", "v1"], "lies on this machine: only a model of the hub has a revision 'v1'"),
+        (["--revision", "v1"], "is a folder on this machine: only a model on the hub has a revision 'v1'"),
     ],
 )
 @pytest.mark.parametrize("command", ["ask", "report", "demo", "bench", "profile", "check", "methods"])
@@ -140,8 +140,8 @@ def test_what_cannot_be_is_one_line(command: str, words: list[str], said: str, c
 
 
 def test_options_without_a_model_are_refused() -> None:
-    assert complaint(run("methods", "--attn", "eager")).endswith("methods are tried on a model with --model")
-    assert "say which with --model" in complaint(run("methods", "--set", "vlm-pruner.pivots=2"))
+    assert complaint(run("methods", "--attn", "eager")).endswith("name one with --model")
+    assert "name it with --model" in complaint(run("methods", "--set", "vlm-pruner.pivots=2"))
 
 
 def test_a_shape_with_random_weights_has_no_such_options() -> None:
@@ -307,13 +307,15 @@ def test_parameters_that_cannot_be_set(method: str, word: str, said: str, cup: P
 def test_of_several_methods_a_parameter_says_whose_it_is(cup: Path, tmp_path: Path) -> None:
     words = ["report", cup, "what ?", "--model", checkpoint(), "--max-new-tokens", 2, "-o", tmp_path / "page.html"]
     several = [*words, "--methods", "random,grid", "--keep", "9"]
-    assert "does not say whose: METHOD.seed=3, METHOD one of random, grid" in complaint(
+    assert "must name its method: METHOD.seed=3, METHOD one of random, grid" in complaint(
         run(*several, "--set", "seed=3")
     )
     result = run(*several, "--set", "random.seed=3")
     assert result.exit_code == 0, (result.output, result.exception)
     said = complaint(run("bench", "--methods", "random", "--set", "random.seed=3"))
-    assert said == "--set random.seed: the benchmark draws with seeds 0 to N-1 of --seeds N"
+    assert (
+        said == "--set random.seed cannot be used: the benchmark runs the method with the seeds 0 to N-1 of --seeds N"
+    )
 
 
 @pytest.mark.usefixtures("clean")

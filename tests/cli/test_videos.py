@@ -63,7 +63,7 @@ def test_more_frames_than_a_model_has_places_for_are_refused_with_the_limit(tmp_
     folder = write_folder(tmp_path / "frames", 20)
     result = ask(folder, "--frames", 20)
     assert result.exit_code == 2
-    assert "this model has places for" in result.stderr
+    assert "this model reads at most" in result.stderr
 
 
 def test_a_report_shows_frames(folder: Path, tmp_path: Path) -> None:

@@ -65,7 +65,9 @@ def test_prefills_and_caches_cost_what_the_modules_say(name: str) -> None:
 
 
 def test_what_has_no_count_is_said() -> None:
-    with pytest.raises(UnsupportedModelError, match="words and pictures have experts of their own, which has no count"):
+    with pytest.raises(
+        UnsupportedModelError, match="words and pictures have separate experts, whose FLOPs are not counted"
+    ):
         decoder_costs(tiny("ernie4_5_vl_moe")[1])
 
 

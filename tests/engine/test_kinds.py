@@ -81,7 +81,7 @@ def test_rows_of_a_picture_are_read_from_the_padding_of_its_patches() -> None:
     assert [first["pixel_values"].shape[0] for first in prompt.payload] == [8, 9], "rows of 4 and of 3"
     with (
         prune(model, plan((0.4, 0))),
-        pytest.raises(UnsupportedModelError, match="rows of different length stand behind one another"),
+        pytest.raises(UnsupportedModelError, match="rows of different length follow each other"),
     ):
         forward(model, {**inputs, **ids})
 

@@ -275,7 +275,7 @@ def test_a_place_that_cannot_be_known() -> None:
     from vlm_pruner.adapters import Encoded, adapter_for
 
     encoded = Encoded({}, tuple(inputs["pixel_values"].shape), None)
-    with pytest.raises(UnsupportedModelError, match=r"unknown without 'image_sizes': pass it with the pixels"):
+    with pytest.raises(UnsupportedModelError, match=r"'image_sizes' is missing: it tells where the visual tokens are"):
         adapter_for("llava_next").image_layouts(model.config, encoded)
 
 

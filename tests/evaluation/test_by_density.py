@@ -85,8 +85,8 @@ def test_written_and_read_again() -> None:
     ("changes", "message"),
     [
         ({"version": 2}, "version 2"),
-        ({"dense_from": "much"}, "dense_from is a number"),
-        ({"dense": 3}, "an object"),
+        ({"dense_from": "much"}, "'dense_from' must be a number"),
+        ({"dense": 3}, "a JSON object"),
         ({"densest": None}, "unknown key of a file of plans by density 'densest'"),
         ({"plain": {"version": 1, "stages": []}}, "at least one stage"),
     ],

@@ -90,7 +90,7 @@ def test_questions_about_more_pictures_than_a_prompt_takes_are_left_out_and_told
     ("row", "message"),
     [
         ("{", "line 2: not JSON"),
-        ([1], "line 2: not an object"),
+        ([1], "line 2: not a JSON object"),
         (GOOD | {"anwser": "x"}, "did you mean 'answer'"),
         ({"image": "a.png", "question": "What?"}, "no 'answer'"),
         ({"question": "What?", "answer": "x"}, "one of 'image', 'images', 'folder' and 'video'"),
@@ -103,7 +103,7 @@ def test_questions_about_more_pictures_than_a_prompt_takes_are_left_out_and_told
         ({"images": "a.png", "question": "What?", "answer": "x"}, "'images' is a list of names"),
         ({"folder": "none", "question": "What?", "answer": "x"}, "cannot read the folder"),
         (GOOD | {"video": "v.mp4"}, "not two"),
-        (GOOD | {"fps": 2}, "'fps' is for a 'video'"),
+        (GOOD | {"fps": 2}, "'fps' belongs to a line with 'video'"),
         ({"video": "v.mp4", "frames": "x", "question": "What?", "answer": "x"}, "'frames' is a number, not 'x'"),
         ({"video": "v.mp4", "frames": 2.5, "question": "What?", "answer": "x"}, "'frames' is a number, not 2.5"),
         ({"video": "v.mp4", "frames": 2, "fps": 1, "question": "What?", "answer": "x"}, "exclude each other"),

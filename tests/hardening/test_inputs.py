@@ -64,7 +64,7 @@ def test_json_that_cannot_be_read(text: str, words: str, tmp_path: Path) -> None
         ({"stages": None}, "stages=None is not a list"),
         ({"stages": 5}, "stages=5 is not a list"),
         ({"stages": {}}, "stages={} is not a list"),
-        ({"stages": [None]}, "a stage is an object"),
+        ({"stages": [None]}, "a stage is a JSON object"),
         ({"stages": [STAGE | {"params": None}]}, "params=None is not an object"),
         ({"stages": [STAGE | {"params": [1]}]}, "is not an object"),
         ({"stages": [STAGE | {"params": "pivots"}]}, "is not an object"),

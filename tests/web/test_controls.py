@@ -68,7 +68,7 @@ def test_a_method_that_no_layer_suits_is_offered_as_such(tiny):
     labels = {name: label for label, name in method_options(one)}
     assert labels.keys() == registry().keys() - {"none"}
     assert labels["fastv"].startswith("FastV (not on this model) – Keeps the tokens that the last prompt token attends")
-    assert labels["divprune"].startswith("DivPrune – Max-min diversity")
+    assert labels["divprune"].startswith("DivPrune – Keeps diverse tokens")
     marks = [" (not on this model) – " in label for label in labels.values()]
     assert marks == sorted(marks), "what cannot be carried out comes last"
 

@@ -182,5 +182,5 @@ def test_a_cold_start_is_no_cost_of_a_plan(tiny, monkeypatch):
 
 
 def test_a_question_that_leaves_no_room_for_its_answer_is_refused_at_once(tiny):
-    with pytest.raises(InputError, match="this model has places for 2048"):
+    with pytest.raises(InputError, match="this model reads at most 2048"):
         list(Service(tiny).compare(IMAGE, QUESTION, [], max_new_tokens=4000))

@@ -60,7 +60,7 @@ class Encoded:
         value = self.arguments.get(name)
         if value is None:
             raise UnsupportedModelError(
-                f"the place of the visual tokens is unknown without {name!r}: pass it with the pixels"
+                f"{name!r} is missing: it tells where the visual tokens are; pass it with the pixels"
             )
         return [[int(x) for x in row] for row in torch.as_tensor(value, device="cpu").tolist()]
 

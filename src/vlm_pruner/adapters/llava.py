@@ -17,7 +17,7 @@ __all__ = ["Llava", "PictureSized", "any_size", "clip_or_siglip", "vicuna", "wit
 class Llava(Adapter):
     """CLIP or SigLIP grids, or, with a Pixtral encoder, a grid as large as the picture.
 
-    The CLS token that `vision_feature_select_strategy="full"` leaves in front is an ordinary candidate. It sees the
+    The CLS token that `vision_feature_select_strategy="full"` leaves in front can be chosen like any other. It sees the
     whole picture, so that its place is the centre of the plane.
     """
 

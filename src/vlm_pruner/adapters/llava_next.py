@@ -64,7 +64,7 @@ class LlavaNext(Adapter):
 
 
 class Granite4Vision(LlavaNext):
-    """As LLaVA-NeXT, downsampled; further features of the same picture are added in front of several decoder layers."""
+    """As LLaVA-NeXT, downsampled; further features of the same picture are added before several decoder layers."""
 
     model_types = ("granite4_vision",)
     adds = ("deepstack_features", "vision_mask")

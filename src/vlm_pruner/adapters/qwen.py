@@ -83,7 +83,9 @@ class Glm4v(QwenVL):
         return False
 
     def video_layouts(self, config: Any, encoded: Encoded) -> list[Layout]:
-        raise UnsupportedModelError(f"{config.model_type}: videos stand under the placeholder of pictures; pass frames")
+        raise UnsupportedModelError(
+            f"{config.model_type}: its prompts mark a video like a picture; pass the frames as pictures"
+        )
 
 
 class MiniMaxM3(QwenVL):

@@ -8,17 +8,17 @@ __all__ = ["REASONS", "UNCHECKED"]
 UNCHECKED = "no adapter: the layout of its visual tokens has not been checked yet"
 
 _JOINED = (
-    "its decoder joins, outside of its layers, what entered earlier ones with what leaves later ones, row by row: that "
-    "fits no longer where rows are gone"
+    "outside of its layers, its decoder combines inputs of earlier layers with outputs of later ones, row by row; when "
+    "rows are dropped between, these no longer fit"
 )
-_QUERIES = "its visual tokens are learned queries that stand nowhere in the picture, and already few"
+_QUERIES = "its visual tokens are learned queries without a position in the picture, and already few"
 
 REASONS = {
     "aria": _QUERIES,
     "blip": "its text decoder reads the picture through cross-attention",
     "blip-2": _QUERIES,
     "deepseek_ocr2": _QUERIES,
-    "diffusion_gemma": "it fills in blocks of text in many passes instead of writing one token behind the other",
+    "diffusion_gemma": "it fills in blocks of text in many passes instead of writing one token after the other",
     "evolla": "it reads proteins, not pictures",
     "git": "its pictures are a prefix without placeholders in the prompt",
     "idefics": "it reads pictures through cross-attention",
@@ -29,5 +29,5 @@ REASONS = {
     "inkling2_loop": _JOINED,
     "kosmos-2": _QUERIES,
     "kosmos-2.5": _QUERIES,
-    "pi0": "it moves robots: what it writes is no text",
+    "pi0": "it controls robots and writes no text",
 }

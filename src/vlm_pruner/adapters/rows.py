@@ -19,7 +19,7 @@ __all__ = ["Apertus", "Emu3", "Fuyu", "Gemma4", "Hunyuan", "HyV4", "Inkling", "M
 
 
 class Emu3(Adapter):
-    """Every row of a picture is closed by a token of its own; they are ordinary candidates on the right edge."""
+    """A token at the right edge closes every row of a picture; it can be chosen like any other."""
 
     model_types = ("emu3",)
 
@@ -39,12 +39,12 @@ class Apertus(Adapter):
 
 
 class Fuyu(Adapter):
-    """Rows of patches, each closed by a word of its own in the prompt, which alone tells how wide a picture is."""
+    """Rows of patches; a word of the prompt closes each row, and only these words tell how wide a picture is."""
 
     model_types = ("fuyu",)
 
     def image_layouts(self, config: Any, encoded: Encoded) -> list[Layout]:
-        raise UnsupportedModelError("fuyu: how wide a picture is stands in the prompt alone")
+        raise UnsupportedModelError("fuyu: only the prompt tells how wide a picture is")
 
     def prompt(self, token: str, images: int, question: str) -> str | None:
         return question + "\n"  # its processor puts the picture and the start of a text in front
@@ -68,9 +68,9 @@ def _rows(slots: Tensor) -> Layout:
 
 
 class Inkling(Adapter):
-    """Rows of patches, the last of each padded on the right, which alone tells how wide a picture is. Where a side is a
-    multiple of the patch, that one is nothing but padding. A learned bias goes by how far a query stands behind a key;
-    short convolutions see what is left. Pictures only, with words between two of them."""
+    """Rows of patches; the last patch of a row is padded, and only the padding tells how wide a picture is. Where a
+    side is a multiple of the patch, that one is nothing but padding. A learned bias goes by how far a query stands
+    behind a key; short convolutions see what is left. Pictures only, with words between two of them."""
 
     model_types = ("inkling_mm_model",)
     attends = frozenset({"hybrid", "hybrid_sliding"})
@@ -90,8 +90,8 @@ class Inkling(Adapter):
         *ends, padded = encoded.rows("row_ends")[0]
         if not padded:
             raise UnsupportedModelError(
-                "inkling: its patches are not padded as by its own processor, so that nothing tells how wide a picture "
-                "is"
+                "inkling: the patches are not padded as by its own processor, so the width of a picture is unknown; "
+                "use the processor of the checkpoint"
             )
         last = [i for i, end in enumerate(ends) if end]
         widths = [end - start for start, end in zip([-1, *last], last, strict=False)]
@@ -120,7 +120,7 @@ class Inkling(Adapter):
 
 
 class Hunyuan(Adapter):
-    """A token opens the picture, one closes every row, one closes the picture: ordinary candidates on its edges."""
+    """A token opens the picture, one closes every row, one closes the picture; they can be chosen like any other."""
 
     model_types = ("hunyuan_vl",)
 
@@ -134,8 +134,9 @@ class Hunyuan(Adapter):
 
 
 class HyV4(Adapter):
-    """A token closes every row: an ordinary candidate on the edge. Four residual streams, which methods see side by
-    side; layers attend to keys that an indexer chose, its own or that of a layer before. Pictures only."""
+    """A token at the right edge closes every row; it can be chosen like any other. Four residual streams, which
+    methods see side by side; layers attend to keys that an indexer chose, its own or that of a layer before. Pictures
+    only."""
 
     model_types = ("hy_v4_vl",)
     streams = 2
@@ -164,7 +165,9 @@ class Molmo2(Adapter):
         layouts = []
         for rows, columns, h, w in encoded.rows("image_grids"):
             if not h * w:
-                raise UnsupportedModelError("molmo2: videos stand under the placeholder of pictures; pass frames")
+                raise UnsupportedModelError(
+                    "molmo2: its prompts mark a video like a picture; pass the frames as pictures"
+                )
             place = torch.cat([overview((rows, columns), (h, w)), plane(1, h, w)])
             layouts.append(Layout(len(place), (1, h, w), place))
         return layouts
@@ -174,7 +177,7 @@ class Molmo2(Adapter):
 
 
 class Gemma4(SharedKeys, Adapter):
-    """The places of the patches are told to the model; squares of them are pooled into one token."""
+    """The model gets the positions of the patches; squares of patches are pooled into one token."""
 
     model_types = ("gemma4", "gemma4_unified")
     ends = True

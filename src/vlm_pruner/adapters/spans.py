@@ -46,7 +46,7 @@ def deal_out(layouts: list[Layout], places: Tensor, modality: Modality, joins: b
             end = used + layout.tokens
             if end > counts[first]:
                 raise UnsupportedModelError(
-                    f"the {layout.tokens} tokens of one {modality} are split over rows or chunks"
+                    f"the {layout.tokens} tokens of one {modality} are split over rows or chunks: pass the prompt whole"
                 )
             for row, own in zip(group, slots, strict=True):
                 spans.append(VisualSpan(row, index, modality, own[used:end], layout, tile, copies))
@@ -72,7 +72,7 @@ def _stack(tiles: list[Layout]) -> Layout:
     if tiles[0].row:
         if any(row.tokens != w for row in tiles):
             raise UnsupportedModelError(
-                "rows of different length stand behind one another in the prompt: put words between two pictures"
+                "image rows of different length follow each other in the prompt: put words between two pictures"
             )
         return raster(1, len(tiles), w)
     return tiles[0] if len(tiles) == 1 else replace(raster(len(tiles), h, w), tiles=len(tiles))

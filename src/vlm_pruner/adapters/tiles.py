@@ -90,7 +90,7 @@ class Gemma3n(SharedKeys, OneSquare):
 
 
 class Llama4(OneSquare):
-    """The tiles of a picture and the whole of it, with marks between them: each square has a budget of its own."""
+    """The tiles of a picture and the whole of it, with marks between them: each has its own budget."""
 
     model_types = ("llama4",)
 

@@ -14,7 +14,7 @@ __all__ = ["VideoLlava"]
 
 
 class VideoLlava(Adapter):
-    """The CLS token in front of every frame is an ordinary candidate at the centre of its frame."""
+    """The CLS token of every frame lies at the centre of the frame and can be chosen like any other."""
 
     model_types = ("video_llava",)
 

@@ -135,7 +135,9 @@ def source_of(name: str, loading: Loading) -> tuple[str, Loading]:
             "like 'owner/name'"
         )
     if loading.revision is not None and (here or inside):
-        raise InputError(f"{name!r} lies on this machine: only a model of the hub has a revision {loading.revision!r}")
+        raise InputError(
+            f"{name!r} is a folder on this machine: only a model on the hub has a revision {loading.revision!r}"
+        )
     return folder, loading
 
 

@@ -46,8 +46,8 @@ _LIBTIFF = re.compile(r"^(\S*\.tiff?|\S*TIFF\w*|\w+(Decode|Lib|Setup|Pre|Post)\w
 def open_image(path: str | Path) -> Image.Image:
     """The first frame of an image file as `as_shown` has it; "demo" is the image that comes with the package.
 
-    One of more than 26 megapixels is brought to that size. What a person should know of a picture (this, further
-    frames, warnings of the decoder, a range that was guessed) are its `notes_of`.
+    One of more than 26 megapixels is scaled down to that size. `notes_of` says what a person should know: this, further
+    frames, warnings of the decoder, or a range that was guessed.
 
     Raises:
         InputError: no such file, not an image, a damaged one, or one that `check_size` refuses.
@@ -171,7 +171,7 @@ def check_there(path: str | Path, what: str = "image") -> None:
 
 
 def existing(path: str | Path, what: str = "image") -> Path:
-    """The file that is meant.
+    """The path, if there is a file.
 
     Raises:
         InputError: there is none.

@@ -71,8 +71,8 @@ class Reader:
         length = ready["input_ids"].shape[1]
         places = getattr(self.config.get_text_config(), "max_position_embeddings", None)
         if places is not None and length + answer > places:
-            behind = f", and an answer of up to {answer} has no room behind it" if length <= places else ""
-            raise InputError(f"the prompt has {length} tokens; this model has places for {places}{behind}")
+            behind = f", the answer of up to {answer} included" if length <= places else ""
+            raise InputError(f"the prompt has {length} tokens; this model reads at most {places}{behind}")
         return ready
 
     @property

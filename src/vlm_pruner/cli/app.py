@@ -23,7 +23,7 @@ def build(commands: Iterable[Command]) -> typer.Typer:
     """The application that has these commands."""
     app = typer.Typer(
         name="vlm-pruner",
-        help="Vision-language models answer from a few of their image tokens: ask, see, measure.",
+        help="Prune the image tokens of vision-language models: ask questions, see what is kept, measure the cost.",
         no_args_is_help=True,
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
@@ -39,7 +39,7 @@ def _common(
         False, "--version", callback=lambda on: _version(on), is_eager=True, help="Print the version."
     ),
 ) -> None:
-    """Vision-language models answer from a few of their image tokens: ask, see, measure."""
+    """Prune the image tokens of vision-language models: ask questions, see what is kept, measure the cost."""
 
 
 def _version(on: bool) -> None:

@@ -32,7 +32,7 @@ def ask(
         str | None,
         typer.Option(
             "--keep",
-            help="Tokens per image (64) or a share (0.111); auto: the plan of --plan for such pictures.",
+            help="Tokens per image (64), a share (0.111), or auto: --plan has a plan for each kind of picture.",
             show_default="64",
         ),
     ] = None,
@@ -44,7 +44,9 @@ def ask(
     pruning: Pruning,
     overlay: Annotated[
         Path | None,
-        typer.Option("--overlay", help="Write the picture of the kept tokens here; of a video, .gif and .webp move."),
+        typer.Option(
+            "--overlay", help="File for a picture of the kept tokens; .gif and .webp show a video as an animation."
+        ),
     ] = None,
     json: Json = False,
     max_new_tokens: Tokens = 32,

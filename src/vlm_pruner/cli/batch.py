@@ -27,14 +27,18 @@ ENGINES = ("local", "ray", "vllm")
 
 def batch(
     source: Annotated[
-        Path, typer.Argument(help="Folder of pictures, .jsonl or .parquet with image and question.", show_default=False)
+        Path,
+        typer.Argument(
+            help="Folder of pictures, or a .jsonl or .parquet file with the columns image and question.",
+            show_default=False,
+        ),
     ],
     *,
-    output: Annotated[Path, typer.Option("-o", "--output", help="The .jsonl or .parquet to write.")] = Path(
-        "answers.jsonl"
-    ),
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="File to write the answers to: .jsonl or .parquet.")
+    ] = Path("answers.jsonl"),
     question: Annotated[
-        str | None, typer.Option("--question", help="What is asked where a row has no question of its own.")
+        str | None, typer.Option("--question", help="Question for rows that have none of their own.")
     ] = None,
     model: Model = "embedded",
     method: Method = None,
@@ -43,23 +47,34 @@ def batch(
     bias: Bias = None,
     pruning: Pruning,
     max_new_tokens: Tokens = 32,
-    size: Annotated[int, typer.Option("--batch", min=1, help="Most rows that are answered together.")] = 16,
+    size: Annotated[int, typer.Option("--batch", min=1, help="How many rows at most are answered together.")] = 16,
     workers: Annotated[
         int | None,
-        typer.Option("--workers", min=0, help="Processes that read pictures.", show_default="cores - 1, at most 8"),
+        typer.Option("--workers", min=0, help="How many processes read pictures.", show_default="cores - 1, at most 8"),
     ] = None,
     threads: Annotated[
         int | None,
-        typer.Option("--threads", min=1, help="Of torch, a process; the same number gives the same bytes."),
+        typer.Option(
+            "--threads",
+            min=1,
+            help="Threads of torch in each process; the same number gives the same answers, byte for byte.",
+        ),
     ] = None,
-    engine: Annotated[str, typer.Option("--engine", help="local (torchrun, too), ray or vllm.")] = "local",
+    engine: Annotated[
+        str, typer.Option("--engine", help="What runs the model: local (also under torchrun), ray or vllm.")
+    ] = "local",
     address: Annotated[
-        str | None, typer.Option("--ray-address", help="Ray cluster that runs; by default one is started here.")
+        str | None,
+        typer.Option(
+            "--ray-address", help="Address of a running Ray cluster; without it, one is started on this machine."
+        ),
     ] = None,
-    actors: Annotated[int, typer.Option("--actors", min=1, help="Models on a Ray cluster.")] = 1,
+    actors: Annotated[
+        int, typer.Option("--actors", min=1, help="How many copies of the model run on the Ray cluster.")
+    ] = 1,
     opening: Opening,
 ) -> None:
-    """Answer thousands of rows with the pruned model, loaded once. Killed, the same command goes on where it was."""
+    """Answer thousands of rows with the pruned model. After an interruption the same command continues."""
     present(source, "folder or file of questions")
     opening.check()
     from vlm_pruner.serving.batch import Job, Progress, run_job  # with torch and transformers
@@ -71,7 +86,7 @@ def batch(
     for path in (output, *beside(output).values()):
         writable(path, ENDINGS if path == output else ())
     if source.exists() and output.exists() and source.samefile(output):
-        raise InputError(f"{str(output)!r} is what is read: name another file")
+        raise InputError(f"{str(output)!r} is the file that is read: write the answers to another one")
     job = Job(
         str(source), question, model, opening.given(), wanted.make, max_new_tokens, size,
         min(8, max(1, (os.cpu_count() or 2) - 1)) if workers is None else workers, threads, pruning.register,

@@ -34,22 +34,34 @@ def bench(
     methods: Annotated[
         str | None,
         typer.Option(
-            "--methods", help="Names with commas between, or 'all'; 'none' is always measured.", show_default="all"
+            "--methods",
+            help="Methods, separated by commas, or 'all'; the unpruned model ('none') is always measured.",
+            show_default="all",
         ),
     ] = None,
     keep: Annotated[
         str | None,
         typer.Option(
             "--keep",
-            help="Tokens kept, with commas between; shares for pictures of any size.",
+            help="Budgets, separated by commas; shares if pictures have different numbers of tokens.",
             show_default="192,128,64,32; 0.333,0.222,0.111,0.056 where pictures have no fixed number of tokens",
         ),
     ] = None,
     bias: Bias = None,
     pruning: Pruning,
-    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Runs of methods that draw lots.")] = 5,
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="The first so many questions a type.")] = None,
-    split: Annotated[str, typer.Option("--split", help="test or validation; video or video-validation.")] = "test",
+    seeds: Annotated[
+        int,
+        typer.Option(
+            "--seeds", min=1, help="How many times a method with random numbers runs, each with another seed."
+        ),
+    ] = 5,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, help="Ask only the first so many questions of each type.")
+    ] = None,
+    split: Annotated[
+        str,
+        typer.Option("--split", help="Which questions: test or validation; about videos: video or video-validation."),
+    ] = "test",
     data: Data = None,
     match: Matching = "normalised",
     max_new_tokens: Longest = 32,
@@ -61,16 +73,28 @@ def bench(
             show_default="nominal",
         ),
     ] = None,
-    tiny: Annotated[bool, typer.Option("--tiny", help="One question a type at 64 tokens: a smoke test.")] = False,
+    tiny: Annotated[
+        bool, typer.Option("--tiny", help="Ask one question of each type at 64 tokens, to see that everything runs.")
+    ] = False,
     output: Annotated[
-        Path, typer.Option("-o", "--output", help="The .json to write; tables, curves, times, answers lie beside it.")
+        Path,
+        typer.Option(
+            "-o", "--output", help="The .json file to write; tables, curves, times and answers are written beside it."
+        ),
     ] = Path("bench.json"),
-    jobs: Annotated[int, typer.Option("--jobs", min=0, help="Processes; 0 = one a core, one on a GPU.")] = 0,
-    repeats: Annotated[int, typer.Option("--repeats", min=0, help="Timed prefills per method; 0 times none.")] = 5,
+    jobs: Annotated[
+        int, typer.Option("--jobs", min=0, help="How many processes; 0: one for each core, or one on a GPU.")
+    ] = 0,
+    repeats: Annotated[
+        int,
+        typer.Option(
+            "--repeats", min=0, help="How many prefills are timed for each method; 0: times are not measured."
+        ),
+    ] = 5,
     model: Model = "embedded",
     opening: Opening,
 ) -> None:
-    """Measure what methods answer right, what they keep and what it costs. Killed, it goes on where it was."""
+    """Measure how many questions methods answer right, and what that costs. After an interruption it continues."""
     present(data, "file of questions")
     opening.check()
     from vlm_pruner.asking import one_token  # and what follows, with torch and transformers
@@ -155,7 +179,9 @@ def _methods(methods: str, pruning: Pruning, video: bool) -> dict[str, str | Pru
     own = [name for name in names if video and name in FRAMES]
     registered = [name for name in names if name not in own]
     if drawn := [name for name, values in pruning.set_on(registered).items() if "seed" in values]:
-        raise InputError(f"--set {drawn[0]}.seed: the benchmark draws with seeds 0 to N-1 of --seeds N")
+        raise InputError(
+            f"--set {drawn[0]}.seed cannot be used: the benchmark runs the method with the seeds 0 to N-1 of --seeds N"
+        )
     return pruning.labelled(registered) | {name: FRAMES[name] for name in own}
 
 

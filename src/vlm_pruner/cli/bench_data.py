@@ -18,11 +18,13 @@ __all__ = ["Data", "Longest", "Matching", "about_data", "load_data"]
 Data = Annotated[
     Path | None,
     typer.Option(
-        "--data", help="Your own questions instead of a split: a .jsonl with image or video, question, answer."
+        "--data", help="Your own questions: a .jsonl file whose lines have image or video, question and answer."
     ),
 ]
-Matching = Annotated[str, typer.Option("--match", help="Of answers to --data: exact, normalised (as VQA) or anls.")]
-Longest = Annotated[int, typer.Option("--max-new-tokens", min=1, help="Longest answer to --data.")]
+Matching = Annotated[
+    str, typer.Option("--match", help="How answers to --data are compared: exact, normalised (as VQA does) or anls.")
+]
+Longest = Annotated[int, typer.Option("--max-new-tokens", min=1, help="Longest answer to --data, in tokens.")]
 
 
 def load_data(

@@ -25,7 +25,7 @@ QUESTIONS = ("What is in the image?", "What is in the image, and where in it doe
 
 def check(
     model: Annotated[str, typer.Argument(help="'embedded', a checkpoint folder, or a hub id.")] = "embedded",
-    image: Annotated[str, typer.Argument(help="Image file; 'demo' is a shipped one.")] = "demo",
+    image: Annotated[str, typer.Argument(help="Image file; 'demo' is one of the package.")] = "demo",
     *,
     method: Method = None,
     keep: Annotated[
@@ -34,11 +34,11 @@ def check(
     layer: Layer = None,
     bias: Bias = None,
     pruning: Pruning,
-    new_tokens: Annotated[int, typer.Option("--new-tokens", min=1, help="Tokens to generate in every run.")] = 8,
+    new_tokens: Annotated[int, typer.Option("--new-tokens", min=1, help="How many tokens each run generates.")] = 8,
     json: Json = False,
     opening: Opening,
 ) -> None:
-    """Prove on this model and machine that pruning does what it promises. Exit code 0 if it does, 1 if not."""
+    """Test on this model and machine that pruning keeps its promises. Exit code 0 if it does, 1 if not."""
     from vlm_pruner import asking
 
     present(image)
@@ -98,8 +98,8 @@ def _print(found: Verification, loaded: Loaded) -> None:
     ):  # fmt: skip
         out.print(line, markup=False, soft_wrap=True)
     out.print(
-        "Differences are of logits, over the prefill and every decode step. Allowed is what rounding does to the "
-        "untouched model here, times a margin.",
+        "The table shows the largest differences of logits, over the prefill and every decode step. The allowed "
+        "difference is what rounding does to the unpruned model here, times a margin.",
         style="dim",
     )
 

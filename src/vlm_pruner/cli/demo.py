@@ -21,15 +21,17 @@ LOOPBACK = ("127.0.0.1", "localhost")
 def demo(
     *,
     model: Model = "embedded",
-    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0 takes any free one.")] = 7860,
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port to listen on; 0: any free port.")] = 7860,
     host: Annotated[
-        str, typer.Option("--host", help="Address to listen on; the default stays on this machine.")
+        str, typer.Option("--host", help="Address to listen on; with the default, only this machine can connect.")
     ] = "127.0.0.1",
-    minutes: Annotated[float | None, typer.Option("--minutes", min=0, help="Stop by itself after so long.")] = None,
+    minutes: Annotated[
+        float | None, typer.Option("--minutes", min=0, help="Stop by itself after so many minutes.")
+    ] = None,
     pruning: Pruning,
     opening: Opening,
 ) -> None:
-    """Serve a page that asks a model about images, with all visual tokens and with few, side by side."""
+    """Start a page in the browser that compares answers from all visual tokens with answers from few."""
     from vlm_pruner.errors import BackendUnavailableError
 
     try:

@@ -16,13 +16,17 @@ __all__ = ["doctor"]
 def doctor(
     *,
     model: Annotated[
-        str | None, typer.Option("--model", help="A checkpoint folder or a hub id: is its architecture pruned?")
+        str | None,
+        typer.Option("--model", help="Checkpoint folder or hub id: say whether vLLM can prune its architecture."),
     ] = None,
     overrides: Annotated[
-        str | None, typer.Option("--hf-overrides", help="What vLLM is started with: can its plan be had?")
+        str | None,
+        typer.Option(
+            "--hf-overrides", help="The value that vLLM is started with: say whether vLLM can carry out the plan in it."
+        ),
     ] = None,
 ) -> None:
-    """Look for what would keep a vLLM server here from pruning. Exit code 1 if there is anything."""
+    """Find out why a vLLM server on this machine would not prune. Exit code 1 if there is a reason."""
     from vlm_pruner.serving.vllm import KEY
     from vlm_pruner.serving.vllm.doctor import examine
 

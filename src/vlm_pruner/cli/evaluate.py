@@ -38,18 +38,20 @@ def eval(
         ),
     ] = None,
     tasks: Annotated[
-        str, typer.Option("--tasks", help="Tasks of lmms-eval, with commas between; 'scenes' is the offline benchmark.")
+        str, typer.Option("--tasks", help="Tasks of lmms-eval, separated by commas; 'scenes' is the offline benchmark.")
     ] = "",
     suite: Annotated[
-        str, typer.Option("--suite", help="paper, ocr, grounding, hallucination, paper-video or video.")
+        str, typer.Option("--suite", help="A set of tasks: paper, ocr, grounding, hallucination, paper-video or video.")
     ] = "",
     methods: Annotated[
-        str | None, typer.Option("--methods", help="Names, with commas between.", show_default="vlm-pruner")
+        str | None, typer.Option("--methods", help="Methods, separated by commas.", show_default="vlm-pruner")
     ] = None,
     keep: Annotated[
         str | None,
         typer.Option(
-            "--keep", help="Tokens kept, or shares for pictures of any size, with commas between.", show_default="64"
+            "--keep",
+            help="Budgets, separated by commas; shares if pictures have different numbers of tokens.",
+            show_default="64",
         ),
     ] = None,
     pruning: Pruning,
@@ -58,25 +60,38 @@ def eval(
         typer.Option("--equal", help=COSTS),
     ] = "nominal",
     yardsticks: Annotated[
-        bool, typer.Option("--yardsticks/--no-yardsticks", help="Also random, grid and down-sampled pictures.")
+        bool,
+        typer.Option(
+            "--yardsticks/--no-yardsticks",
+            help="Also run simple baselines: random tokens, a regular grid, and smaller pictures.",
+        ),
     ] = True,
     hard: Annotated[
         bool, typer.Option("--hard", help="Also score the samples that down-sampled pictures get wrong.")
     ] = False,
-    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Requests at a time.")] = 1,
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="The first so many samples of a task.")] = None,
+    batch_size: Annotated[
+        int, typer.Option("--batch-size", min=1, help="How many requests the model answers at a time.")
+    ] = 1,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, help="Use only the first so many samples of each task.")
+    ] = None,
     include_path: Annotated[Path | None, typer.Option("--include-path", help="Folder with tasks of your own.")] = None,
-    max_pixels: Annotated[int | None, typer.Option("--max-pixels", min=1, help="Largest picture, in pixels.")] = None,
+    max_pixels: Annotated[
+        int | None, typer.Option("--max-pixels", min=1, help="Scale pictures down to at most so many pixels.")
+    ] = None,
     fps: Fps = None,
     frames: Frames = None,
     recipe: RecipeName = None,
     official: Official = "",
     output: Annotated[
-        Path, typer.Option("-o", "--output", help="Folder for results; killed, it goes on there.")
+        Path,
+        typer.Option(
+            "-o", "--output", help="Folder for the results; after an interruption the same command continues there."
+        ),
     ] = Path("eval"),
     opening: Opening,
 ) -> None:
-    """Run benchmarks of lmms-eval with and without pruning, beside the yardsticks and the published numbers."""
+    """Run benchmarks of lmms-eval with and without pruning, and compare with baselines and published numbers."""
     from vlm_pruner.video import Sampling
 
     opening.check()

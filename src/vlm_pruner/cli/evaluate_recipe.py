@@ -19,12 +19,13 @@ __all__ = ["Official", "RecipeName", "chosen"]
 
 RecipeName = Annotated[
     str | None,
-    typer.Option("--recipe", help="Repeat a published row: its model, tasks, precision, resolution and budgets."),
+    typer.Option("--recipe", help="Repeat a published row with its model, tasks, precision, resolution and budgets."),
 ]
 Official = Annotated[
     str,
     typer.Option(
-        "--official", help="With --recipe, habits of the released code: rounding, early-stop, unmerged-grid, or all."
+        "--official",
+        help="With --recipe, do as the released code does in: rounding, early-stop, unmerged-grid, or all.",
     ),
 ]
 

@@ -12,9 +12,11 @@ __all__ = ["explain"]
 
 
 def explain(
-    code: Annotated[str | None, typer.Argument(metavar="CODE", help="As an error names it.")] = None,
+    code: Annotated[
+        str | None, typer.Argument(metavar="CODE", help="The name in square brackets at the end of an error.")
+    ] = None,
 ) -> None:
-    """Say what an error means and what to do about it: its page in the docs, without a network."""
+    """Explain an error: what it means and what to do. Without CODE, list all errors."""
     if code is None:
         for known in HELP:
             typer.echo(f"{known:<12} {explained(known).splitlines()[0].removeprefix('# ')}")

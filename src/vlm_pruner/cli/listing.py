@@ -24,22 +24,23 @@ __all__ = ["methods", "models"]
 def methods(
     *,
     model: Annotated[
-        str | None, typer.Option("--model", help="Try every method on this model, and say which cannot run and why.")
+        str | None,
+        typer.Option("--model", help="Try every method on this model, and say which ones cannot run and why."),
     ] = None,
     json: Json = False,
     pruning: Pruning,
     opening: Opening,
 ) -> None:
-    """List the pruning methods, best first: where they prune, what they leave, what they do, and their papers."""
+    """List the pruning methods, best first: where they prune, how many tokens they leave, and their papers."""
     from vlm_pruner.asking import catalogue
 
     opening.check()
     pruning.register()
     plan = pruning.plan()
     if model is None:
-        opening.unused("methods are tried on a model with --model")
+        opening.unused("name one with --model")
         if plan is not None or pruning.parameters:
-            raise InputError("--plan and --set are tried on a model: say which with --model")
+            raise InputError("--plan and --set are tried on a model: name it with --model")
     reasons = None if model is None else _tried(model, opening, pruning, plan)
     known = catalogue()
     if json:
@@ -49,14 +50,14 @@ def methods(
         tried = [(name, "no" if why else "yes", why) for name, why in reasons.items()]
         print_rows(("name", "runs on\nthis model", "why not"), tried)
     else:
-        print_rows(("name", "prunes before", "left,\na layer", "asks", "what it does"), map(_row, known))
+        print_rows(("name", "prunes before", "left,\na layer", "reads\nquestion", "what it does"), map(_row, known))
         console().print(_LEGEND, style="dim", soft_wrap=True)
 
 
 _LEGEND = (
-    "Best first, by accuracy on the offline benchmark at equal cost; those that it has not measured follow by name. "
-    "Left, a layer: of 576 tokens in 32 layers, what 64 asked for leave at the end, and the mean over the layers. "
-    "Asks: it reads the question."
+    "The best methods come first, by accuracy on the offline benchmark at equal cost; those that were not measured "
+    "there follow by name. Left, a layer: the tokens left at the end, and the mean over the layers, with --keep 64 of "
+    "576 tokens in 32 layers. Reads question: such a method may keep other tokens for another question."
 )
 
 
@@ -86,7 +87,7 @@ def _fitting(reasons: dict[str, str] | None, name: str) -> dict[str, Any]:
 
 
 def models(json: Json = False) -> None:
-    """List the models: the embedded one, the families that can be pruned, and why the others cannot."""
+    """List the embedded model, the model families that can be pruned, and why the others cannot."""
     from vlm_pruner.adapters.table import support_table
     from vlm_pruner.asking import EMBEDDED
 

@@ -22,23 +22,24 @@ class Opening:
 
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, ...")] = "auto"
     dtype: Annotated[str, typer.Option("--dtype", help="auto, float32, bfloat16 or float16.")] = "auto"
-    revision: Annotated[str | None, typer.Option("--revision", help="Branch, tag or commit of a model of the hub.")] = (
+    revision: Annotated[str | None, typer.Option("--revision", help="Branch, tag or commit of a model on the hub.")] = (
         None
     )
     attention: Annotated[
         str | None,
         typer.Option(
-            "--attn", help="sdpa, eager, flash_attention_2 or flex_attention; by default what transformers prefers."
+            "--attn", help="sdpa, eager, flash_attention_2 or flex_attention; without it, transformers chooses."
         ),
     ] = None
     device_map: Annotated[
-        str | None, typer.Option("--device-map", help="auto: spread the layers over all devices (accelerate).")
+        str | None, typer.Option("--device-map", help="auto: spread the layers over all devices (needs accelerate).")
     ] = None
     quantize: Annotated[
-        str | None, typer.Option("--quantize", help="4bit or 8bit weights: bitsandbytes on CUDA, torchao elsewhere.")
+        str | None,
+        typer.Option("--quantize", help="4bit or 8bit weights (needs bitsandbytes on CUDA, torchao elsewhere)."),
     ] = None
     trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Run the code that a checkpoint brings; off unless you say so.")
+        bool, typer.Option("--trust-remote-code", help="Run Python code that the checkpoint contains. Read it first.")
     ] = False
 
     def check(self) -> None:
@@ -62,7 +63,7 @@ class Opening:
             InputError: an option was given all the same.
         """
         if self != Opening():
-            raise InputError(f"options of a model were given, and none is opened: {why}")
+            raise InputError(f"options such as --device need a model, and none is opened here: {why}")
 
     def open(self, name: str) -> Loaded:
         """The model of that name; what transformers says meanwhile is kept quiet.

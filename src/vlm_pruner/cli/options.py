@@ -30,50 +30,60 @@ __all__ = [
 Image = Annotated[
     str,
     typer.Argument(
-        help="Image or video file, or a folder of frames; 'demo' is a shipped image, 'none' asks without.",
+        help="Image or video file, or folder of frames; 'demo': an image of the package; 'none': no image.",
         show_default=False,
     ),
 ]
 Picture = Annotated[
     str,
-    typer.Argument(help="Image or video file, or a folder of frames; 'demo' is a shipped image.", show_default=False),
+    typer.Argument(
+        help="Image or video file, or folder of frames; 'demo': an image of the package.", show_default=False
+    ),
 ]
-Question = Annotated[str, typer.Argument(help="The question about it.", show_default=False)]
+Question = Annotated[str, typer.Argument(help="Question about the image or video.", show_default=False)]
 Model = Annotated[str, typer.Option("--model", help="'embedded', a checkpoint folder, or a hub id.")]
 Layer = Annotated[
     str | None,
     typer.Option(
-        "--layer", help="Decoder layer to prune before; 0 is before the language model, tower before the vision tower."
+        "--layer", help="Prune before this decoder layer; 0: before the language model; tower: before the vision tower."
     ),
 ]
 Bias = Annotated[
     str | None,
-    typer.Option("--bias", help="log-mass: a survivor that is the mean of m tokens gets log m on its logits."),
+    typer.Option("--bias", help="log-mass: a token into which others were merged counts in attention for all of them."),
 ]
 Quarter = Annotated[
     str | None, typer.Option("--keep", help="Tokens per image (64) or a share (0.111).", show_default="0.25")
 ]
-Method = Annotated[str | None, typer.Option("--method", help="See `vlm-pruner methods`.", show_default="vlm-pruner")]
+Method = Annotated[
+    str | None,
+    typer.Option("--method", help="Pruning method; `vlm-pruner methods` lists them.", show_default="vlm-pruner"),
+]
 Fps = Annotated[
     float | None,
-    typer.Option(
-        "--fps", help="Frames of a video that are read a second; of a folder, the rate at which they were taken."
-    ),
+    typer.Option("--fps", help="Frames to read a second; for a folder, the rate at which its frames were taken."),
 ]
 Frames = Annotated[
     int | None,
     typer.Option(
-        "--frames", help="Frames that are read, at equal distances.", show_default="2 a second, 4 at least, 32 at most"
+        "--frames",
+        help="How many frames to read, at equal distances.",
+        show_default="2 a second, 4 at least, 32 at most",
     ),
 ]
-PerFrame = Annotated[str, typer.Option("--per", help="What has the budget: image (a whole video, too) or frame.")]
-Tokens = Annotated[int, typer.Option("--max-new-tokens", min=1, help="Longest answer.")]
+PerFrame = Annotated[
+    str,
+    typer.Option(
+        "--per", help="What --keep counts for: image (an image or a whole video) or frame (each frame by itself)."
+    ),
+]
+Tokens = Annotated[int, typer.Option("--max-new-tokens", min=1, help="Longest answer, in tokens.")]
 Json = Annotated[bool, typer.Option("--json", help="Print machine-readable JSON and nothing else.")]
 
 
 COSTS = (
-    "nominal: equal counts of kept tokens. layer-average: equal cost, vlm-pruner's visual tokens per layer. flops: its "
-    "FLOPs of the language model's prefill."
+    "What is made equal: nominal: --keep. layer-average: visual tokens per layer, those of vlm-pruner. flops: the "
+    "language model's FLOPs in the prefill, those of vlm-pruner."
 )
 """What `--equal` does."""
 
@@ -96,5 +106,5 @@ def parse_list(text: str) -> list[str]:
     """
     parts = [part.strip() for part in text.split(",") if part.strip()]
     if not parts:
-        raise InputError(f"expected names or numbers with commas between, got {text!r}")
+        raise InputError(f"expected names or numbers, separated by commas, got {text!r}")
     return parts

@@ -32,7 +32,7 @@ def parse_parameters(words: Iterable[str], methods: Sequence[str]) -> dict[str, 
         if not sign or not parameter:
             raise PlanError(f"--set {word!r} is not name=value")
         if not dot and len(methods) != 1:
-            raise PlanError(f"--set {word!r} does not say whose: METHOD.{word}, METHOD one of {', '.join(methods)}")
+            raise PlanError(f"--set {word!r} must name its method: METHOD.{word}, METHOD one of {', '.join(methods)}")
         method = method or methods[0]
         if method not in methods:
             raise PlanError(unknown_name("method in --set", method, methods))
@@ -68,7 +68,7 @@ def _named(kind: Any) -> str:
     if get_origin(kind) is Literal:
         return " or ".join(repr(value) for value in get_args(kind))
     if get_origin(kind) is tuple:
-        return "numbers with commas between"
+        return "numbers, separated by commas"
     known = {int: "a whole number", float: "a number", bool: "true or false", types.NoneType: "none", str: "a text"}
     return known.get(kind, getattr(kind, "__name__", str(kind)))
 

@@ -22,32 +22,36 @@ __all__ = ["profile"]
 
 def profile(
     model: Annotated[
-        str, typer.Argument(help="'embedded', a checkpoint folder, a hub id, or a published shape with random weights.")
+        str, typer.Argument(help="'embedded', a checkpoint folder, a hub id, or the name of a published model's shape.")
     ] = "embedded",
     *,
-    keep: Annotated[str | None, typer.Option("--keep", help="Budgets, with commas between.", show_default="64")] = None,
+    keep: Annotated[str | None, typer.Option("--keep", help="Budgets, separated by commas.", show_default="64")] = None,
     method: Method = None,
     layer: Layer = None,
     bias: Bias = None,
     pruning: Pruning,
     tokens: Annotated[
-        int | None, typer.Option("--tokens", min=1, help="Visual tokens of the prompt; by default those of one image.")
+        int | None, typer.Option("--tokens", min=1, help="Visual tokens of the prompt; without it, those of one image.")
     ] = None,
     image: Annotated[
-        str | None, typer.Option("--image", help="Image or video file; by default a scene of the package.")
+        str | None, typer.Option("--image", help="Image or video file; without it, an image of the package.")
     ] = None,
     fps: Fps = None,
     frames: Frames = None,
-    new_tokens: Annotated[int, typer.Option("--new-tokens", min=2, help="Tokens to generate.")] = 8,
-    repeats: Annotated[int, typer.Option("--repeats", min=1, help="Rounds to take medians of.")] = 7,
+    new_tokens: Annotated[int, typer.Option("--new-tokens", min=2, help="How many tokens to generate.")] = 8,
+    repeats: Annotated[
+        int, typer.Option("--repeats", min=1, help="How many rounds are measured; the table has their medians.")
+    ] = 7,
     threads: Annotated[
-        int | None, typer.Option("--threads", min=1, help="CPU threads; by default torch's own.")
+        int | None, typer.Option("--threads", min=1, help="CPU threads; without it, torch chooses.")
     ] = None,
     json: Json = False,
-    plot: Annotated[Path | None, typer.Option("--plot", help="Write the bars of the first token here.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", help="File for a plot: the parts of the time to the first token as bars.")
+    ] = None,
     opening: Opening,
 ) -> None:
-    """Measure encoder, selection, prefill, decode and memory, beside the FLOP model and the limit."""
+    """Measure where time and memory go, with and without pruning, and from which size on pruning pays."""
     present(image)
     opening.check()
     import torch  # and what needs it

@@ -40,15 +40,16 @@ class Pruning:
     """The options, and what they and the command's own ones say together."""
 
     plan_file: Annotated[
-        Path | None, typer.Option("--plan", help="A plan as JSON: which methods, how much, where and how.")
+        Path | None,
+        typer.Option("--plan", help="JSON file with a finished plan, in place of --method, --keep and --layer."),
     ] = None
     parameters: Annotated[
         list[str] | None,
-        typer.Option("--set", help="A method's parameter, name=value or method.name=value; may be repeated."),
+        typer.Option("--set", help="Parameter of a method: name=value or method.name=value; may be repeated."),
     ] = None
     methods_from: Annotated[
         list[Path] | None,
-        typer.Option("--methods-from", help="Python file with methods of your own: its code is run; may be repeated."),
+        typer.Option("--methods-from", help="Python file with your own methods; its code is run; may be repeated."),
     ] = None
 
     def __post_init__(self) -> None:
@@ -169,7 +170,7 @@ class Pruning:
         if keep != AUTO:
             return None
         if self.plan_file is None:
-            raise InputError("--keep auto takes the plan of the picture's group: --plan FILE.auto.json, see `tune`")
+            raise InputError("--keep auto needs --plan FILE.auto.json, a file that `vlm-pruner tune` writes")
         from vlm_pruner.evaluation.by_density import DensityPlans, is_by_density
 
         text = self._read(**given)

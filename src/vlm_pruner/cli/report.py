@@ -27,12 +27,12 @@ def report(
     question: Question,
     *,
     methods: Annotated[
-        str | None, typer.Option("--methods", help="Names, with commas between.", show_default="vlm-pruner,divprune")
+        str | None, typer.Option("--methods", help="Methods, separated by commas.", show_default="vlm-pruner,divprune")
     ] = None,
     keep: Annotated[
-        str | None, typer.Option("--keep", help="Budgets, with commas between.", show_default="192,64")
+        str | None, typer.Option("--keep", help="Budgets, separated by commas.", show_default="192,64")
     ] = None,
-    output: Annotated[Path, typer.Option("-o", "--output", help="The HTML file to write.")] = Path("report.html"),
+    output: Annotated[Path, typer.Option("-o", "--output", help="HTML file to write.")] = Path("report.html"),
     model: Model = "embedded",
     layer: Layer = None,
     bias: Bias = None,

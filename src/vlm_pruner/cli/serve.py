@@ -30,23 +30,30 @@ def serve(
     bias: Bias = None,
     pruning: Pruning,
     host: Annotated[
-        str, typer.Option("--host", help="Address to listen on; the default stays on this machine.")
+        str, typer.Option("--host", help="Address to listen on; with the default, only this machine can connect.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0 takes any free one.")] = 8000,
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port to listen on; 0: any free port.")] = 8000,
     allow_urls: Annotated[
         list[str] | None,
-        typer.Option("--allow-urls", help="Fetch pictures whose URL starts so; ends with a slash; may be repeated."),
+        typer.Option(
+            "--allow-urls",
+            help="Allow picture URLs that start with this text, which ends with a slash; may be repeated.",
+        ),
     ] = None,
-    max_megabytes: Annotated[float, typer.Option("--max-megabytes", min=0.001, help="Of a request.")] = 32,
-    max_megapixels: Annotated[float, typer.Option("--max-megapixels", min=0.001, help="Of a picture.")] = 32,
-    max_images: Annotated[int, typer.Option("--max-images", min=1, help="Of a request.")] = 16,
-    max_queue: Annotated[int, typer.Option("--max-queue", min=1, help="Requests that wait or are answered.")] = 32,
-    max_seconds: Annotated[float, typer.Option("--max-seconds", min=0.1, help="For an answer.")] = 300,
-    max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1, help="Longest answer.")] = 1024,
-    minutes: Annotated[float | None, typer.Option("--minutes", min=0, help="Stop by itself after so long.")] = None,
+    max_megabytes: Annotated[float, typer.Option("--max-megabytes", min=0.001, help="Largest request.")] = 32,
+    max_megapixels: Annotated[float, typer.Option("--max-megapixels", min=0.001, help="Largest picture.")] = 32,
+    max_images: Annotated[int, typer.Option("--max-images", min=1, help="Most pictures of a request.")] = 16,
+    max_queue: Annotated[
+        int, typer.Option("--max-queue", min=1, help="How many requests may wait or be in work; more are refused.")
+    ] = 32,
+    max_seconds: Annotated[float, typer.Option("--max-seconds", min=0.1, help="Longest time for an answer.")] = 300,
+    max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1, help="Longest answer, in tokens.")] = 1024,
+    minutes: Annotated[
+        float | None, typer.Option("--minutes", min=0, help="Stop by itself after so many minutes.")
+    ] = None,
     opening: Opening,
 ) -> None:
-    """Serve the pruned model to OpenAI's clients. An API key is asked for if VLM_PRUNER_API_KEY holds one."""
+    """Start a chat server for OpenAI's clients. If VLM_PRUNER_API_KEY is set, clients must send that key."""
     from vlm_pruner.serving.http import Limits, serving
     from vlm_pruner.serving.http.chat import Chat
 

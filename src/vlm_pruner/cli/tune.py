@@ -34,33 +34,40 @@ ASKED = ("What is the main thing in the picture? Answer with one word.", "What i
 def tune(
     *,
     model: Annotated[str, typer.Argument(help="'embedded', a checkpoint folder, or a hub id.", show_default=False)],
-    images: Annotated[Path, typer.Argument(help="Folder of pictures, or a .jsonl as of `bench --data`.")],
+    images: Annotated[Path, typer.Argument(help="Folder of pictures, or a .jsonl file as for `bench --data`.")],
     questions: Annotated[
-        Path | None, typer.Option("--questions", help="Text file: a question a line, asked about every picture.")
+        Path | None,
+        typer.Option("--questions", help="Text file with one question a line; each is asked about every picture."),
     ] = None,
-    max_loss: Annotated[float, typer.Option("--max-loss", help="Largest share of answers that may change.")] = 0.1,
-    confidence: Annotated[float, typer.Option("--confidence", help="How sure that shall be.")] = 0.9,
+    max_loss: Annotated[
+        float, typer.Option("--max-loss", help="Largest share of answers that may differ from the unpruned model's.")
+    ] = 0.1,
+    confidence: Annotated[
+        float, typer.Option("--confidence", help="How sure the promise of --max-loss shall be.")
+    ] = 0.9,
     methods: Annotated[
-        str | None, typer.Option("--methods", help="Candidates, with commas between.", show_default=METHODS)
+        str | None, typer.Option("--methods", help="Methods to try, separated by commas.", show_default=METHODS)
     ] = None,
-    keep: Annotated[str | None, typer.Option("--keep", help="Their budgets.", show_default=BUDGETS)] = None,
+    keep: Annotated[
+        str | None, typer.Option("--keep", help="Budgets to try, separated by commas.", show_default=BUDGETS)
+    ] = None,
     layers: Annotated[
         str | None,
         typer.Option(
             "--layers",
-            help="Decoder layers to prune before, or 'tower'; 'default' is each method's own.",
+            help="Layers to try: decoder layers, 'tower', or 'default' for each method's own.",
             show_default="default",
         ),
     ] = None,
     bias: Bias = None,
     pruning: Pruning,
-    cost: Annotated[str, typer.Option("--cost", help="What is to be small: flops, tokens or time.")] = "flops",
-    output: Annotated[Path, typer.Option("-o", "--output", help="The plan to write.")] = Path("plan.json"),
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Use the first so many pictures.")] = None,
-    max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1, help="Longest answer.")] = 16,
+    cost: Annotated[str, typer.Option("--cost", help="What the plan shall save: flops, tokens or time.")] = "flops",
+    output: Annotated[Path, typer.Option("-o", "--output", help="File to write the plan to.")] = Path("plan.json"),
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Use only the first so many pictures.")] = None,
+    max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1, help="Longest answer, in tokens.")] = 16,
     opening: Opening,
 ) -> None:
-    """Find the cheapest plan that changes few of a model's own answers on your pictures, and write it as JSON."""
+    """Find the cheapest plan that changes few of the model's answers on your pictures. Needs no labels."""
     present(images, "folder of pictures")
     present(questions, "file of questions")
     opening.check()

@@ -72,7 +72,9 @@ def _products(parts: Parts, layer: nn.Module) -> int:
     share = active_share(parts.text_config)
     names = [name.rsplit(".", 1)[-1] for name, _ in layer.named_modules()]
     if {"text_moe", "vision_moe"} <= set(names):
-        raise UnsupportedModelError(f"{parts.name}: words and pictures have experts of their own, which has no count")
+        raise UnsupportedModelError(
+            f"{parts.name}: words and pictures have separate experts, whose FLOPs are not counted"
+        )
     total = 0.0
     for name, module in layer.named_modules():
         own = sum(_size(module, weight) for weight in module.parameters(recurse=False))

@@ -43,8 +43,8 @@ def prune(
             None = as the method prefers.
         positions: `kept` or, before the language model, `repacked`.
         per: whether the budget is that of a whole video (`image`) or of each of its frames (`frame`).
-        bias: `log-mass` gives survivors that are means of several tokens the weight of all of them.
-        full_length: scatter logits and hidden states back to their places in the unpruned prompt, NaN at dropped ones.
+        bias: `log-mass` makes a token into which others were merged count in attention for all of them.
+        full_length: put logits and hidden states back at their positions in the unpruned prompt, NaN at dropped ones.
         params: hyper-parameters of a method given by name.
 
     Raises:

@@ -164,7 +164,7 @@ class Session:
 
 
 def detach(model: nn.Module) -> None:
-    """Take off whatever pruner is on `model`; harmless if there is none. Errors as of `Session.detach`."""
+    """Remove the pruner of `model`; harmless if there is none. Errors as of `Session.detach`."""
     session = _active.get(take_apart(model).base, lambda: None)()
     if session is not None:
         session.detach()

@@ -228,8 +228,8 @@ def check_stages(plan: PrunePlan, parts: Parts) -> None:
         if not parts.adapter.allows(parts.text_config, stage.site):
             good = [str(i) for i in range(len(parts.layers)) if parts.adapter.allows(parts.text_config, i)]
             raise PlanError(
-                f"layer {stage.site} of this {parts.name} model or one behind it goes by what a layer in front of it "
-                f"chose among all places: it can be pruned at {', '.join(good)}"
+                f"layer {stage.site} of this {parts.name} model cannot be pruned: it or a later layer uses keys that "
+                f"an earlier layer chose; prune at one of the layers {', '.join(good)}"
             )
         if parts.adapter.ends and parts.sources[stage.site] != stage.site:
             last = next(i for i, source in enumerate(parts.sources) if source != i) - 1

@@ -88,7 +88,7 @@ class Chosen:
             return None
         if len(chosen) > 1 and isinstance(self.stage.keep, int):
             raise PlanError(
-                f"keep={self.stage.keep} before the tower: it sees this {span.modality} as {len(chosen)} squares, each "
+                f"keep={self.stage.keep} before the tower: it sees this {span.modality} as {len(chosen)} tiles, each "
                 "with a budget of its own; give a share, such as keep=0.25"
             )
         if layout.mixed or (layout.patch is None and layout.tokens != sum(sizes)):

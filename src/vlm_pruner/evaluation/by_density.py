@@ -24,7 +24,9 @@ _VERSION = 1
 
 @dataclass(frozen=True)
 class DensityPlans:
-    """The plan of each group of pictures; None keeps all of its tokens, and `told` says why."""
+    """One plan for pictures with much text (`dense`) and one for the others (`plain`).
+
+    Where there is None, such pictures keep all of their tokens, and `told` says why."""
 
     plain: PrunePlan | None
     dense: PrunePlan | None
@@ -60,7 +62,9 @@ class DensityPlans:
             raise PlanError(f"plans by density of version {data['version']!r}; this library reads version {_VERSION}")
         limit, told = data["dense_from"], data.get("told", {})
         if isinstance(limit, bool) or not isinstance(limit, int | float) or not isinstance(told, dict):
-            raise PlanError("plans by density: dense_from is a number, and told an object with a text for each group")
+            raise PlanError(
+                "plans by density: 'dense_from' must be a number, 'told' an object with a text for each group"
+            )
         plain, dense = (None if data[name] is None else PrunePlan.from_dict(data[name]) for name in GROUPS)
         return cls(plain, dense, {str(name): str(words) for name, words in told.items()}, float(limit))
 

@@ -195,7 +195,7 @@ def _shares(
     cells, left_out = [Cell("none", 1.0, make("none"))] if "none" in named else [], []
     for label, method in named.items():
         if method in (BLIND, DOWNSAMPLE):
-            reason = "it is measured where pictures have a fixed number of tokens"
+            reason = "measured only where pictures have a fixed number of tokens"
             left_out += [{"label": label, "budget": budget, "reason": reason} for budget in budgets]
         elif isinstance(method, PrunePlan):
             cells.append(Cell(label, _share(method), make(method)))

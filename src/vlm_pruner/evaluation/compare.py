@@ -37,7 +37,7 @@ def difference_table(
             pair = results.difference(mine, other, bootstrap) if mine and other else None
             cells.append(percent(pair, sign=True, bold=True))
         lines.append(cells)
-    return table([f"{reference} less", *(f"at {budget}" for budget in budgets)], lines)
+    return table([f"lead of {reference} over", *(f"at {budget}" for budget in budgets)], lines)
 
 
 def discrimination(results: BenchResults, budget: int, bootstrap: Bootstrap | None = None) -> str:
@@ -48,8 +48,9 @@ def discrimination(results: BenchResults, budget: int, bootstrap: Bootstrap | No
     difference = bootstrap.accuracy_difference(best.correct, lots.correct)
     right, by_lot = (percent(bootstrap.accuracy(row.correct)) for row in (best, lots))
     return (
-        f"At {budget} tokens {best.label} answers {right} % of the questions right, tokens drawn by lot {by_lot} %, "
-        f"the unpruned model {percent(full)} %. Best less random: {percent(difference, sign=True)} points, paired."
+        f"At {budget} tokens {best.label} answers {right} % of the questions right, random tokens {by_lot} %, "
+        f"the unpruned model {percent(full)} %. The best method is {percent(difference, sign=True)} points ahead of "
+        "random tokens, paired."
     )
 
 

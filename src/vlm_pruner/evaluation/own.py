@@ -85,7 +85,7 @@ def read_questions(path: str | Path, limit: int | None = None, *, labelled: bool
 def _question(line: str, number: int, folder: Path, labelled: bool) -> OwnQuestion:
     data = read_json(line)
     if not isinstance(data, dict):
-        raise InputError(f"not an object, but a {type(data).__name__}")
+        raise InputError(f"not a JSON object, but a {type(data).__name__}")
     if unknown := [key for key in data if key not in KEYS]:
         raise InputError(unknown_name("key", unknown[0], KEYS))
     if missing := [key for key in ("question", *["answer"] * labelled) if key not in data]:
@@ -103,7 +103,7 @@ def sampling_of(data: Mapping[str, Any]) -> Sampling | None:
     given = {key: data[key] for key in ("fps", "frames") if key in data}
     if "video" not in data:
         if given:
-            raise InputError(f"{next(iter(given))!r} is for a 'video'")
+            raise InputError(f"{next(iter(given))!r} belongs to a line with 'video'")
         return None
     for key, kinds in (("fps", int | float), ("frames", int)):
         if key in given and (isinstance(given[key], bool) or not isinstance(given[key], kinds)):
@@ -128,7 +128,7 @@ def images_of(data: Mapping[str, Any], folder: Path) -> tuple[Path, ...]:
     given = [key for key in _PLACES if key in data]
     if len(given) != 1:
         raise InputError(
-            "one of 'image', 'images', 'folder' and 'video' says what is shown" + (", not two" if given else "")
+            "name what is shown with one of 'image', 'images', 'folder' and 'video'" + (", not two" if given else "")
         )
     value = data[given[0]]
     names = value if given == ["images"] else [value]

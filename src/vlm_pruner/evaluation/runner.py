@@ -101,7 +101,7 @@ class Runner:
             prompts = task.prompts
             if detail is not None:
                 if self.kind == "video":
-                    raise PlanError("it is measured on pictures")
+                    raise PlanError("measured only on pictures, not on videos")
                 tokens = self._tokens(task)
                 images = [[shrink(i, detail, tokens) for i in asked[0].stills] for asked in task.scenes]
                 prompts = self._prompts(task.scenes, images)

@@ -59,7 +59,7 @@ class Single:
             VlmPrunerError: the method cannot run on this model; the message says why.
         """
         if cell.blind_from is not None or cell.small_picture is not None:
-            raise PlanError("it is measured where pictures can be encoded apart from the prompt")
+            raise PlanError("measured only where pictures can be encoded without the prompt")
         return [self._answer(cell, asked, inputs) for asked, inputs in zip(task.asked, task.inputs, strict=True)]
 
     def prefill(self, cell: Cell, task: Singles) -> PruneReport:

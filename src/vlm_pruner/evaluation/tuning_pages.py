@@ -61,7 +61,7 @@ def recommendation(tuned: Tuned) -> str:
 
 def _saving(best: Measured, tuned: Tuned) -> str:
     dearest = max(tuned.explored, key=lambda m: m.layer_average)
-    return f", {best.layer_average:.0f} visual tokens per layer (the dearest candidate: {dearest.layer_average:.0f})"
+    return f", {best.layer_average:.0f} visual tokens per layer (most expensive candidate: {dearest.layer_average:.0f})"
 
 
 def front_plot(tuned: Tuned, path: Path) -> None:

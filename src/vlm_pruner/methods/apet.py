@@ -56,7 +56,7 @@ def apet(rows: Tensor, keep: int, size: int = 10) -> tuple[Tensor, Tensor, Tenso
 @final
 @dataclass(frozen=True)
 class ApET(PruningMethod):
-    """Keeps ten basis tokens and those that they rebuild worst, each of them the mean of what is folded into it.
+    """Keeps ten basis tokens and the tokens that these rebuild worst; each kept token becomes the mean of its group.
 
     `keep` by name is the paper's layer average: 192 of 576 gives 288 before the language model and 96 at layer 16 of
     32.

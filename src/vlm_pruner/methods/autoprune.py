@@ -90,7 +90,7 @@ def _counts(tokens: int, target: float, curve: list[float], scale: float, cluste
 @final
 @dataclass(frozen=True)
 class AutoPrune(PruningMethod):
-    """Keeps what the text attends to, fewer tokens after every layer, on a logistic curve over the depth.
+    """Keeps what the text attends to, and fewer tokens after every layer, along a logistic curve over the depth.
 
     `keep` by name is the paper's mean over the layers, as its code counts them: 128 of 576 leaves 226 tokens before
     layer 2 of 32 and 12 before the last.

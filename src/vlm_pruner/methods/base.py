@@ -1,8 +1,8 @@
 """The contract of a pruning method, and the registry that finds every one of them.
 
 A method is one file in this package (or, outside it, an entry point of the group `vlm_pruner.methods`): a pure function
-and a final frozen dataclass of its hyper-parameters. It only chooses survivors; spans, budgets, masks, positions and
-caches are the engine's.
+and a final frozen dataclass of its hyper-parameters. It only chooses which tokens are kept; the engine does everything
+else (budgets, masks, positions, caches).
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ __all__ = [
 
 
 class PruningMethod(ABC):
-    """Chooses which visual tokens of one image survive. Concrete methods are final frozen dataclasses."""
+    """Chooses which visual tokens of one image are kept. Concrete methods are final frozen dataclasses."""
 
     name: ClassVar[str]  # registry key and JSON name
     title: ClassVar[str]  # how the field writes it
@@ -60,18 +60,19 @@ class PruningMethod(ABC):
                 setattr(cls, verb, _alone(vars(cls)[verb]))
 
     def needs_at(self, site: int) -> frozenset[Signal]:
-        """What it cannot do without in front of decoder layer `site`; 0 is before the language model."""
+        """The signals that the method needs before decoder layer `site`; 0 is before the language model."""
         return self.needs
 
     @property
     def budget(self) -> Budget:
-        """What `keep` is to this method: an exact number, a ceiling below which it decides itself, or a mean."""
+        """What `keep` means to this method: an exact number, an upper limit (`ceiling`), or a mean over images."""
         return "fixed"
 
     @abstractmethod
     def select(self, tokens: VisualTokens, keep: int) -> Selection:
-        """Exactly `keep` of the n tokens, or, where the budget is a ceiling, 1 to `keep`. Deterministic; never asks the
-        device for a value, unless the count is its own.
+        """Choose exactly `keep` of the n tokens, or 1 to `keep` if `budget` is "ceiling". The choice is deterministic.
+
+        A method with an exact budget never waits for a value from the device.
 
         Raises:
             PlanError: `keep` is not in 1 ... n.
@@ -82,9 +83,9 @@ class PruningMethod(ABC):
         """
 
     def select_batch(self, tokens: Sequence[VisualTokens], keep: Sequence[int]) -> list[Selection]:
-        """`select` for several images at once; methods that can share the work, or a budget, override it.
+        """`select` for several images at once; methods that can share work or a budget override it.
 
-        Where the budget is a mean, `sum(keep)` tokens stay of all of them together, at least one of each.
+        If `budget` is "mean", all images together keep `sum(keep)` tokens, and each at least one.
         """
         made = []
         for i, (t, k) in enumerate(zip(tokens, keep, strict=True), 1):

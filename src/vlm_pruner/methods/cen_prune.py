@@ -54,7 +54,7 @@ class CenDivPrune(TokenByToken):
 @final
 @dataclass(frozen=True)
 class CenCDPruner(TokenByToken):
-    """CDPruner with the kernel diag(r g) S diag(r g): S of centred directions, g how much a token stands out.
+    """CDPruner on centred directions; the relevance of a token is multiplied by how much it stands out.
 
     Source: "Centering before Pruning", 2026, on CDPruner (arXiv:2506.10967).
     Deviates: as `cdpruner` does, word embeddings instead of CLIP's shared space included.

@@ -60,7 +60,7 @@ def evolution(first: Tensor, second: Tensor, grid: tuple[int, int, int]) -> Tens
 @final
 @dataclass(frozen=True)
 class Clse(PruningMethod):
-    """Keeps what the last prompt token attends to, at first only where a layer changed the fine detail, in three steps.
+    """Keeps what the last prompt token attends to, in three steps, the first only where fine detail changed.
 
     `keep` by name is the paper's nominal budget: 192, 128 and 64 of 576 give its counts before layers 1, 11 and 21 of
     32 (64: 110, 70 and 20), others lie between them.

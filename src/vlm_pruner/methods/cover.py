@@ -34,7 +34,7 @@ def gains(features: Tensor, order: Tensor) -> Tensor:
 @final
 @dataclass(frozen=True)
 class Cover(PruningMethod):
-    """Max-min diverse tokens, more of images that show more: the images of a call share one radius.
+    """Max-min diverse tokens; the images of a call share one radius, so images that show more get more tokens.
 
     Tokens are added in the order of DivPrune. The distance of each from those before it is how far the image was from
     being covered. A common radius is drawn where all images together keep `keep` on average, so that a plain image

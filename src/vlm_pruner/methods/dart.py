@@ -65,7 +65,7 @@ def dart_released(features: Tensor, keys: Tensor, text: Tensor, text_keys: Tenso
 @final
 @dataclass(frozen=True)
 class Dart(PruningMethod):
-    """Keeps four image tokens of large key norm and, for them and four text tokens, the image tokens least similar.
+    """Keeps four image tokens with large keys, and the image tokens least similar to these and to four text tokens.
 
     Source: Wen et al., "Stop Looking for Important Tokens: Duplication Matters More", arXiv:2502.11494, EMNLP 2025;
     ZichenWen1/DART.

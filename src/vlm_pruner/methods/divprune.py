@@ -18,7 +18,7 @@ __all__ = ["DivPrune"]
 @final
 @dataclass(frozen=True)
 class DivPrune(TokenByToken):
-    """Max-min diversity of the features: every token added is the one farthest from those chosen before.
+    """Keeps diverse tokens (max-min): every token added is the one farthest from those chosen before.
 
     Deviates from the released code: float32 whatever the dtype; a chosen token cannot be chosen again; a zero row has
     cosine 0 with everything instead of NaN; original positions are kept, not repacked.

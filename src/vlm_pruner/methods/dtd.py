@@ -34,7 +34,7 @@ def dtd(video: Video, threshold: float, absolute: bool = True) -> Tensor:
 @final
 @dataclass(frozen=True)
 class DTD(PruningMethod):
-    """Keeps the first frame, and of the others what changed most since the frame before: overall, or of each frame.
+    """Keeps the first frame, and of the others what changed most since the frame before, overall or per frame.
 
     Source: Yao et al., "TimeChat-Online", arXiv:2504.17343, MM 2025; yaolinli/TimeChat-Online, drop by features.
     Deviates: a threshold (`dtd` gives that choice) leaves as many tokens as it comes to; the budget takes its place, as

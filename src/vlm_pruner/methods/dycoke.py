@@ -40,7 +40,7 @@ def released_quotas(frames: int, length: int, k: float) -> list[int]:
 @final
 @dataclass(frozen=True)
 class DyCoke(PruningMethod):
-    """Keeps every fourth frame whole and spreads the rest of the budget over what changed in the three behind it.
+    """Keeps every fourth frame whole, and spends the rest of the budget on what changed in the three frames after it.
 
     Source: Tao et al., "DyCoke", arXiv:2411.15024, CVPR 2025; KD-TAO/DyCoke, the stage before the language model.
     Deviates: the budget sets how much of the reduced frames stays, the same of each; the released code takes a share,

@@ -25,7 +25,7 @@ __all__ = ["Erase", "entropy", "erase", "share_of"]
 @final
 @dataclass(frozen=True)
 class Erase(PruningMethod):
-    """The tokens of largest entropy of their greys, before the vision tower: a larger share of a fuller picture.
+    """Keeps the tokens of largest grey-level entropy, before the vision tower; more of a picture that shows more.
 
     `keep` is a ceiling: of more than `keep` tokens those of the largest entropy stay.
 

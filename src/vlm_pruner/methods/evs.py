@@ -33,7 +33,7 @@ def novelty(video: Video) -> Tensor:
 @final
 @dataclass(frozen=True)
 class EVS(PruningMethod):
-    """Keeps the first frame, and of the others the tokens that changed most at their place since the frame before.
+    """Keeps the first frame, and of the others the tokens that differ most from the same position one frame before.
 
     Source: NVIDIA, "Efficient Video Sampling", arXiv:2510.14624; the form of vLLM, which compares projected features
     where the paper compares pixels.

@@ -196,7 +196,7 @@ def _closest(cosine: Tensor, frame: Tensor, frames: int) -> Tensor:
 @final
 @dataclass(frozen=True)
 class FastVID(PruningMethod):
-    """Keeps the best-attended tokens of every frame, and density peaks of every fourth frame that take the rest in.
+    """Keeps the best-attended tokens of every frame, and density peaks of every fourth frame, which absorb the others.
 
     Source: Shen et al., "FastVID", arXiv:2503.11187, NeurIPS 2025; LunarShen/FastVID. `tau` = 0.84 with `run_tau` =
     0.95 is its version for models that merge frames: only the last one of a run of similar frames keeps tokens.

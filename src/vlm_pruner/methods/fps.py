@@ -19,7 +19,7 @@ __all__ = ["FarthestPoints"]
 @final
 @dataclass(frozen=True)
 class FarthestPoints(TokenByToken):
-    """Keeps tokens that lie far apart by cosine, from a first one that depends on the seed and n alone.
+    """Keeps tokens that lie far apart by cosine; the first depends only on the seed and the number of tokens.
 
     Source: baseline (Gonzalez, 1985).
     Deviates: nothing.

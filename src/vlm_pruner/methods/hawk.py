@@ -46,7 +46,7 @@ def hawk(queries: Tensor, keys: Tensor, weights: Sequence[float] | None = None) 
 @final
 @dataclass(frozen=True)
 class Hawk(PruningMethod):
-    """Keeps the tokens whose keys meet the text's queries in the first layer, without any rotation, by weighted heads.
+    """Keeps the tokens whose keys match the text's queries in the first layer, without rotation, over weighted heads.
 
     Args:
         weights: `uniform`; `published` for Qwen2.5-VL-7B alone; or one number for each head of the model.

@@ -81,7 +81,7 @@ def ivc_prune_free(
 @final
 @dataclass(frozen=True)
 class IVCPrune(PruningMethod):
-    """Keeps tokens at places where rotary embeddings hardly turn or turn by a quarter, and what the question resembles.
+    """Keeps tokens at positions that rotary embeddings turn by nearly 0 or 90 degrees, and tokens like the question.
 
     Args:
         places: the share of `keep` that goes to the largest cosines, and again to the largest sines.

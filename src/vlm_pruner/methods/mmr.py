@@ -50,7 +50,7 @@ def mmr(rows: Tensor, importance: Tensor, keep: int, balance: float = 0.5) -> Te
 @final
 @dataclass(frozen=True)
 class MMR(PruningMethod):
-    """Keeps the tokens of the best sum of importance and unlikeness to what is kept, by any importance.
+    """Keeps tokens by a weighted sum of importance and difference from the kept tokens, for any kind of importance.
 
     Args:
         importance: `salience` is the attention of [CLS], or that received in towers without it; `norm` the length of

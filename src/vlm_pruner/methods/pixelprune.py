@@ -33,8 +33,8 @@ _METRICS: dict[str, Callable[[Tensor], Tensor]] = {
 @final
 @dataclass(frozen=True)
 class PixelPrune(PruningMethod):
-    """Drops tokens whose pixels are what their neighbours predict, before the vision tower. With a threshold of 0 only
-    tokens go whose pixels are equal to those of a neighbour.
+    """Drops tokens whose pixels can be predicted from their neighbours, before the vision tower. With a threshold of
+    0, it drops only tokens whose pixels equal those of a neighbour.
 
     `keep` is a ceiling: as many tokens stay as differ from their prediction, of more than `keep` those that differ
     most. Frames of a video and tiles are judged one by one; the first token of each stays.

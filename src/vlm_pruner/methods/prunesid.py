@@ -126,7 +126,7 @@ def _rounded(part: Tensor, whole: Tensor) -> Tensor:
 @final
 @dataclass(frozen=True)
 class PruneSID(PruningMethod):
-    """Groups tokens by the principal direction they load on, and keeps the most attended of each that differ.
+    """Groups tokens by principal direction, and keeps from each group the most attended tokens that differ.
 
     Args:
         shared: the images of a call share their budgets in proportion to their variety, 1 - redundancy; `keep` is the
@@ -153,7 +153,9 @@ class PruneSID(PruningMethod):
 
     def __post_init__(self) -> None:
         if self.shared and self.reference is not None:
-            raise PlanError("prunesid: shared=True deals out a mean, reference= sets a ceiling: one of them")
+            raise PlanError(
+                "prunesid: shared=True shares a budget among pictures, reference= limits each: give only one"
+            )
         if self.reference is not None and not self.reference > 0:
             raise PlanError(f"reference={self.reference} must be above 0")
 

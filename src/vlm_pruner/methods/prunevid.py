@@ -112,7 +112,7 @@ def merged_rows(video: Video, merge: Merge, index: Tensor) -> Tensor:
 @final
 @dataclass(frozen=True)
 class PruneVid(PruningMethod):
-    """Averages places that are still over a cluster of frames, and clusters what is left in every frame.
+    """Averages positions that stay still over a cluster of frames, and clusters the other tokens of every frame.
 
     Source: Huang et al., "PruneVid", arXiv:2412.16117, ACL 2025; Visual-AI/PruneVid, the merge before the language
     model, from its facts alone: there are no cases of the released code to compare with.

@@ -18,7 +18,7 @@ __all__ = ["PyramidDrop"]
 @final
 @dataclass(frozen=True)
 class PyramidDrop(PruningMethod):
-    """Keeps what the last prompt token attends to, in three steps that each leave a `ratio` of the one before.
+    """Keeps what the last prompt token attends to, in three steps; each keeps the share `ratio` of the one before.
 
     `keep` by name is what stays after the last step: 0.125 gives the paper's 1/2, 1/4 and 1/8 after 8, 16 and 24 of 32
     layers; a count of 72 gives 288, 144 and 72.

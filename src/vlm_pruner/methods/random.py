@@ -18,7 +18,7 @@ __all__ = ["RandomPrune"]
 @final
 @dataclass(frozen=True)
 class RandomPrune(PruningMethod):
-    """A uniform choice without replacement that depends on the seed, n and keep alone.
+    """Keeps random tokens; the choice depends only on the seed, the number of tokens and `keep`.
 
     Cost: O(n).
     """

@@ -92,7 +92,7 @@ def _recycle(rows: Tensor, score: Tensor, keep: int) -> Selection:
 @final
 @dataclass(frozen=True)
 class SparseVLM(PruningMethod):
-    """Keeps what the matching question words attend to, and cluster means of the best of the rest, at three depths.
+    """Keeps what the matching words of the question attend to, and cluster means of the best others, at three depths.
 
     `keep` by name is the paper's nominal, roughly layer-averaged budget: 192, 128 and 64 use its lists of survivors
     plus the clusters that they leave (64: 82, 32 and 18 tokens), others lie between them. The distances inside the

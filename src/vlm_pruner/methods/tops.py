@@ -81,7 +81,7 @@ class TopsText(PruningMethod):
 @final
 @dataclass(frozen=True)
 class Tops(PruningMethod):
-    """Twice the budget by [CLS] attention, distance and coverage, then the budget at layer 12, a quarter at 24 of 32.
+    """Keeps twice the budget by [CLS] attention, distance and coverage; the budget at layer 12, a quarter at 24 of 32.
 
     Source: "TOPS", 2026 (paper only; no code is public).
     Deviates: one weight of the coverage for all budgets (`coverage`; the paper lists 0.5 for 192 and 128, 1.0 for 64

@@ -75,7 +75,7 @@ def standing_out(video: Video, means: Tensor) -> Tensor:
 @final
 @dataclass(frozen=True)
 class VCast(PruningMethod):
-    """Gives frames at bends of the video's path more tokens, and keeps the outlying and the long ones in each frame.
+    """Gives more tokens to frames where the video changes course, and keeps outlying and long tokens in each frame.
 
     Source: "V-CAST", arXiv:2603.27650; xinyouu/V-CAST.
     Deviates: one frame, which the released code leaves whole, is pruned as any other. With fewer tokens than frames,

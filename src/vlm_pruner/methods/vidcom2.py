@@ -83,7 +83,7 @@ def _closeness(unit: Tensor, centre: Tensor) -> Tensor:
 @final
 @dataclass(frozen=True)
 class VidCom2(PruningMethod):
-    """Keeps in every frame what resembles its video and its frame least, and more in frames that stand out.
+    """Keeps the tokens that resemble their video and their frame least, and more of them in frames that stand out.
 
     Source: Liu et al., "Video Compression Commander", arXiv:2505.14454, EMNLP 2025; xuyang-liu16/VidCom2, and vLLM's
     implementation for the exact count.

@@ -97,7 +97,7 @@ class VScan(PruningMethod):
 
     def __post_init__(self) -> None:
         if self.side < 1:
-            raise PlanError(f"side={self.side} is no width of a window")
+            raise PlanError(f"side={self.side} must be at least 1: the width of a window in tokens")
         if not 0 <= self.shallow_depth <= 1:
             raise PlanError(f"shallow_depth={self.shallow_depth} must lie in [0, 1]")
 

@@ -70,9 +70,9 @@ def profile(
         UnsupportedModelError: the model cannot be pruned.
     """
     if inputs["input_ids"].shape[0] != 1:
-        raise PlanError(f"a profile is of one prompt, got a batch of {inputs['input_ids'].shape[0]}")
+        raise PlanError(f"a profile measures one prompt, got a batch of {inputs['input_ids'].shape[0]}")
     if new_tokens < 2:
-        raise PlanError(f"new_tokens={new_tokens}: the second token is the first that is decoded")
+        raise PlanError(f"new_tokens={new_tokens} is too few: give 2 or more, since the prefill gives the first token")
     layers = DecoderShape.from_config(model.config).layers
     plans = _plans(method, keep, layer, bias, layers)
     runs: dict[str, Callable[[], _Run]] = {

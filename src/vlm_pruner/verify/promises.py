@@ -113,7 +113,9 @@ def verify(
     before = _state(model)
     plan = replace(prune(model, method, keep=keep, layer=layer).plan, min_visual_tokens=1)
     if plan.positions != "kept":
-        raise PlanError(f"positions={plan.positions!r} cannot be checked: the full model has none but its own")
+        raise PlanError(
+            f"positions={plan.positions!r} cannot be checked: the full model has only its original positions"
+        )
     tower = plan.stages[0].layer == TOWER
     early, first = (_random(model, plan.stages[0].keep, place) for place in (TOWER if tower else 0, 0))
     stock = answer(model, inputs, new_tokens)

@@ -32,7 +32,9 @@ class Clip:
             got = f"{self.frames.dtype} {tuple(self.frames.shape)}"
             raise InputError(f"the frames of a video are uint8 [t, 3, h, w], got {got}")
         if not len(self) or len(self) != len(self.times):
-            raise InputError(f"a video of {len(self)} frames with {len(self.times)} times")
+            raise InputError(
+                f"a video needs one time for each frame, got {len(self.times)} times for {len(self)} frames"
+            )
 
     @classmethod
     def of(cls, pictures: Sequence[Image.Image], fps: float, *, name: str = "", notes: Sequence[str] = ()) -> Clip:
@@ -48,7 +50,7 @@ class Clip:
             told = ", ".join(f"{width} x {height}" for width, height in sorted(sizes)[:3])
             raise InputError(f"the frames of a video have one size; these have {len(sizes)}: {told}")
         if not fps > 0:
-            raise InputError(f"{fps!r} frames a second are no rate")
+            raise InputError(f"fps={fps!r} is not a rate: give a number of frames a second above 0")
         frames = torch.stack([torch.from_numpy(np.array(one.convert("RGB"))) for one in pictures]).permute(0, 3, 1, 2)
         times = tuple(number / fps for number in range(len(pictures)))
         return cls(frames.contiguous(), times, fps, len(pictures) / fps, name, tuple(notes))

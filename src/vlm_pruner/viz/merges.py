@@ -1,4 +1,4 @@
-"""Which survivor absorbed which tokens: regions of one colour with the survivor marked."""
+"""Which kept token absorbed which dropped ones: regions of one colour, the kept token marked."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def merge_map(
     subtitle: str = "",
     width: int = 960,
 ) -> Image.Image:
-    """Every cell in the colour of the survivor that absorbed it; cells that left no trace stay grey.
+    """Every cell in the colour of the kept token that absorbed it; cells dropped without merging stay grey.
 
-    Survivors have a frame and their number; a cell that does not touch its survivor's region bears that number, small.
+    Kept tokens have a frame and a number; a cell apart from the region of its kept token has that number, small.
 
     Raises:
         InvalidSelectionError: the method does not merge (`selection.source` is None).

@@ -162,7 +162,7 @@ class Board:
         if _untouched(run):
             return "".join(map(_muted, dict.fromkeys(record.note for record in run.images if record.note)))
         ordered = isinstance(self.picture.image, Clip) or answer_selection(run).order is not None
-        return "" if ordered else _muted("takes all of them at once, in no order")
+        return "" if ordered else _muted("This method chooses all tokens at once, in no order.")
 
     def _merged(self, run: Run) -> str:
         if all(record.selection is None or record.selection.source is None for record in run.images):

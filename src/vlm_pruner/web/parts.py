@@ -24,10 +24,10 @@ from vlm_pruner.web.settings import MAX_CHOICES, MAX_MEGABYTES, MAX_TOKENS, Sett
 __all__ = ["Parts", "lay_out", "preview_html", "share_html", "thumbs_css"]
 
 NOTE = (
-    "Times are of one run each, after one that is not counted, and move from run to run; nobody else's question runs "
-    "meanwhile. First token: vision tower, prefill and selection. Methods with a schedule may leave fewer tokens at "
-    "the end than they were asked for; the mean over the layers is what a budget costs. Prefill FLOPs and KV cache "
-    "are counted for the language model. Bars show the share of what all tokens cost."
+    "Each time is measured once, after a run that is not counted and without other visitors' questions; it differs a "
+    "little from run to run. First token: vision tower, prefill and selection together. Methods that prune in several "
+    "steps may leave fewer tokens at the end than asked for; the mean over the layers shows what a budget costs. "
+    "Prefill FLOPs and KV cache are those of the language model. Bars show the share of what all tokens cost."
 )
 
 

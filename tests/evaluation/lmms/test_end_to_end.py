@@ -207,7 +207,7 @@ def test_videos_are_read_and_give_the_answers_of_bench(home: dict[str, str], tmp
     assert done.returncode == 0, done.stderr
     record = json.loads((tmp_path / "out" / "eval.json").read_text())
     assert {item["label"]: item["reason"] for item in record["left_out"]} == {
-        "downsample": "it is measured on pictures"
+        "downsample": "measured only on pictures, not on videos"
     }
     bench = ("--split", "video", "--methods", "none,random,grid,vlm-pruner", "--keep", 0.25, "--limit", 1)
     done = run(home, "bench", *bench, "--seeds", 1, "--jobs", 1, "--repeats", 0, "-o", tmp_path / "b.json")

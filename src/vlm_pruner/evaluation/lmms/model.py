@@ -179,7 +179,7 @@ class PrunedModel(lmms):  # type: ignore[misc]
             PlanError: pictures are to be made smaller, which is not done to videos.
         """
         if self.how.detail is not None or self.how.area is not None:
-            raise PlanError("it is measured on pictures")
+            raise PlanError("measured only on pictures, not on videos")
         if not isinstance(video, str | os.PathLike):
             raise InputError(f"task {task!r} has a video that is a {type(video).__name__}: only files are read")
         clip = open_shown(Path(video), self.sampling)
