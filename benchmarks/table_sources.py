@@ -19,6 +19,7 @@ from benchmarks.offline_tables import SOURCES as OFFLINE
 from benchmarks.offline_tables import load, where_run
 from benchmarks.page_tables import SOURCES as PAGES
 from benchmarks.preset_tables import SOURCES as PRESET
+from benchmarks.serving_tables import SOURCES as SERVING
 from benchmarks.training import stages_table
 from benchmarks.video_tables import SOURCES as VIDEO
 
@@ -150,6 +151,7 @@ SOURCES: dict[str, Callable[[], str]] = {
     **PRESET,
     **FAST,
     **VIDEO,
+    **SERVING,
     "embedded": measured(
         "embedded",
         {

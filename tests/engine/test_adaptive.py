@@ -67,6 +67,22 @@ def test_random_ragged_batches_equal_the_rows_alone(family: str, places: tuple[A
     assert len(counts) > 1
 
 
+@pytest.mark.parametrize(("family", "places", "numbers", "seed"), [
+    ("llava", ("tower", 2), (2, 2), 198), ("qwen3_vl", ("tower", 0, 3), (2, 1, 1), 162),
+])  # fmt: skip
+def test_another_row_may_be_the_longest_after_each_stage(
+    family: str, places: tuple[Any, ...], numbers: tuple[int, ...], seed: int
+) -> None:
+    """A row that was padded, was the longest after the first stage and was not after the second ended the batch."""
+    made, model = tiny(family)
+    prompts = [made.prompt(seed + row, number, tail=3 + 2 * row) for row, number in enumerate(numbers)]
+    with prune(model, plan(Own(), *places)):
+        batch = generate(model, made.inputs(prompts, model.dtype)).logits
+        for row, prompt in enumerate(prompts):
+            alone = generate(model, made.inputs([prompt], model.dtype)).logits
+            close([step[row] for step in batch], [step[0] for step in alone], model)
+
+
 @pytest.mark.parametrize("place", [0, 2])
 def test_a_ceiling_equals_the_hidden_tokens_at_every_step(place: int) -> None:
     made, model = tiny("llava")

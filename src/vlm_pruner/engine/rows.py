@@ -29,9 +29,9 @@ class Kept:
 
     @property
     def columns(self) -> Tensor:
-        """[b, q] physical column of every place; only meaningful where the mask is True."""
+        """[b, q] physical column of every place; only meaningful where the mask is True, else some column."""
         right_aligned = self.mask.cumsum(1) - self.mask.sum(1, keepdim=True)
-        return right_aligned + (self.index.shape[1] - 1)
+        return (right_aligned + (self.index.shape[1] - 1)).clamp(min=0)
 
 
 def gather_rows(rows: Tensor, index: Tensor) -> Tensor:
