@@ -198,7 +198,7 @@ SOURCES: dict[str, Callable[[], str]] = {
         {
             "tokens kept": ("keep", "d"),
             "ms": ("median_ms", ".0f"),
-            "times one reading": ("times_reading", ".0f"),
+            "times one reading": ("times_reading", ".1f"),
             "": ("note", ""),
         },
     ),
