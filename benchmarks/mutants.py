@@ -193,7 +193,7 @@ ENGINE = (
            "own = Selection(before[selection.index],", "own = Selection(selection.index,",
            f"{_INVARIANTS}'several_stages and (llava or qwen2_vl)'"),
     Mutant("columns of survivors are counted from the left", "engine/rows.py",
-           "return right_aligned + (self.index.shape[1] - 1)", "return self.mask.cumsum(1) - 1",
+           "return (right_aligned + (self.index.shape[1] - 1)).clamp(min=0)", "return self.mask.cumsum(1) - 1",
            "engine -k 'padded_batch and llava or merged_rows or several_stages'"),
     Mutant("padding of short rows is taken for tokens", "engine/rows.py", "ranked >= 0 if ragged else None", "None",
            "engine/test_caches.py -k different_counts"),
