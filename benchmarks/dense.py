@@ -19,9 +19,9 @@ from torch.nn import functional as F
 from vlm_pruner.budget import keep_count
 from vlm_pruner.engine import prune
 from vlm_pruner.engine.calls import encoded_before
+from vlm_pruner.engine.signals import VISION
 from vlm_pruner.engine.support import take_apart
 from vlm_pruner.engine.vision import VisionTap
-from vlm_pruner.engine.wants import VISION
 from vlm_pruner.methods.base import PruningMethod
 from vlm_pruner.models.embedded.config import GRID
 from vlm_pruner.models.embedded.tokenizer import BOS, USER, pieces

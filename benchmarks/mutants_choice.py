@@ -19,7 +19,7 @@ CHOICE = (
     Mutant("a loop goes by the last pivot alone", "ops/pivots/numba.py", "np.fmin(nearest, ", "np.fmin(np.inf, ",
            "ops/pivots"),
     # Screening
-    Mutant("a loop forgets the last rows", "ops/screen/numba.py", "range(end - (end - start) % 4, end)",
+    Mutant("a loop forgets the last rows", "ops/screen/numba.py", "range(end - (end - start) % 8, end)",
            "range(end, end)", "ops/screen"),
     # Growth
     Mutant("a dropped token goes to the later of two equals", "ops/growth/torch.py", "(most > self.similarity)",
@@ -43,10 +43,14 @@ CHOICE = (
     Mutant("a loop goes by the last kept token alone", "ops/growth/numba.py",
            "near[i] = min(near[i], dy * dy + dx * dx + dt * dt)", "near[i] = dy * dy + dx * dx + dt * dt",
            "ops/growth"),
-    Mutant("a loop's last block ignores the room", "ops/growth/numba.py", '.argsort(kind="stable")[: keep - size]',
-           '.argsort(kind="stable")[size - keep :]', "ops/growth"),
-    Mutant("a loop judges a kept token again", "ops/growth/numba.py", "for token in order[:size]:",
-           "for token in members:", "ops/growth"),
+    Mutant("a loop's last block ignores the room", "ops/growth/numba.py", '.argsort(kind="stable")[: keep - sizes[0]]',
+           '.argsort(kind="stable")[sizes[0] - keep :]', "ops/growth"),
+    Mutant("a loop judges a kept token again", "ops/growth/numba.py", "for token in state.order[: sizes[0]]:",
+           "for token in state.order[:0]:", "ops/growth"),
+    Mutant("a loop rules out products by the difference of two angles", "ops/growth/numba.py",
+           "one * other - np.sqrt", "one * other + np.sqrt", "ops/growth"),
+    Mutant("a loop looks at one strip of kept tokens alone", "ops/growth/numba.py",
+           "state.most[row, column // _STRIP] = max(", "state.most[row, 0] = max(", "ops/growth"),
     # Merging
     Mutant("a survivor without dropped tokens shrinks", "ops/merge/torch.py",
            "torch.full_like(total, self_weight).where(received, 1.0)", "torch.full_like(total, self_weight)",

@@ -19,6 +19,7 @@ from benchmarks.offline_tables import SOURCES as OFFLINE
 from benchmarks.offline_tables import load, where_run
 from benchmarks.page_tables import SOURCES as PAGES
 from benchmarks.preset_tables import SOURCES as PRESET
+from benchmarks.serving_tables import SOURCES as SERVING
 from benchmarks.training import stages_table
 from benchmarks.video_tables import SOURCES as VIDEO
 
@@ -78,8 +79,8 @@ def refused() -> str:
 
 
 def _families(works: bool, head: str) -> str:
+    from vlm_pruner.adapters.table import support_table
     from vlm_pruner.cli.console import quiet
-    from vlm_pruner.engine.families import support_table
 
     quiet()  # configurations of families that nobody asked about say things
     kinds: dict[str, list[str]] = {}
@@ -150,6 +151,7 @@ SOURCES: dict[str, Callable[[], str]] = {
     **PRESET,
     **FAST,
     **VIDEO,
+    **SERVING,
     "embedded": measured(
         "embedded",
         {
@@ -196,7 +198,7 @@ SOURCES: dict[str, Callable[[], str]] = {
         {
             "tokens kept": ("keep", "d"),
             "ms": ("median_ms", ".0f"),
-            "times one reading": ("times_reading", ".0f"),
+            "times one reading": ("times_reading", ".1f"),
             "": ("note", ""),
         },
     ),

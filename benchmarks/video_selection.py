@@ -6,7 +6,9 @@ The video is made of shots of a still background with something that moves (test
 in turns; each gets one call to warm its caches up, and the median of the next ones counts. VLM-Pruner's limit is what
 its products take at the rate of this machine's own matrix products, and one reading of features and keys, in the same
 turn: of every kept token with every token that is not kept yet in the channels that it compares, and of every pivot
-with every key.
+with every key. Nothing forbids to be faster, since not every product need be computed; but features are read three
+times, as no cache holds them: for the variances, for the channels that stay, and for the merged rows. The steps of
+VLM-Pruner are measured, too, each by itself.
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ from tests.support.golden_video import scene_cuts
 
 from vlm_pruner.engine.clock import elapsed_ms, mark
 from vlm_pruner.methods import create, registry
-from vlm_pruner.methods.vlm_pruner import VLMPruner
+from vlm_pruner.methods.vlm_pruner import VLMPruner, geometry
+from vlm_pruner.ops import GrowthRule, farthest_points, grow, merge, screen
 from vlm_pruner.profiling.timing import interleave, median
 from vlm_pruner.types import VisionSignals, VisualTokens
 
@@ -64,6 +67,23 @@ def products(given: VisualTokens, keep: int, method: VLMPruner) -> int:
     return 2 * pairs * min(method.channels, given.features.shape[1]) + 2 * method.pivots * heads * n * depth
 
 
+def steps(given: VisualTokens, keep: int, method: VLMPruner) -> dict[str, Callable[[], Any]]:
+    """VLM-Pruner's steps, each by itself."""
+    assert given.keys is not None
+    keys, features, chosen = [given.keys], [given.features], method.select(given, keep)
+    pivots, unit = farthest_points(keys, method.pivots), screen(features, method.channels)
+    place, diagonal = (part[None] for part in geometry(given, method.temporal_scale))
+    owners = grow(unit, place, diagonal, pivots, keep, GrowthRule())
+    assert chosen.source is not None
+    index, source = chosen.index[None], chosen.source[None]
+    return {
+        "pivots": lambda: farthest_points(keys, method.pivots),
+        "screening": lambda: screen(features, method.channels),
+        "growth": lambda: grow(unit, place, diagonal, pivots, keep, GrowthRule()),
+        "aggregation": lambda: merge(features, index, source, owners.similarity, method.self_weight),
+    }
+
+
 def main(options: argparse.Namespace) -> None:
     """Measure, check, print."""
     device = prepare(options)
@@ -79,6 +99,8 @@ def main(options: argparse.Namespace) -> None:
         PRODUCTS: lambda: torch.mm(a, b),
         **{name: lambda name=name: create(name).select(given, keep) for name in methods},  # type: ignore[misc]
     }
+    if OURS in methods:
+        runs |= {f"{OURS}, {step}": run for step, run in steps(given, keep, VLMPruner()).items()}
     for name in methods:
         report.check(len(runs[name]().validate(n, keep)) == keep, f"{name} does not keep {keep} tokens")
     samples = interleave({name: lambda run=run: timed(run, device) for name, run in runs.items()}, options.repeats)  # type: ignore[misc]

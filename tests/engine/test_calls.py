@@ -29,7 +29,7 @@ from vlm_pruner import (
     detach,
     prune,
 )
-from vlm_pruner.engine.records import KEPT
+from vlm_pruner.engine.recorder import KEPT
 from vlm_pruner.methods.base import create, registry
 from vlm_pruner.types import Signal
 

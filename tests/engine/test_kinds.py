@@ -151,7 +151,7 @@ def test_keys_of_others_are_no_signal() -> None:
 
 def test_stages_stand_in_front_of_layers_that_choose_themselves() -> None:
     _, model = tiny("mistral_large4")
-    with pytest.raises(PlanError, match=r"layer 3 of this mistral_large4 model .*: it can be pruned at 0, 2, 4"):
+    with pytest.raises(PlanError, match=r"layer 3 of this mistral_large4 model .*; prune at one of the layers 0, 2, 4"):
         prune(model, "grid", keep=4, layer=3)
     with prune(model, "grid", keep=4, layer=2):
         pass

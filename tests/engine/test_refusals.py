@@ -11,7 +11,7 @@ import pytest
 import torch
 import transformers
 from tests.support import configs
-from tests.support.families import tiny
+from tests.support.families import FAMILIES, tiny
 from tests.support.pruning import Scatter, forward, generate, plan
 from tests.support.versions import newer_only
 from torch import nn
@@ -27,7 +27,7 @@ from vlm_pruner import (
     attach,
     prune,
 )
-from vlm_pruner.engine.support import obstacle
+from vlm_pruner.adapters.obstacles import obstacle
 
 
 @pytest.fixture
@@ -159,6 +159,12 @@ def test_architectures(stub: dict[str, Any], message: str) -> None:
 def test_layers_with_keys_of_their_own_are_no_obstacle() -> None:
     """A configuration that could share keys, and shares none."""
     assert obstacle(Stub(model_type="gemma4", text={"kv_sharing_modes": [None, None]}).config) is None
+
+
+@pytest.mark.parametrize("name", [n for n in ("gemma3n", "gemma4-shared", "inkling_mm_model") if n in FAMILIES])
+def test_what_a_family_has_a_rule_for_is_no_obstacle(name: str) -> None:
+    """Shared keys, and kinds of attention of its own: whoever asks before a model is loaded is not told otherwise."""
+    assert obstacle(tiny(name)[1].config) is None
 
 
 def test_flash_attention_with_sliding_windows() -> None:

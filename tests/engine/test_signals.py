@@ -16,8 +16,9 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from vlm_pruner import ImageRecord, MissingSignalError, PrunePlan, Stage, VisualTokens, VlmPrunerError, prune
+from vlm_pruner.adapters.modules import attention_of
 from vlm_pruner.engine.signals import LayerBefore, projections
-from vlm_pruner.engine.tap import Attended, attention_of
+from vlm_pruner.engine.tap import Attended
 from vlm_pruner.methods.base import create
 from vlm_pruner.verify.shortened import STATES, layers_of, types_of
 
@@ -286,7 +287,7 @@ def test_sinks_and_caps_of_an_attention_function_count() -> None:
     generator = torch.Generator().manual_seed(3)
     query, key = (torch.randn(1, heads, 7, 8, generator=generator) for heads in (4, 2))
     sinks = torch.randn(4, generator=generator)
-    given = Attended(torch.nn.Identity(), query, key, key, None, 0.5, softcap=2.0, sinks=sinks, causal=True)
+    given = Attended(query, key, key, None, 0.5, softcap=2.0, sinks=sinks, causal=True)
     before = LayerBefore.__new__(LayerBefore)
     before.chunk, before.past = 7, None
     rows = before.rows(given, 0, torch.tensor([2, 6]), torch.tensor([0, 1, 5]), 7)

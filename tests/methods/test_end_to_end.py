@@ -15,7 +15,7 @@ from tests.support.sync import no_undeclared_reads
 from torch import nn
 
 from vlm_pruner import MissingSignalError, PrunePlan, Session, keep_count, prune
-from vlm_pruner.engine.wants import VISION, reads
+from vlm_pruner.engine.signals import VISION, reads
 from vlm_pruner.methods import PruningMethod, create, registry
 
 NAMES = sorted(registry())

@@ -11,7 +11,7 @@ import pytest
 import torch
 from tests.support.families import FAMILIES, tiny
 
-from vlm_pruner.engine import arguments, choose, follow, prune, tower
+from vlm_pruner.engine import arguments, choose, prune, stored, tower
 from vlm_pruner.engine.rows import gather_rows
 from vlm_pruner.errors import PlanError
 from vlm_pruner.methods import PruningMethod
@@ -93,7 +93,7 @@ def _first_places(fwd: Any, tables: Any) -> Any:
     [
         (choose, "gather_rows", _wrong_rows, 1),
         (arguments, "_cut_rotary", _first_places, 1),
-        (follow, "remap_mask", lambda mask, places, kept, *rest: None, 3),
+        (stored, "remap_mask", lambda mask, places, kept, *rest: None, 3),
     ],
     ids=["rows", "rotary", "mask"],
 )

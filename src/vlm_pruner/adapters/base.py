@@ -34,6 +34,12 @@ class Layout:
     row: bool = False  # not more than one row of a picture, which goes on in what stands right behind it
     mixed: bool = False  # a token is interpolated between patches that lie around it
 
+    def places(self, device: torch.device | str = "cpu") -> Tensor:
+        """[n, 3] float32 (t, y, x) of every token."""
+        if self.position is not None:
+            return self.position.to(device, non_blocking=True)
+        return plane(*self.grid, device)
+
 
 @dataclass(frozen=True)
 class Encoded:

@@ -1,5 +1,5 @@
 """Families of transformers that were looked at and have no adapter, with the reason. What their configuration alone
-tells (encoder-decoder, cross-attention, linear layers) is found by the engine and does not stand here."""
+tells (encoder-decoder, cross-attention, layers of unknown kinds) is found by `obstacles` and does not stand here."""
 
 from __future__ import annotations
 

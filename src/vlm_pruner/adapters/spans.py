@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from vlm_pruner.adapters.base import Layout, Modality, VisualSpan, plane, raster
+from vlm_pruner.adapters.base import Layout, Modality, VisualSpan, raster
 from vlm_pruner.errors import UnsupportedModelError
 
 __all__ = ["deal_out", "split_frames"]
@@ -82,9 +82,7 @@ def split_frames(span: VisualSpan) -> list[VisualSpan]:
     """The frames of a video, each a picture of its own at its time. What ends the video goes with its last frame."""
     layout = span.layout
     t, h, w = layout.grid
-    place = layout.position
-    if place is None:
-        place = plane(t, h, w)
+    place = layout.places()
     frames = []
     for i in range(t):
         own = (place[:, 0] == i).nonzero().flatten()

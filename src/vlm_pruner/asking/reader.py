@@ -10,11 +10,11 @@ from typing import Any
 from PIL import Image
 
 from vlm_pruner.adapters import adapter_for
+from vlm_pruner.adapters.obstacles import obstacle
 from vlm_pruner.adapters.refused import REASONS
 from vlm_pruner.asking.loading import Loading
 from vlm_pruner.asking.prompts import check_question, conversation_text, prompt_inputs, read_prompt
 from vlm_pruner.asking.videos import Shown
-from vlm_pruner.engine.support import obstacle
 from vlm_pruner.errors import InputError, UnsupportedModelError, first_line, missing_package
 from vlm_pruner.video import Clip
 from vlm_pruner.video.stand_ins import stand_in

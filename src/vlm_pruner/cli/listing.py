@@ -88,8 +88,8 @@ def _fitting(reasons: dict[str, str] | None, name: str) -> dict[str, Any]:
 
 def models(json: Json = False) -> None:
     """List the embedded model, the model families that can be pruned, and why the others cannot."""
+    from vlm_pruner.adapters.table import support_table
     from vlm_pruner.asking import EMBEDDED
-    from vlm_pruner.engine.families import support_table
 
     quiet()
     inside = "Inside the package: small, trained from scratch, nothing to download"

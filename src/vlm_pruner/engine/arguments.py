@@ -1,8 +1,9 @@
-"""The call of a decoder layer: its hidden states, and what has one entry per query."""
+"""The call of a module by names; of a decoder layer: its hidden states, and what has one entry per query."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+import inspect
 from typing import Any
 
 import torch
@@ -14,7 +15,9 @@ from vlm_pruner.engine.stored import cut_padding
 from vlm_pruner.engine.support import Parts
 from vlm_pruner.errors import UnsupportedModelError
 
-__all__ = ["Arguments", "apart", "by_name", "cut_queries", "hidden_of", "query_places", "side_by_side", "with_hidden"]
+__all__ = [
+    "Arguments", "apart", "bind", "by_name", "cut_queries", "hidden_of", "query_places", "side_by_side", "with_hidden",
+]  # fmt: skip
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -24,6 +27,13 @@ def as_pair(rotary: Any) -> tuple[Tensor, Tensor] | None:
     if isinstance(rotary, Tensor) and rotary.is_complex():
         return rotary.real.repeat_interleave(2, -1), rotary.imag.repeat_interleave(2, -1)
     return rotary if isinstance(rotary, tuple) else None
+
+
+def bind(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """All arguments of a call of `module` by name."""
+    if not args:
+        return kwargs
+    return {**dict(zip(inspect.signature(module.forward).parameters, args, strict=False)), **kwargs}
 
 
 def by_name(layer: nn.Module, names: tuple[str, ...], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
@@ -100,13 +110,14 @@ def cut_queries(fwd: Forward, parts: Parts, level: int, kwargs: dict[str, Any]) 
         if name == "position_embeddings" and parts.adapter.whole_tables:
             continue  # by what is stored
         elif name == "position_embeddings":
-            kwargs[name] = _once(fwd, value, ("rotary", level), _cut_rotary)
+            table = value[0] if isinstance(value, tuple) else value  # accelerate rebuilds tuples, but not tensors
+            kwargs[name] = fwd.once(table, ("rotary", level), functools.partial(_cut_rotary, fwd, value))
         elif name == "position_ids":
             # Only flash attention reads them here, to guess packed sequences: gaps would look like packing.
             if "flash" in parts.backend:
                 kwargs[name] = None
             else:
-                kwargs[name] = _once(fwd, value, ("positions", level), _cut_positions)
+                kwargs[name] = fwd.once(value, ("positions", level), functools.partial(_cut_positions, fwd, value))
         elif name in parts.adapter.per_token:
             kwargs[name] = gather_rows(value, fwd.kept.index)
             filling = parts.adapter.filling(parts.text_config)
@@ -124,12 +135,6 @@ def _follows(value: Any, length: int) -> tuple[int, ...] | None:
         return tuple(value.shape) if length in value.shape else None
     inner = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
     return next((shape for each in inner if (shape := _follows(each, length)) is not None), None)
-
-
-def _once(fwd: Forward, value: Any, tag: Any, make: Callable[[Forward, Any], Any]) -> Any:
-    key = value[0] if isinstance(value, tuple) else value  # accelerate rebuilds tuples, tensors stay the same objects
-    known, made = fwd.recall(key, tag)
-    return made if known else fwd.remember(key, tag, make(fwd, value))
 
 
 def _cut_rotary(fwd: Forward, rotary: Any) -> Any:

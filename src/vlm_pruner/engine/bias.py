@@ -22,8 +22,9 @@ from torch.nn import functional
 from vlm_pruner.engine.cache import PrunedLayer
 from vlm_pruner.engine.forward import Forward, Prefill
 from vlm_pruner.engine.release import unseen
+from vlm_pruner.engine.rows import Kept
 from vlm_pruner.engine.support import Parts
-from vlm_pruner.engine.tap import around, attention_of, can_be_tapped
+from vlm_pruner.engine.tap import around, can_be_tapped
 from vlm_pruner.errors import PlanError
 from vlm_pruner.plan import PrunePlan
 
@@ -40,6 +41,8 @@ class LogMass:
         self.parts, self.local = parts, local
         self.sites = [stage.site for stage in plan.stages]
         self.first = next((stage.site for stage in plan.stages if stage.bias), len(parts.layers))
+        behind = range(self.first, len(parts.layers))
+        self.layers = [index for index in behind if not parts.follows(index)]  # a recurrence has no logits
 
     def check(self) -> None:
         """Raise where layers behind the first stage cannot be given a bias.
@@ -47,28 +50,22 @@ class LogMass:
         Raises:
             PlanError: names the layer.
         """
-        types = getattr(self.parts.text_config, "layer_types", None) or ()
-        for index in range(self.first, len(self.parts.layers)):
-            if self.parts.follows(index):
-                continue  # a recurrence has no logits
-            attention = attention_of(self.parts.layers[index])
-            window = index < len(types) and types[index] in _WINDOWS
+        for index in self.layers:
+            attention, window = self.parts.attention(index), self.parts.kind(index) in _WINDOWS
             if window or not self.parts.makes_keys(index) or attention is None or not can_be_tapped(attention):
                 why = "has a window" if window else "takes no bias"
                 raise PlanError(f"bias='log-mass': decoder layer {index} of this {self.parts.name} model {why}")
 
     def install(self, undo: ExitStack) -> None:
         """Put the bias onto every layer behind the first stage; `undo` takes it off."""
-        for index in range(self.first, len(self.parts.layers)):
-            if not self.parts.follows(index):
-                removed = around(attention_of(self.parts.layers[index]), functools.partial(self._attend, index))
-                assert removed is not None
-                undo.callback(removed)
+        for index in self.layers:
+            removed = around(self.parts.attention(index), functools.partial(self._attend, index))
+            assert removed is not None
+            undo.callback(removed)
 
-    def chosen(self, prefill: Prefill, device: torch.device) -> None:
+    def chosen(self, prefill: Prefill, kept: Kept) -> None:
         """A stage has chosen: note the logarithm of what every row of the chunk that is left stands for."""
-        kept = prefill.kept
-        assert kept is not None
+        device = kept.mask.device
         by_place = torch.zeros(kept.mask.shape, device=device)
         for image in prefill.prompt.images:
             if image.mass is not None:
@@ -105,8 +102,7 @@ class LogMass:
         if not isinstance(layer, PrunedLayer):
             return None if fwd.prefill is None else fwd.prefill.log_mass.get(level)
         leader = layer.pruned_state.members[layer.pruned_kind][0]
-        kept: Tensor | None = layers[leader].pruned_bias
-        return kept
+        return layers[leader].pruned_bias  # type: ignore[no-any-return]
 
 
 def attend_with(

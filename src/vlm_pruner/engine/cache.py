@@ -9,7 +9,6 @@ lives here, in the cache: copies, interleaved conversations and a new session in
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,11 +18,12 @@ from torch import Tensor
 from transformers import cache_utils
 
 from vlm_pruner.engine.behind import BehindPrompt, is_behind_prompt
+from vlm_pruner.engine.shadow import BESIDE, STOCK, shadow_of
 from vlm_pruner.errors import PrunedCacheError, UnsupportedModelError
 
 __all__ = ["CacheState", "PrunedLayer", "counting", "first_pruned", "prune_layer", "release", "state_of"]
 
-Signature = tuple[Any, ...]
+Signature = tuple[Any, ...]  # kind of layer, window, room, stages behind it: layers of one store the same places
 
 
 @dataclass
@@ -165,12 +165,6 @@ class FirstPrunedLayer(PrunedLayer):
         return super().update(key_states, value_states, *args, **kwargs)  # type: ignore[misc]
 
 
-_NAMES = ("Layer", "SlidingWindowLayer", "IndexedLayer")  # releases before 5.23 have fewer
-_STOCK = tuple(
-    getattr(cache_utils, form + name)
-    for form in ("Dynamic", "Static") for name in _NAMES if hasattr(cache_utils, form + name)
-)  # fmt: skip
-_BESIDE = tuple(kind for name, kind in vars(cache_utils).items() if name.startswith("LinearAttentionAnd"))
 _CLASSES: dict[tuple[type, type], type] = {}
 
 
@@ -180,14 +174,11 @@ def _pruned_class(mixin: type[PrunedLayer], stock: type) -> type[Any]:
         quantized = getattr(cache_utils, "BaseQuantizedLayer", cache_utils.QuantizedLayer)
         # Keys of an indexer beside those of a stock layer, or a window behind the whole prompt.
         derived = hasattr(stock, "update_index") or is_behind_prompt(stock)
-        if (
-            stock not in (*_STOCK, *_BESIDE)
-            and not (derived and stock.__base__ in _STOCK)
-            and not issubclass(stock, quantized)
-        ):
+        known = stock in (*STOCK, *BESIDE) or (derived and stock.__base__ in STOCK)
+        if not known and not issubclass(stock, quantized):
             raise UnsupportedModelError(
                 f"cache layers of type {stock.__name__} cannot be pruned; known are "
-                f"{', '.join(c.__name__ for c in _STOCK)} and the quantized layers"
+                f"{', '.join(c.__name__ for c in STOCK)} and the quantized layers"
             )
         before = (BehindPrompt,) if is_behind_prompt(stock) else ()
         _CLASSES[mixin, stock] = type(f"Pruned{stock.__name__}", (*before, mixin, stock), {})
@@ -197,12 +188,6 @@ def _pruned_class(mixin: type[PrunedLayer], stock: type) -> type[Any]:
 def _restore(mixin: type[PrunedLayer], stock: type) -> Any:
     """An empty layer of the pruned form of a stock class, to be filled with its contents."""
     return object.__new__(_pruned_class(mixin, stock))
-
-
-def signature(layer: Any, level: int) -> Signature:
-    """Layers of one signature store the same places: same kind of layer, same stages behind them."""
-    kind = type(layer).__name__.removeprefix("Pruned")
-    return kind, getattr(layer, "sliding_window", None), getattr(layer, "max_cache_len", None), level
 
 
 def counting(cache: Any) -> Iterator[Any]:
@@ -239,40 +224,15 @@ def prune_layer(cache: Any, index: int, level: int, state: CacheState, batch: in
         return layer
     first = all(index < known[0] for known in state.members.values())
     cls = _pruned_class(FirstPrunedLayer if first else PrunedLayer, type(layer))
-    kind = signature(layer, level)
+    window, room = getattr(layer, "sliding_window", None), getattr(layer, "max_cache_len", None)
+    kind = (type(layer).__name__, window, room, level)
     # A new object that shares the contents: the layouts of the classes differ, so that __class__ cannot be assigned.
     pruned = object.__new__(cls)
     pruned.__dict__.update(layer.__dict__)
     pruned.pruned_state = state
     pruned.pruned_kind = kind
     if kind not in state.members:
-        pruned.pruned_shadow = _shadow_of(layer, batch)
+        pruned.pruned_shadow = shadow_of(layer, batch)
     state.members.setdefault(kind, []).append(index)
     cache.layers[index] = pruned
     return pruned
-
-
-def _shadow_of(layer: Any, batch: int) -> Any:
-    """A layer of the same kind whose keys [b, 1, n, 1] are place + 1 of the entries so far (0 = empty or padding)."""
-    same_kind = isinstance(layer, cache_utils.StaticLayer | cache_utils.DynamicSlidingWindowLayer)
-    shadow = copy.copy(layer) if same_kind else cache_utils.DynamicLayer()
-    if same_kind and isinstance(layer, _BESIDE):  # whose states are not its own
-        shadow = object.__new__(next(kind for kind in type(layer).__mro__ if kind in _STOCK))
-        shadow.__dict__.update(layer.__dict__)
-    if isinstance(getattr(layer, "cumulative_length", None), Tensor):
-        shadow.cumulative_length = layer.cumulative_length.clone()
-    if hasattr(shadow, "idx_keys"):
-        shadow.idx_keys = None
-    past = int(layer.get_seq_length()) if layer.is_initialized else 0
-    if not past:
-        shadow.keys = shadow.values = None
-        shadow.is_initialized = False
-        return shadow
-    static = isinstance(layer, cache_utils.StaticLayer)
-    stored = min(past, layer.max_cache_len) if static else layer.keys.shape[-2] if layer.is_sliding else past
-    length = layer.max_cache_len if static else stored
-    places = torch.zeros(batch, 1, length, 1, dtype=torch.long, device=layer.keys.device)
-    places[:, :, :stored] = torch.arange(past - stored + 1, past + 1, device=places.device)[:, None]
-    shadow.lazy_initialization(places[:, :, :1], places[:, :, :1, :0])
-    shadow.keys, shadow.values = places, places[..., :0]
-    return shadow

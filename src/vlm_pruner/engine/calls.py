@@ -13,9 +13,7 @@ from torch import Tensor, nn
 from vlm_pruner.adapters.base import Encoded, Modality
 from vlm_pruner.engine.busy import Busy
 from vlm_pruner.engine.checks import check_room
-from vlm_pruner.engine.forward import Forward
-from vlm_pruner.engine.generation import Generation
-from vlm_pruner.engine.local import Local
+from vlm_pruner.engine.forward import Forward, Generation, Local
 from vlm_pruner.engine.release import given_cache, unseen
 from vlm_pruner.engine.support import Parts
 from vlm_pruner.engine.vision import VisionTap

@@ -1,4 +1,5 @@
-"""After a forward with pictures: did what the plan says come to pass? An answer that is not pruned is an error."""
+"""In front of a forward: can it be pruned, and go on from its cache? Behind one with pictures: did what the plan says
+come to pass? An answer that is not pruned is an error."""
 
 from __future__ import annotations
 
@@ -6,15 +7,20 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers.cache_utils import CacheLayerMixin
 
-from vlm_pruner.engine.cache import PrunedLayer, counting
+from vlm_pruner.engine.cache import CacheState, PrunedLayer, release, state_of
 from vlm_pruner.engine.forward import Forward, Prefill
 from vlm_pruner.engine.release import cache_in, unseen
 from vlm_pruner.engine.rows import Kept
 from vlm_pruner.engine.support import Parts
 from vlm_pruner.errors import PrunedCacheError, UnsupportedModelError
 
-__all__ = ["check_layers", "check_logits", "check_pruned", "check_room", "refuse_compiled"]
+__all__ = [
+    "check_call", "check_layers", "check_logits", "check_pruned", "check_room", "refuse_compiled", "state_for",
+]  # fmt: skip
+
+_PACKED = ("cu_seq_lens_q", "cu_seq_lens_k", "cu_seqlens_q", "cu_seqlens_k")
 
 
 def check_layers(parts: Parts) -> None:
@@ -32,6 +38,59 @@ def check_layers(parts: Parts) -> None:
             )
     if len(now) != len(parts.hooked):
         raise UnsupportedModelError(f"the decoder has {len(now)} layers by now, {len(parts.hooked)} when it was pruned")
+
+
+def check_call(arguments: dict[str, Any], cache: Any, visual: Tensor, last: Any) -> None:
+    """Raise where a forward with pictures is asked for what a shorter sequence cannot give.
+
+    Args:
+        cache: among the arguments, None if there is none.
+        visual: [b, q] bool on the host, the places of visual tokens.
+        last: `logits_to_keep` where rows are not put back to their places, else 0.
+
+    Raises:
+        UnsupportedModelError: another kind of cache, packed sequences, logits by their places, or of visual tokens.
+    """
+    if cache is not None and not hasattr(cache, "layers"):
+        raise UnsupportedModelError(f"a cache of type {type(cache).__name__} has no layers that can be pruned")
+    for name in _PACKED:
+        if arguments.get(name) is not None:
+            raise UnsupportedModelError(f"{name}: packed sequences cannot be pruned; pass the rows as a padded batch")
+    if isinstance(last, Tensor):
+        raise UnsupportedModelError(
+            "logits_to_keep as a tensor names places of the unpruned sequence; pass a number, or prune with "
+            "full_length=True"
+        )
+    if last > 1 and bool(visual[:, -last:].any()):
+        raise UnsupportedModelError(f"logits_to_keep={last} reaches into the visual tokens, some of which are dropped")
+
+
+def state_for(cache: Any, sites: tuple[int, ...], positions: str) -> CacheState | None:
+    """The state of a cache that a plan can go on from, None if nothing of it is pruned.
+
+    Args:
+        sites: decoder layers of the stages; `positions` is of the same plan.
+
+    Raises:
+        PrunedCacheError: it was pruned by another plan, or a crop has left it in pieces.
+    """
+    state = state_of(cache)
+    if state is None:
+        return None
+    if state.emptied:
+        release(cache)
+        return None
+    if state.spoiled:
+        raise PrunedCacheError(
+            f"a crop of this cache was refused at decoder layer {state.sites[0]}, behind layers that had followed "
+            "it: they no longer fit together, make the cache again"
+        )
+    if (state.sites, state.positions) != (sites, positions):
+        raise PrunedCacheError(
+            f"this cache was pruned at decoder layers {list(state.sites)} with positions {state.positions}, but "
+            f"the plan prunes at layers {list(sites)} with positions {positions}"
+        )
+    return state
 
 
 def check_room(cache: Any, past: int | None, more: int) -> None:
@@ -77,15 +136,12 @@ def check_pruned(fwd: Forward, prefill: Prefill, parts: Parts, sites: tuple[int,
         return
     if fwd.cache is not None and cache is not fwd.cache:
         raise unseen("the decoder returned another cache than it was given")
-    counted = list(counting(cache))
     for index, layer in enumerate(cache.layers):
-        if not any(layer is one for one in counted):
+        if not isinstance(layer, CacheLayerMixin):
             _check_states(index, layer)
-            continue
-        if parts.sources[index] != index:
-            continue  # it holds what chooses among keys, if anything
-        kept = [None, *prefill.levels][sum(site <= index for site in sites)]
-        _check_layer(kept, prefill.past + fwd.length, index, layer)
+        elif parts.sources[index] == index:  # else it holds what chooses among keys, if anything
+            kept = [None, *prefill.levels][sum(site <= index for site in sites)]
+            _check_layer(kept, prefill.past + fwd.length, index, layer)
 
 
 def _check_states(index: int, layer: Any) -> None:

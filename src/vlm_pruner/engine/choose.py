@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vlm_pruner.engine.prompt import ImageState, Prompt
+from vlm_pruner.engine.forward import Prefill
+from vlm_pruner.engine.prompt import ImageState, to_cut
 from vlm_pruner.engine.rows import Kept, gather_rows
 from vlm_pruner.errors import InvalidSelectionError, NotFiniteError
 from vlm_pruner.methods.base import PruningMethod, refuse_what_is_not_finite, require
@@ -22,8 +23,7 @@ _OWN = "vlm_pruner.methods."  # whose choices the contract tests look at, so tha
 
 def prune_stage(
     stage: Stage,
-    prompt: Prompt,
-    kept: Kept | None,
+    prefill: Prefill,
     hidden: Tensor,
     tokens_of: Callable[[ImageState], VisualTokens],
     earlier: dict[int, list[Selection]],
@@ -38,7 +38,8 @@ def prune_stage(
         InvalidSelectionError: the method returned no proper choice.
         NotFiniteError: what the method reads of a picture is not finite.
     """
-    cut = prompt.to_cut(stage)
+    prompt, kept = prefill.prompt, prefill.kept
+    cut = to_cut(prompt.images, stage)
     if stage.layer == TOWER:
         chosen = [(image, image.tower) for image in cut if image.tower is not None]
     elif stage.site in earlier:
@@ -143,7 +144,6 @@ def _record(stage: Stage, image: ImageState, selection: Selection) -> None:
             source = _compose(image, before, selection)
         order = None if selection.order is None else before[selection.order]
         own = Selection(before[selection.index], order, selection.features, source)
-    image.index, image.count = own.index, len(own)
     image.stages.append((stage.site, stage.keep, own))
 
 

@@ -11,15 +11,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from vlm_pruner.config_fields import first
+from vlm_pruner.adapters.modules import active_share, entry_size, looked_through, output_of
 from vlm_pruner.engine.support import Parts, take_apart
-from vlm_pruner.engine.tap import attention_of
 from vlm_pruner.errors import UnsupportedModelError
 from vlm_pruner.flops import DecoderCosts, LayerCosts
 
 __all__ = ["costs_of", "decoder_costs"]
-
-_OUTPUT = ("o_proj", "out_proj", "dense")  # names of the output projection of attention
 
 
 def decoder_costs(model: nn.Module) -> DecoderCosts:
@@ -43,10 +40,10 @@ def costs_of(parts: Parts) -> DecoderCosts:
 
 def _layer(parts: Parts, index: int) -> LayerCosts:
     layer: Any = parts.layers[index]
-    token, attention = 2 * _products(parts, layer), attention_of(layer)
+    token, attention = 2 * _products(parts, layer), parts.attention(index)
     if parts.follows(index) or attention is None:
         return LayerCosts(token)
-    output: Any = next((getattr(attention, name) for name in _OUTPUT if hasattr(attention, name)), None)
+    output = output_of(attention)
     if output is None:
         raise UnsupportedModelError(f"{parts.name}: the attention {type(attention).__name__} has no output projection")
     value_dim = getattr(attention, "v_head_dim", None) or attention.head_dim
@@ -56,45 +53,23 @@ def _layer(parts: Parts, index: int) -> LayerCosts:
     if measured is not None:  # run for every head
         token += 2 * (output.in_features // value_dim - 1) * _products(parts, measured)
     if getattr(attention, "indexer", None) is not None:
-        pair += _chosen(attention.indexer)
+        pair += looked_through(attention.indexer)
     own = parts.sources[index] == index
-    entry = _entry(attention, output.in_features // value_dim * (key_dim + value_dim)) if own else 0
-    return LayerCosts(
-        token, pair, entry, _window(parts.text_config, index), parts.adapter.goes_on_alone(parts.text) and not own
-    )
+    entry = entry_size(attention, output.in_features // value_dim * (key_dim + value_dim)) if own else 0
+    return LayerCosts(token, pair, entry, _window(parts, index), parts.adapter.goes_on_alone(parts.text) and not own)
 
 
-def _chosen(indexer: Any) -> int:
-    """Of a query that looks at one key before it chooses, or at its part of a pool of keys."""
-    query = next((getattr(indexer, name) for name in ("wq_b", "q_proj") if hasattr(indexer, name)), None)
-    width = indexer.index_n_heads * indexer.index_head_dim if query is None else query.out_features
-    pool = next((getattr(indexer, name) for name in ("index_kpool", "compress_ratio") if hasattr(indexer, name)), 1)
-    return int(2 * width // pool)
-
-
-def _entry(attention: Any, all_heads: int) -> int:
-    """Numbers of a key and a value together, of all heads that are stored."""
-    latents, keys = getattr(attention, "kv_a_proj_with_mqa", None), getattr(attention, "k_proj", None)
-    if latents is not None:
-        return int(latents.out_features)
-    if keys is None:  # made in one projection, by groups of heads
-        return all_heads // int(getattr(attention, "num_key_value_groups", 1))
-    values = getattr(attention, "v_proj", None) or keys  # the values of some layers are their keys
-    return int(keys.out_features + values.out_features)
-
-
-def _window(config: Any, index: int) -> int | None:
+def _window(parts: Parts, index: int) -> int | None:
     """Entries that a sliding layer holds; the newest token is not one of the window in front of it."""
-    kinds, width = getattr(config, "layer_types", None) or (), getattr(config, "sliding_window", None)
-    if index < len(kinds) and kinds[index] == "chunked_attention":
-        return int(config.attention_chunk_size) - 1
-    slides = kinds[index] in ("sliding_attention", "hybrid_sliding") if index < len(kinds) else bool(width)
-    return width - 1 if slides and width else None
+    kind, width = parts.kind(index), getattr(parts.text_config, "sliding_window", None)
+    if kind == "chunked_attention":
+        return int(parts.text_config.attention_chunk_size) - 1
+    return width - 1 if width and kind in (None, "sliding_attention", "hybrid_sliding") else None
 
 
 def _products(parts: Parts, layer: nn.Module) -> int:
     """Multiply-adds of one token in the weights of a layer; of experts, those that a token is sent to."""
-    share = _active(parts)
+    share = active_share(parts.text_config)
     names = [name.rsplit(".", 1)[-1] for name, _ in layer.named_modules()]
     if {"text_moe", "vision_moe"} <= set(names):
         raise UnsupportedModelError(
@@ -115,11 +90,3 @@ def _size(module: Any, weight: Tensor) -> int:
         return 0
     inside, outside = getattr(module, "in_features", None), getattr(module, "out_features", None)
     return weight.numel() if inside is None or outside is None else int(inside * outside)
-
-
-def _active(parts: Parts) -> float:
-    """Share of the experts that a token runs; 1 where there are none."""
-    config = parts.text_config
-    total = first(config, "num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
-    active = first(config, "num_experts_per_tok", "top_k_experts", "moe_topk", "moe_top_k", "moe_k")
-    return active / total if total and active else 1.0

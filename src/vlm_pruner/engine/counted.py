@@ -12,10 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vlm_pruner.engine.forward import Prefill
-from vlm_pruner.engine.local import Local
+from vlm_pruner.engine.forward import Local, Prefill
 from vlm_pruner.engine.support import Parts
-from vlm_pruner.engine.tap import attention_of
 
 __all__ = ["Counted"]
 
@@ -26,17 +24,20 @@ class Counted:
     def __init__(self, parts: Parts, first: int, local: Local) -> None:
         self.parts, self.first, self.local = parts, first, local
         place = torch.zeros(1, 1, dtype=torch.long)
-        scaled = (parts.adapter.query_scale(attention_of(layer), place) is not None for layer in parts.layers)
-        self.scaled = {index for index, yes in enumerate(scaled) if yes}  # layers that scale queries by their places
+        self.scaled = {  # layers that scale queries by their places
+            index
+            for index in range(len(parts.layers))
+            if parts.adapter.query_scale(parts.attention(index), place) is not None
+        }
 
-    def count(self, prefill: Prefill, index: int, module: Any, hidden: Tensor, kwargs: dict[str, Any]) -> None:
+    def count(self, prefill: Prefill, index: int, hidden: Tensor, kwargs: dict[str, Any]) -> None:
         """Note what the queries of a layer lack that scales them by the places it counts itself, survivors only."""
         if prefill.kept is None or index not in self.scaled:
             return
         cache = kwargs.get(self.parts.layer_cache)
         seen = 0 if cache is None else cache.get_seq_length(index)
         counted = (torch.arange(hidden.shape[1], device=hidden.device) + seen).expand(len(hidden), -1)
-        adapter, attention = self.parts.adapter, attention_of(module)
+        adapter, attention = self.parts.adapter, self.parts.attention(index)
         true = adapter.query_scale(attention, prefill.kept.index.to(hidden.device) + prefill.past)
         made = adapter.query_scale(attention, counted)
         assert true is not None
@@ -56,8 +57,8 @@ class Counted:
 
     def install(self, hook: Callable[[Any], None], wrap: Callable[..., None]) -> None:
         """Hooks on what attention modules make of places that they count themselves."""
-        for index, layer in list(enumerate(self.parts.layers))[self.first :]:
-            attention = attention_of(layer)
+        for index in range(self.first, len(self.parts.layers)):
+            attention = self.parts.attention(index)
             if index in self.scaled:
                 post = functools.partial(self.queries_post, index)
                 hook(getattr(attention, self.parts.adapter.scaled).register_forward_hook(post))
@@ -66,7 +67,7 @@ class Counted:
 
     def measured(self, index: int, original: Any) -> Any:
         """The part of a layer that measures distances: between the places that rows had, once some are gone."""
-        part = self.parts.adapter.distances(attention_of(self.parts.layers[index]))
+        part = self.parts.adapter.distances(self.parts.attention(index))
 
         def wrapper(states: Tensor, query: Tensor, key: Tensor) -> Any:
             fwd = self.local.forward

@@ -7,13 +7,12 @@ from typing import Any
 from torch import Tensor
 
 from vlm_pruner.engine.arguments import cut_queries, query_places
-from vlm_pruner.engine.cache import PrunedLayer, Signature, prune_layer, signature
+from vlm_pruner.engine.cache import PrunedLayer, Signature, prune_layer
 from vlm_pruner.engine.forward import Forward
-from vlm_pruner.engine.masks import Places, remap_mask
+from vlm_pruner.engine.masks import Places
 from vlm_pruner.engine.shared import follow_source
-from vlm_pruner.engine.stored import cut_padding, fit_stored
+from vlm_pruner.engine.stored import cut_padding, fit_mask, fit_stored
 from vlm_pruner.engine.support import Parts
-from vlm_pruner.engine.tap import attention_of
 from vlm_pruner.errors import PrunedCacheError
 
 __all__ = ["follow"]
@@ -58,14 +57,8 @@ def follow(
         if fwd.kept is not None:
             kwargs["attention_mask"] = cut_padding(fwd, parts, level, kwargs["attention_mask"])
     elif "attention_mask" in kwargs:
-        mask = kwargs["attention_mask"]
-        tag = (level, None if layer is None else signature(layer, level))
-        known, made = fwd.recall(mask, tag)
-        if not known:
-            causal = getattr(attention_of(parts.layers[index]), "is_causal", True)
-            made = remap_mask(mask, places, fwd.kept, ragged, causal, hidden, parts.backend)
-            fwd.remember(mask, tag, made)
-        kwargs["attention_mask"] = made
+        mask, tag = kwargs["attention_mask"], (level, None if layer is None else layer.pruned_kind)
+        kwargs["attention_mask"] = fit_mask(fwd, parts, index, mask, tag, places, fwd.kept, ragged, hidden)
     if fwd.kept is not None:
         cut_queries(fwd, parts, level, kwargs)
     return fit_stored(fwd, parts, index, layer, places, kwargs)
@@ -91,7 +84,7 @@ def _enter_cache(fwd: Forward, cache: Any, index: int, level: int, hidden: Tenso
     prefill = fwd.prefill
     layer = prune_layer(cache, index, level, fwd.state, hidden.shape[0])
     past = layer.get_seq_length()
-    kind = signature(layer, level)
+    kind = layer.pruned_kind
     if fwd.kept is not None:
         layer.pruned_shorten(fwd.length - hidden.shape[1])
     if kind not in fwd.places:

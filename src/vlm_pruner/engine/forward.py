@@ -1,12 +1,14 @@
-"""The state of one forward pass, and what a pass with pictures chooses.
+"""The state that hooks share: of a call of `generate`, of a forward in it, of the pictures in one, of a thread.
 
 What outlives the pass is in the cache; what outlives the cache is in the session.
 """
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, SupportsIndex
 
 import torch
 from torch import Tensor
@@ -14,16 +16,48 @@ from torch import Tensor
 from vlm_pruner.adapters.base import Encoded, Modality
 from vlm_pruner.engine.cache import CacheState, Signature
 from vlm_pruner.engine.clock import Mark
-from vlm_pruner.engine.generation import Generation
 from vlm_pruner.engine.masks import Places
 from vlm_pruner.engine.prompt import Prompt
 from vlm_pruner.engine.rows import Kept
+from vlm_pruner.errors import UnsupportedModelError
 from vlm_pruner.types import Selection
 
 if TYPE_CHECKING:
     from vlm_pruner.engine.signals import LayerBefore
 
-__all__ = ["Forward", "Prefill"]
+__all__ = ["Forward", "Generation", "Local", "Prefill"]
+
+
+@dataclass
+class Generation:
+    """One call of `generate`: how long the prompt is that the caller passed, and what was chosen for it.
+
+    Its first forward may carry more than the prompt: with prompt lookup or an assistant, guesses of what comes next
+    stand behind it. Without a cache every forward carries the prompt again. With guidance a prompt without pictures is
+    run beside it. None of this may change what is kept or reported: the question is what the caller asked, and it is
+    asked once.
+    """
+
+    prompt: int | None  # tokens of the prompt, padding and what is cached of it included; None where it is not known
+    chosen: dict[int, list[Selection]] = field(default_factory=dict)  # by site, of the images that it shortens
+    noted: bool = False  # a forward with pictures was
+    cache: Any = None  # that it filled
+    copies: int = 1  # rows that beams or samples have made of each
+
+    @classmethod
+    def of(cls, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Generation:
+        """From the arguments of `generate`: the mask is as long as the prompt where the ids are those of one turn."""
+        mask = kwargs.get("attention_mask")
+        given = (mask, *args[:1], *(kwargs.get(name) for name in ("inputs", "input_ids", "inputs_embeds")))
+        return cls(next((one.shape[1] for one in given if isinstance(one, Tensor)), None))
+
+    def end(self, past: int) -> int | None:
+        """Places of the prompt in a chunk that goes on from `past` places; None = all that it holds."""
+        return self.prompt - past if self.prompt is not None and self.prompt > past else None
+
+    def aside(self, cache: Any) -> bool:
+        """Is a forward without pictures, on this cache, one that goes along with that of the pictures?"""
+        return self.noted and (self.cache is None or cache is not self.cache)
 
 
 @dataclass
@@ -33,10 +67,8 @@ class Prefill:
     prompt: Prompt
     encoded: dict[Modality, Encoded]
     past: int | Tensor  # places that were in the cache before
-    kept: Kept | None = None  # None = all q places
     ends: int | None = None  # the model itself went on with so many last rows alone
-    levels: list[Kept | None] = field(default_factory=list)  # `kept` after each stage
-    lengths: list[list[int]] = field(default_factory=list)  # tokens left in every row, after each stage
+    levels: list[Kept | None] = field(default_factory=list)  # the places that are left after each stage
     selecting: list[tuple[Mark, Mark]] = field(default_factory=list)
     entered: Tensor | None = None  # [b, q, d] what entered the language model, if a method asks
     before: LayerBefore | None = None  # what is read of the layer before the next stage
@@ -46,6 +78,11 @@ class Prefill:
     log_mass: dict[int, Tensor] = field(default_factory=dict)  # [b, k] of the rows left after so many stages
     rotary: list[tuple[Any, tuple[Any, ...], dict[str, Any]]] = field(default_factory=list)  # (output, args, kwargs)
     shift: Tensor | None = None  # [b, 1] places closed up by repacking, all turns together
+
+    @property
+    def kept(self) -> Kept | None:
+        """The places that are left by now; None = all q of them."""
+        return self.levels[-1] if self.levels else None
 
 
 @dataclass
@@ -72,7 +109,8 @@ class Forward:
         return None if self.prefill is None else self.prefill.kept
 
     def recall(self, thing: Any, tag: Any) -> tuple[bool, Any]:
-        """What was already made of an object in this forward: all pruned layers get the same masks and rotary tables.
+        """(whether, what) was already made of an object in this forward: all pruned layers get the same masks and
+        rotary tables.
 
         Objects are compared with `is`. A dictionary over `id()` would make a compiled decode step recompile every
         step, and a class of its own would break its graph.
@@ -82,9 +120,12 @@ class Forward:
                 return True, made
         return False, None
 
-    def remember(self, thing: Any, tag: Any, made: Any) -> Any:
-        """Note what was made of `thing`, and return it."""
-        self.made.append((thing, tag, made))
+    def once(self, thing: Any, tag: Any, make: Callable[[], Any]) -> Any:
+        """What was made of an object in this forward, made now if it was not yet."""
+        known, made = self.recall(thing, tag)
+        if not known:
+            made = make()
+            self.made.append((thing, tag, made))
         return made
 
     @property
@@ -108,3 +149,28 @@ class Forward:
     @property
     def device(self) -> torch.device:
         return self.input.device
+
+
+class Local(threading.local):
+    """What the hooks of one thread share: threads may run the same model at the same time."""
+
+    forward: Forward | None = None
+    logits_to_keep: Any = 0
+    encoded: dict[Any, Any] | None = None  # notes of generate's encoding step, between outer and base pre-hook
+    generation: Generation | None = None  # the call of generate that is going on
+    unused: str | None = None  # modality that was encoded outside of a forward, and that no forward was given yet
+    left: int | None = None  # rows of the base model's output, after a forward with pictures
+    quiet: bool = False  # the engine itself calls rotary_emb
+    encoding: bool = False  # inside get_image_features or get_video_features
+    tower: Any = None  # what was chosen before the vision tower in there
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> Any:
+        raise UnsupportedModelError(
+            "a pruner and the model it is active on can be neither copied nor pickled: leave its block or detach "
+            "it first"
+        )
+
+    @property
+    def prefill(self) -> Prefill | None:
+        """What the pictures of the forward that is going on have come to."""
+        return None if self.forward is None else self.forward.prefill

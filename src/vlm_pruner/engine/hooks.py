@@ -12,43 +12,48 @@ rotary_emb        repacked positions only
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from vlm_pruner.adapters.base import Modality
 from vlm_pruner.engine.added import take_later, wrap_deepstack
-from vlm_pruner.engine.arguments import Arguments
+from vlm_pruner.engine.arguments import Arguments, bind
 from vlm_pruner.engine.busy import Busy
-from vlm_pruner.engine.cache import CacheState, counting, release, state_of
+from vlm_pruner.engine.cache import counting
 from vlm_pruner.engine.calls import Calls, encoded_before
-from vlm_pruner.engine.checks import check_layers, check_logits, check_pruned, check_room, refuse_compiled
+from vlm_pruner.engine.checks import (
+    check_call,
+    check_layers,
+    check_logits,
+    check_pruned,
+    check_room,
+    refuse_compiled,
+    state_for,
+)
 from vlm_pruner.engine.clock import mark
-from vlm_pruner.engine.forward import Forward, Prefill
+from vlm_pruner.engine.forward import Forward, Local, Prefill
 from vlm_pruner.engine.full_length import scatter_outputs
 from vlm_pruner.engine.layers import LayerHooks
-from vlm_pruner.engine.local import Local
 from vlm_pruner.engine.prompt import read_prompt
-from vlm_pruner.engine.records import Recorder
+from vlm_pruner.engine.recorder import Recorder
 from vlm_pruner.engine.release import cache_in, given_cache, unseen
-from vlm_pruner.engine.signals import projections
+from vlm_pruner.engine.reuse import check_question
+from vlm_pruner.engine.signals import ENTERED, FROM_LAYER_BEFORE, PROJECTED, projections, reads
 from vlm_pruner.engine.stored import count_stored
 from vlm_pruner.engine.support import Parts, check_backend, check_checkpointing
-from vlm_pruner.engine.tap import attention_of, tap
-from vlm_pruner.engine.tower import before_tower
-from vlm_pruner.engine.wants import ENTERED, FROM_LAYER_BEFORE, PROJECTED, reads
-from vlm_pruner.errors import PrunedCacheError, UnsupportedModelError
+from vlm_pruner.engine.tap import tap
+from vlm_pruner.engine.tower import BeforeTower
+from vlm_pruner.errors import UnsupportedModelError
 from vlm_pruner.plan import TOWER, PrunePlan, Stage
 from vlm_pruner.types import Signal
 
 __all__ = ["Hooks"]
 
 _PIXELS = ("pixel_values", "pixel_values_videos", "pixel_values_images")
-_PACKED = ("cu_seq_lens_q", "cu_seq_lens_k", "cu_seqlens_q", "cu_seqlens_k")
 
 
 class Hooks:
@@ -113,7 +118,8 @@ class Hooks:
             if hasattr(parts.base, name):
                 self._wrap(parts.base, name, functools.partial(self.calls.features, modality))
         if self.plan.stages[0].layer == TOWER:
-            self._wrap(*before_tower(parts, self.plan, self.local))
+            before = BeforeTower(parts, self.plan, self.local)
+            self._wrap(before.tower.module, "forward", before.forward)
         self._wrap(parts.base, "forward", self.calls.forward)
         if hasattr(parts.model, "generate"):
             self._wrap(parts.model, "generate", self.calls.generate)
@@ -123,17 +129,17 @@ class Hooks:
 
     def _install_tap(self, stage: Stage) -> None:
         """After the layer's own pre-hook, so that masks and tables are already cut."""
-        layer: Any = self.parts.layers[stage.site - 1]
+        before = stage.site - 1
         pre = functools.partial(self.inner.before_pre, stage)
-        self._hook(layer.register_forward_pre_hook(pre, with_kwargs=True))
-        attention = attention_of(layer) if self.parts.makes_keys(stage.site - 1) else None
-        untap = None if attention is None else tap(attention, functools.partial(self.inner.attended, stage.site))
+        self._hook(self.parts.layers[before].register_forward_pre_hook(pre, with_kwargs=True))
+        attention = self.parts.attention(before) if self.parts.makes_keys(before) else None
+        untap = None if attention is None else tap(attention, self.inner.attended)
         if untap is None:
             return
         self._undo.callback(untap)
         if reads(stage.method) & PROJECTED:
             for name, projection in projections(attention).items():
-                post = functools.partial(self.inner.projection_post, stage.site, name)
+                post = functools.partial(self.inner.projection_post, name)
                 self._hook(projection.register_forward_hook(post))
 
     def _hook(self, handle: Any) -> None:
@@ -150,16 +156,8 @@ class Hooks:
         else:
             self._undo.callback(object.__setattr__, owner, name, before)
 
-    def _end(self, cache: Any, first: Any) -> int | None:
-        """Places of this chunk that `generate` was given; None = all."""
-        if self.local.generation is None:
-            return None
-        return self.local.generation.end(
-            int(cache.get_seq_length()) if first is not None and first.is_initialized else 0
-        )
-
     def _outer_pre(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        arguments = _bind(module, args, kwargs)
+        arguments = bind(module, args, kwargs)
         if arguments.get("labels") is not None:
             raise UnsupportedModelError(
                 "labels: the pruned sequence is shorter than they are, so that no loss can be computed inside a pruner"
@@ -177,13 +175,16 @@ class Hooks:
             raise
 
     def _open(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        generation = self.local.generation
         if not torch.compiler.is_compiling():
             check_layers(self.parts)
-            if self.local.generation is None:
+            if generation is None:
                 self.busy.enter()
-        arguments = _bind(module, args, kwargs)
+        arguments = bind(module, args, kwargs)
         cache = given_cache(arguments, self.parts.base_cache)
-        state, first = self._state_of(cache), next(counting(cache), None)
+        state = state_for(cache, self.inner.sites, self.plan.positions)
+        first = next(counting(cache), None)
+        empty = first is None or not first.is_initialized
         notes = {**encoded_before(arguments), **{k: v for k, v in (self.local.encoded or {}).items() if v is not None}}
         unused, self.local.unused = self.local.unused, None
         looked = bool(notes) or any(arguments.get(name) is not None for name in _PIXELS)
@@ -191,67 +192,25 @@ class Hooks:
         if looked or unused:
             if torch.compiler.is_compiling():
                 refuse_compiled()
-            prompt = read_prompt(self.parts.adapter, self.parts.base, arguments, self._end(cache, first))
+            past = 0 if first is None else first.get_seq_length()
+            end = None if generation is None else generation.end(0 if empty else int(past))
+            prompt = read_prompt(self.parts.adapter, self.parts.base, arguments, end)
         if not looked and (prompt is not None or (unused and arguments.get("input_ids") is None)):
             raise unseen(f"{unused}s were encoded, but this forward was not given what came of it")
         if prompt is not None:
-            if cache is not None and not hasattr(cache, "layers"):
-                raise UnsupportedModelError(f"a cache of type {type(cache).__name__} has no layers that can be pruned")
             check_backend(self.parts)
             check_checkpointing(self.parts)
-            self._check_call(arguments, prompt.visual)
-            past = 0 if first is None else first.get_seq_length()
+            check_call(arguments, cache, prompt.visual, 0 if self.full_length else self.local.logits_to_keep)
             prefill = Prefill(prompt, {m: note for m, note in notes.items() if note is not None}, past)
-        empty = state is None and (first is None or not first.is_initialized)
-        forward = Forward(arguments, cache, state, prefill, self.local.generation, looked, empty)
+        forward = Forward(arguments, cache, state, prefill, generation, looked, state is None and empty)
         if not torch.compiler.is_compiling():
             if state is not None:
-                self.recorder.check(forward)
-            if forward.generation is None and (prefill is not None or state is not None):  # else it counts on the host
+                check_question(forward)
+            if generation is None and (prefill is not None or state is not None):  # else it counts on the host
                 check_room(cache, None, forward.input.shape[1])
         if state is not None:
             state.open = True
         self.local.forward = forward
-
-    def _state_of(self, cache: Any) -> CacheState | None:
-        """The state of a cache that this plan can go on from, None if nothing of it is pruned."""
-        state = state_of(cache)
-        if state is None:
-            return None
-        if state.emptied:
-            release(cache)
-            return None
-        if state.spoiled:
-            raise PrunedCacheError(
-                f"a crop of this cache was refused at decoder layer {state.sites[0]}, behind layers that had followed "
-                "it: they no longer fit together, make the cache again"
-            )
-        sites, positions = self.inner.sites, self.plan.positions
-        if (state.sites, state.positions) != (sites, positions):
-            raise PrunedCacheError(
-                f"this cache was pruned at decoder layers {list(state.sites)} with positions {state.positions}, but "
-                f"the plan prunes at layers {list(sites)} with positions {positions}"
-            )
-        return state
-
-    def _check_call(self, arguments: dict[str, Any], visual: Tensor) -> None:
-        for name in _PACKED:
-            if arguments.get(name) is not None:
-                raise UnsupportedModelError(
-                    f"{name}: packed sequences cannot be pruned; pass the rows as a padded batch"
-                )
-        last = self.local.logits_to_keep
-        if self.full_length:
-            return
-        if isinstance(last, Tensor):
-            raise UnsupportedModelError(
-                "logits_to_keep as a tensor names places of the unpruned sequence; pass a number, or prune with "
-                "full_length=True"
-            )
-        if last > 1 and bool(visual[:, -last:].any()):
-            raise UnsupportedModelError(
-                f"logits_to_keep={last} reaches into the visual tokens, some of which are dropped"
-            )
 
     def _base_post(self, module: nn.Module, args: Any, output: Any) -> Any:
         forward = self.calls.close()
@@ -283,10 +242,3 @@ class Hooks:
         left, self.local.left = self.local.left, None
         if left is not None:
             check_logits(output, left, self.local.logits_to_keep)
-
-
-def _bind(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-    """All arguments by name."""
-    if not args:
-        return kwargs
-    return {**dict(zip(inspect.signature(module.forward).parameters, args, strict=False)), **kwargs}

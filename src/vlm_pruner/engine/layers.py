@@ -16,13 +16,12 @@ from vlm_pruner.engine.choose import prune_stage
 from vlm_pruner.engine.clock import mark
 from vlm_pruner.engine.counted import Counted
 from vlm_pruner.engine.follow import follow
-from vlm_pruner.engine.forward import Forward, Prefill
-from vlm_pruner.engine.local import Local
+from vlm_pruner.engine.forward import Forward, Local, Prefill
 from vlm_pruner.engine.positions import Repacking
-from vlm_pruner.engine.signals import LayerBefore, tokens_reader
+from vlm_pruner.engine.prompt import to_cut
+from vlm_pruner.engine.signals import LayerBefore, reads, tokens_reader
 from vlm_pruner.engine.support import Parts
 from vlm_pruner.engine.tap import Attended
-from vlm_pruner.engine.wants import reads
 from vlm_pruner.errors import MissingSignalError
 from vlm_pruner.plan import TOWER, PrunePlan, Stage
 
@@ -74,7 +73,7 @@ class LayerHooks:
         given, cache = kwargs.get("attention_mask"), kwargs.get(self.parts.layer_cache)
         kwargs = follow(fwd, self.parts, index, level, hidden, kwargs)
         if prefill is not None:
-            self.counted.count(prefill, index, module, hidden, kwargs)
+            self.counted.count(prefill, index, hidden, kwargs)
             self.mass.entered(prefill, index, level, cache)
             self.repacking.entered(prefill, index, cache)
         if fwd.kept is None and cache is not None and not self.parts.by_stored(index):
@@ -91,27 +90,22 @@ class LayerHooks:
 
     def _prune(self, fwd: Forward, prefill: Prefill, stage: Stage, hidden: Tensor) -> Tensor:
         start, prompt = mark(hidden.device), prefill.prompt
-        self._locate(prefill)
+        prompt.locate(self.parts.adapter, self.parts.config, prefill.encoded, self.plan)
         reader = tokens_reader(reads(stage.method), stage.site or None, prefill, hidden)
         try:
-            prefill.kept, hidden = prune_stage(stage, prompt, prefill.kept, hidden, reader, fwd.earlier)
+            kept, hidden = prune_stage(stage, prefill, hidden, reader, fwd.earlier)
         except MissingSignalError as error:
             raise MissingSignalError(f"{error} of this {self.parts.name} model") from error
         prefill.before = None
-        prefill.levels.append(prefill.kept)
-        if prefill.kept is not None and stage.site >= self.mass.first:
-            self.mass.chosen(prefill, hidden.device)
-        if prefill.kept is not None and fwd.state is None:
+        prefill.levels.append(kept)
+        if kept is not None and stage.site >= self.mass.first:
+            self.mass.chosen(prefill, kept)
+        if kept is not None and fwd.state is None:
             fwd.state = CacheState(self.sites, self.plan.positions, open=True)
-        prefill.lengths.append(prompt.row_lengths())
         prefill.selecting.append((start, mark(hidden.device)))
         if stage.layer == TOWER:
             prefill.selecting += [encoded.tower.marks for encoded in prefill.encoded.values()]
         return hidden
-
-    def _locate(self, prefill: Prefill) -> None:
-        if not prefill.prompt.images:
-            prefill.prompt.locate(self.parts.adapter, self.parts.config, prefill.encoded, self.plan)
 
     # Signals of the layer before
 
@@ -120,31 +114,26 @@ class LayerHooks:
         prefill = self.local.prefill
         if prefill is None:
             return
-        self._locate(prefill)
+        prefill.prompt.locate(self.parts.adapter, self.parts.config, prefill.encoded, self.plan)
         args, kwargs = by_name(module, self.names, args, kwargs)
         hidden, rotary = hidden_of(module, args, kwargs, self.streams), as_pair(kwargs.get("position_embeddings"))
-        images = prefill.prompt.to_cut(stage)
+        images = to_cut(prefill.prompt.images, stage)
         prefill.before = before = LayerBefore(reads(stage.method), prefill, images, hidden, rotary)
         layers, index = getattr(kwargs.get(self.parts.layer_cache), "layers", ()), stage.site - 1
         if index < len(layers) and hasattr(layers[index], "max_cache_len"):
             before.past = int(layers[index].get_seq_length()) - getattr(layers[index], "pruned_dropped", 0)
 
-    def attended(self, site: int, attended: Attended) -> None:
-        """The attention of the layer before the stage at `site` is about to run."""
-        before = self._before(site)
-        if before is not None:
-            before.look(attended)
-
-    def projection_post(self, site: int, name: str, module: nn.Module, args: Any, output: Tensor) -> None:
-        """Behind its projection of queries or keys."""
-        before = self._before(site)
-        if before is not None:
-            before.projected(name, output)
-
-    def _before(self, site: int) -> LayerBefore | None:
-        """Where what is seen of the layer before a stage goes, while it runs in a prefill."""
+    def attended(self, attended: Attended) -> None:
+        """The attention of the layer before a stage is about to run."""
         prefill = self.local.prefill
-        return None if prefill is None or len(prefill.levels) != self.sites.index(site) else prefill.before
+        if prefill is not None and prefill.before is not None:
+            prefill.before.look(attended)
+
+    def projection_post(self, name: str, module: nn.Module, args: Any, output: Tensor) -> None:
+        """Behind its projection of queries or keys."""
+        prefill = self.local.prefill
+        if prefill is not None and prefill.before is not None:
+            prefill.before.projected(name, output)
 
     def entered_pre(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """In front of layer 0, before anything is dropped: what enters the language model."""

@@ -9,6 +9,7 @@ Time stays as it is.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -17,8 +18,7 @@ from torch import Tensor, nn
 
 from vlm_pruner.engine.arguments import Arguments
 from vlm_pruner.engine.cache import first_pruned
-from vlm_pruner.engine.forward import Forward, Prefill
-from vlm_pruner.engine.local import Local
+from vlm_pruner.engine.forward import Forward, Local, Prefill
 from vlm_pruner.engine.prompt import Prompt
 from vlm_pruner.engine.rows import Kept
 from vlm_pruner.engine.support import Parts
@@ -78,7 +78,7 @@ class Repacking:
             self.local.quiet = True
             try:
                 first = output[0] if isinstance(output, tuple) else output
-                fwd.remember(first, "repacked", rotary(*args, **kwargs))
+                fwd.once(first, "repacked", functools.partial(rotary, *args, **kwargs))
             finally:
                 self.local.quiet = False
             before = getattr(first_pruned(fwd.cache), "pruned_shift", None)

@@ -27,18 +27,24 @@ class ImageState:
 
     span: VisualSpan
     note: str = ""  # why it is left alone
-    index: Tensor | None = None  # [m] survivors in the image's own coordinates, on the device; None = all
-    count: int = 0
-    stages: list[tuple[int, Keep, Selection]] = field(default_factory=list)
+    stages: list[tuple[int, Keep, Selection]] = field(default_factory=list)  # (site, keep, choice) where it was cut
     counts: list[int] = field(default_factory=list)  # survivors after every stage of the plan so far
+    tower: Selection | None = None  # what was chosen before the vision tower
+    most: int | None = None  # tokens that its age leaves it; None = all
+    mass: Tensor | None = None  # [m] tokens that each survivor is the mean of, where a stage counts them; None = 1
 
     @property
     def total(self) -> int:
         return self.span.layout.tokens
 
-    tower: Selection | None = None  # what was chosen before the vision tower
-    most: int | None = None  # tokens that its age leaves it; None = all
-    mass: Tensor | None = None  # [m] tokens that each survivor is the mean of, where a stage counts them; None = 1
+    @property
+    def index(self) -> Tensor | None:
+        """[m] survivors in the image's own coordinates, on the device; None = all."""
+        return self.stages[-1][2].index if self.stages else None
+
+    @property
+    def count(self) -> int:
+        return len(self.stages[-1][2]) if self.stages else self.total
 
     def budget(self, stage: Stage) -> int:
         """Tokens that `stage` leaves of this image."""
@@ -90,23 +96,21 @@ class Prompt:
         """[1] the last place of the prompt in a row, on the host."""
         return self.real[row, : self.end].nonzero()[-1]
 
-    def to_cut(self, stage: Stage) -> list[ImageState]:
-        """The images that `stage` may shorten."""
-        return to_cut(self.images, stage)
-
-    def row_lengths(self) -> list[int]:
-        """Tokens of every row that are still there."""
+    def row_lengths(self, stage: int = -1) -> list[int]:
+        """Tokens of every row that are there after a stage, by its number; by default the last that has run."""
         lengths: list[int] = (self.real & ~self.visual).sum(1).tolist()
         for image in self.images:
-            lengths[image.span.row] += image.count
+            lengths[image.span.row] += image.counts[stage]
         return lengths
 
     def locate(self, adapter: Adapter, config: Any, encoded: dict[Modality, Encoded], plan: PrunePlan) -> None:
-        """Fill `images` from what was encoded.
+        """Fill `images` from what was encoded, once.
 
         Raises:
             UnsupportedModelError: placeholders that nothing known was encoded for.
         """
+        if self.images:
+            return
         for modality, places in self.places.items():
             if modality not in encoded:
                 if bool(places.any()):
@@ -129,7 +133,7 @@ class Prompt:
         for image in reversed(self.images):
             most = plan.most(image.total, newer[image.span.row])
             newer[image.span.row] += 1
-            image.count, image.most = image.total, None if most == image.total else most
+            image.most = None if most == image.total else most
             image.note = left_alone(image.total, plan, image.most)
 
     def _locate_before(self, chosen: Any, modality: Modality) -> None:

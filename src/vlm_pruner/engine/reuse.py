@@ -18,11 +18,12 @@ from transformers import DynamicCache
 
 from vlm_pruner.engine.calls import unwatched
 from vlm_pruner.engine.clock import elapsed_ms, mark
+from vlm_pruner.engine.forward import Forward
 from vlm_pruner.engine.support import Parts
 from vlm_pruner.errors import InputError, PlanError, UnsupportedModelError
 from vlm_pruner.plan import PrunePlan
 
-__all__ = ["Prefix", "Question", "begin", "check_reusable", "run_prefix", "take", "waiting"]
+__all__ = ["Prefix", "Question", "begin", "check_question", "check_reusable", "run_prefix", "take", "waiting"]
 
 
 @dataclass(frozen=True)
@@ -98,9 +99,8 @@ class Question:
         return self
 
     def __reduce__(self) -> Any:
-        return type(
-            None
-        ), ()  # what was measured stays with the session: a cache that is read from a file waits for none
+        # What was measured stays with the session: a cache that is read from a file waits for none.
+        return type(None), ()
 
 
 _QUESTION = "vlm_pruner_question"  # attribute of a cache that waits for one
@@ -122,6 +122,28 @@ def take(cache: Any) -> Question | None:
     if question is not None:
         delattr(cache, _QUESTION)
     return question
+
+
+def check_question(fwd: Forward) -> None:
+    """Raise where the question behind a prefix is sent in another way than it was prepared for.
+
+    Raises:
+        UnsupportedModelError: the whole prompt once more, or in another number of rows.
+    """
+    question = waiting(fwd.cache)
+    if question is None or not question.whole:
+        return
+    rows, length = fwd.input.shape[:2]
+    if rows != question.rows:
+        raise UnsupportedModelError(
+            f"{rows} rows go on from a prefix that was prepared for {question.rows}: for beams or several answers, "
+            f"prefix.inputs(..., copies={rows})"
+        )
+    if length >= question.whole or fwd.arguments.get("use_cache") is False:
+        raise UnsupportedModelError(
+            f"prompt lookup, assisted decoding and use_cache=False send tokens again that are in the cache of the "
+            f"prefix ({length} tokens came, {question.whole - question.reused} were asked): pass the whole prompt"
+        )
 
 
 def check_reusable(plan: PrunePlan, parts: Parts) -> None:
@@ -148,7 +170,7 @@ def check_reusable(plan: PrunePlan, parts: Parts) -> None:
             f"{parts.name}: what stands behind the prompt that was run first is seen through a window, so that a "
             "question behind a prefix is not answered as in one prompt"
         )
-    if not getattr(getattr(parts.layers[0], "self_attn", None), "is_causal", True):
+    if not parts.causal(0):
         raise UnsupportedModelError(
             f"{parts.name}: pictures see the question behind them, so that nothing computed for one question holds for "
             "another"

@@ -13,10 +13,10 @@ from torch import Tensor
 from vlm_pruner.engine.arguments import cut_queries, query_places
 from vlm_pruner.engine.cache import PrunedLayer
 from vlm_pruner.engine.forward import Forward
-from vlm_pruner.engine.masks import Places, remap_mask
+from vlm_pruner.engine.masks import Places
 from vlm_pruner.engine.rows import Kept
+from vlm_pruner.engine.stored import fit_mask
 from vlm_pruner.engine.support import Parts
-from vlm_pruner.engine.tap import attention_of
 from vlm_pruner.errors import UnsupportedModelError
 
 __all__ = ["follow_source"]
@@ -36,10 +36,12 @@ def follow_source(
     layer: Any = None if cache is None else cache.layers[source]
     pruned = isinstance(layer, PrunedLayer)
     prefill = fwd.prefill
+    tag = ("source", source, 0 if prefill is None else len(prefill.levels), hidden.shape[1])
     if prefill is None or prefill.kept is None:
         if not pruned or (mask is None and layer.pruned_may_lag):
             return kwargs
-        return {**kwargs, "attention_mask": _fitted(fwd, parts, index, fwd.places[layer.pruned_kind], hidden, mask)}
+        made = fit_mask(fwd, parts, index, mask, tag, fwd.places[layer.pruned_kind], None, True, hidden)
+        return {**kwargs, "attention_mask": made}
     assert fwd.state is not None
     if pruned and index not in fwd.state.members[layer.pruned_kind]:
         fwd.state.members[layer.pruned_kind].append(index)
@@ -59,30 +61,11 @@ def follow_source(
     past = 0 if layer is None else layer.get_seq_length() - fwd.length
     places = Places(query_places(fwd.length, rows, past, hidden), *_columns(fwd, layer, stored, past, hidden, mask))
     uneven = rows.valid is not None or fwd.state.ragged or (stored is not prefill.kept and not cut)
-    made = _fitted(fwd, parts, index, places, hidden, mask, None if cut else rows, uneven)
+    made = fit_mask(fwd, parts, index, mask, tag, places, None if cut else rows, uneven, hidden)
     kwargs = {**kwargs, "attention_mask": made}
     if not cut:
         cut_queries(fwd, parts, level, kwargs)
     return kwargs
-
-
-def _fitted(
-    fwd: Forward,
-    parts: Parts,
-    index: int,
-    places: Places,
-    hidden: Tensor,
-    mask: Any,
-    rows: Kept | None = None,
-    uneven: bool = True,
-) -> Any:
-    stages = 0 if fwd.prefill is None else len(fwd.prefill.levels)
-    tag = ("source", parts.sources[index], stages, hidden.shape[1])
-    known, made = fwd.recall(mask, tag)
-    if known:
-        return made
-    causal = getattr(attention_of(parts.layers[index]), "is_causal", True)
-    return fwd.remember(mask, tag, remap_mask(mask, places, rows, uneven, causal, hidden, parts.backend))
 
 
 def _columns(

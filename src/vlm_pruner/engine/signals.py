@@ -13,14 +13,31 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vlm_pruner.adapters.base import plane
 from vlm_pruner.engine.forward import Prefill
 from vlm_pruner.engine.masks import visible_rows
 from vlm_pruner.engine.prompt import ImageState
 from vlm_pruner.engine.tap import Attended
+from vlm_pruner.methods.base import PruningMethod
 from vlm_pruner.types import Signal, VisualTokens
 
-__all__ = ["LayerBefore", "projections", "tokens_reader"]
+__all__ = [
+    "ENTERED", "FROM_LAYER_BEFORE", "PROJECTED", "VISION", "LayerBefore", "projections", "reads", "tokens_reader",
+]  # fmt: skip
+
+PROJECTED = frozenset({Signal.RAW_KEYS, Signal.TEXT_QUERIES})  # before they are normed and turned
+FROM_LAYER_BEFORE = PROJECTED | {
+    Signal.KEYS, Signal.TEXT_KEYS, Signal.VALUES, Signal.TEXT_VALUES, Signal.ROTARY, Signal.PREVIOUS_FEATURES,
+    Signal.LAST_QUERY_ATTENTION, Signal.TEXT_ATTENTION,
+}  # fmt: skip
+ENTERED = frozenset({Signal.WORDS, Signal.EMBEDDINGS})  # rows that enter the language model
+VISION = frozenset({
+    Signal.VISION_FEATURES, Signal.VISION_KEYS, Signal.CLS_ATTENTION, Signal.CLS_ATTENTIONS, Signal.VISION_ATTENTION
+})  # fmt: skip
+
+
+def reads(method: PruningMethod) -> frozenset[Signal]:
+    """Everything that `method` reads where it is there."""
+    return method.needs | method.wants
 
 
 class LayerBefore:
@@ -133,11 +150,10 @@ def tokens_reader(
 
     def read(image: ImageState) -> VisualTokens:
         span, at = image.span, _Columns(prefill, image, hidden.device)
-        position = span.layout.position
-        if position is not None:
-            position = position.to(hidden.device, non_blocking=True)
-        if image.index is not None:
-            position = (position if position is not None else plane(*span.layout.grid, hidden.device))[image.index]
+        position = span.layout.position  # None = the grid says it
+        if position is not None or image.index is not None:
+            position = span.layout.places(hidden.device)
+            position = position if image.index is None else position[image.index]
         filled = {} if before is None else before.found_of(image)
         rows, entered = hidden[span.row], None if whole is None else whole[span.row]
         if Signal.TEXT in needs:

@@ -15,13 +15,12 @@ from torch import Tensor, nn
 
 from vlm_pruner.engine.cache import PrunedLayer
 from vlm_pruner.engine.forward import Forward
-from vlm_pruner.engine.masks import Places
-from vlm_pruner.engine.rows import gather_rows
+from vlm_pruner.engine.masks import Places, remap_mask
+from vlm_pruner.engine.rows import Kept, gather_rows
 from vlm_pruner.engine.support import Parts
-from vlm_pruner.engine.tap import attention_of
 from vlm_pruner.errors import UnsupportedModelError
 
-__all__ = ["count_stored", "cut_padding", "fit_stored"]
+__all__ = ["count_stored", "cut_padding", "fit_mask", "fit_stored"]
 
 
 def cut_padding(fwd: Forward, parts: Parts, level: int, mask: Any) -> Tensor | None:
@@ -40,14 +39,28 @@ def cut_padding(fwd: Forward, parts: Parts, level: int, mask: Any) -> Tensor | N
         )
     if mask is not None and (not isinstance(mask, Tensor) or mask.dim() != 2):
         raise UnsupportedModelError(f"{parts.name}: the mask of a layer without attention is not [batch, queries]")
-    known, made = fwd.recall(mask, ("padding", level))
-    if known:
-        return made  # type: ignore[no-any-return]
-    made = None if mask is None else gather_rows(mask, index)
-    if valid is not None:
-        made = valid.long() if made is None else made * valid
-    fwd.remember(mask, ("padding", level), made)
-    return made  # type: ignore[no-any-return]
+
+    def cut() -> Tensor | None:
+        made = None if mask is None else gather_rows(mask, index)
+        if valid is not None:
+            made = valid.long() if made is None else made * valid
+        return made
+
+    return fwd.once(mask, ("padding", level), cut)  # type: ignore[no-any-return]
+
+
+def fit_mask(
+    fwd: Forward, parts: Parts, index: int, mask: Any, tag: Any, places: Places, rows: Kept | None, ragged: bool,
+    hidden: Tensor,
+) -> Any:  # fmt: skip
+    """The mask of attention layer `index` at the places that are left; layers of one `tag` share it. See `remap_mask`.
+
+    Args:
+        rows: queries of this chunk that are left of the mask's; None if it has no others.
+        hidden: [b, k, d] rows that enter the layer.
+    """
+    make = functools.partial(remap_mask, mask, places, rows, ragged, parts.causal(index), hidden, parts.backend)
+    return fwd.once(mask, tag, make)
 
 
 def fit_stored(
@@ -69,13 +82,9 @@ def fit_stored(
     rotary = kwargs.get("position_embeddings")
     if parts.adapter.whole_tables and rotary is not None:
         assert places is not None
-        at = (torch.cat([places.key, places.query], 1) - 1).clamp(
-            min=0
-        )  # [b, k + q] what is stored; queries at the end
-        known, made = fwd.recall(rotary[0], ("stored", id(places)))
-        if not known:
-            made = fwd.remember(rotary[0], ("stored", id(places)), tuple(gather_rows(table, at) for table in rotary))
-        return {**kwargs, "position_embeddings": made}
+        at = (torch.cat([places.key, places.query], 1) - 1).clamp(min=0)  # [b, k + q]: queries stand at the end
+        tables = fwd.once(rotary[0], ("stored", id(places)), lambda: tuple(gather_rows(table, at) for table in rotary))
+        return {**kwargs, "position_embeddings": tables}
     return kwargs
 
 
@@ -98,7 +107,7 @@ def _ordinals(fwd: Forward, parts: Parts, layer: Any, places: Places | None, pos
 def count_stored(parts: Parts, index: int) -> Iterator[Any]:
     """Hooks, removed by their handles, around a part of layer `index` that numbers what the cache holds: it is told
     what is stored, and not the length of the unpruned sequence."""
-    part = parts.adapter.counting(attention_of(parts.layers[index]))
+    part = parts.adapter.counting(parts.attention(index))
     if part is None:
         return
 

@@ -8,20 +8,17 @@ from typing import Any
 import torch
 from torch import nn
 
-from vlm_pruner.adapters import Adapter, adapter_for, families
+from vlm_pruner.adapters import Adapter, adapter_for
+from vlm_pruner.adapters.modules import attention_of
+from vlm_pruner.adapters.obstacles import STATES, obstacle
 from vlm_pruner.engine.release import cache_name, check_release, warn_if_newer
-from vlm_pruner.engine.tap import attention_of, can_be_tapped
-from vlm_pruner.engine.wants import FROM_LAYER_BEFORE, reads
+from vlm_pruner.engine.signals import FROM_LAYER_BEFORE, reads
+from vlm_pruner.engine.tap import can_be_tapped
 from vlm_pruner.errors import PlanError, UnsupportedModelError
 from vlm_pruner.plan import TOWER, PrunePlan, Stage
 from vlm_pruner.types import Signal
 
-__all__ = ["Parts", "check_backend", "check_checkpointing", "check_stages", "obstacle", "settle", "take_apart"]
-
-_ATTENTION = {  # what was dropped is hidden by the mask, or was never in front of what chooses among keys
-    "full_attention", "sliding_attention", "chunked_attention", "indexed_attention"
-}  # fmt: skip
-_STATES = {"linear_attention", "conv", "moe", "mlp"}  # see a shorter sequence and nothing else
+__all__ = ["Parts", "check_backend", "check_checkpointing", "check_stages", "settle", "take_apart"]
 
 
 @dataclass(frozen=True)
@@ -46,20 +43,31 @@ class Parts:
     def text_config(self) -> Any:
         return self.text.config
 
+    def attention(self, index: int) -> Any:
+        """The attention module of decoder layer `index`; None where it attends to nothing."""
+        return attention_of(self.layers[index])
+
+    def causal(self, index: int) -> bool:
+        """Does a query of decoder layer `index` see what stands in front of it alone, where there is no mask?"""
+        return bool(getattr(self.attention(index), "is_causal", True))
+
+    def kind(self, index: int) -> str | None:
+        """What the configuration calls decoder layer `index`; None where it does not tell layers apart."""
+        kinds = getattr(self.text_config, "layer_types", None) or ()
+        return kinds[index] if index < len(kinds) else None
+
     def follows(self, index: int) -> bool:
         """Is decoder layer `index` one that sees a shorter sequence and nothing else: a recurrence, a convolution, a
         network of its own? Its cache holds states, not entries."""
-        types = getattr(self.text_config, "layer_types", None) or ()
-        return index < len(types) and types[index] in _STATES
+        return self.kind(index) in STATES
 
     def counts_blocks(self, index: int) -> bool:
         """Does decoder layer `index` attend to blocks of keys that it counts by position ids?"""
-        types = getattr(self.text_config, "layer_types", None) or ()
-        return index < len(types) and types[index] in self.adapter.blocks
+        return self.kind(index) in self.adapter.blocks
 
     def measures(self, index: int) -> bool:
         """Does decoder layer `index` bias its logits by how far a query stands behind a key?"""
-        return not self.follows(index) and self.adapter.distances(attention_of(self.layers[index])) is not None
+        return not self.follows(index) and self.adapter.distances(self.attention(index)) is not None
 
     def by_stored(self, index: int) -> bool:
         """Is more than its mask fitted to what is stored, in every decode step?"""
@@ -97,8 +105,7 @@ def take_apart(model: nn.Module) -> Parts:
         raise UnsupportedModelError(f"expected a transformers model, got {type(model).__name__}{hint}")
     inner: Any = model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]  # PEFT
     config, base = inner.config, inner.base_model
-    family = families().get(config.model_type, Adapter)
-    found = obstacle(config, family.shares, family.attends | family.blocks)
+    found = obstacle(config)
     if found is not None:
         raise UnsupportedModelError(found)
     kind = config.model_type
@@ -115,34 +122,6 @@ def take_apart(model: nn.Module) -> Parts:
         inner, base, text, text.layers, adapter, cache_name(text.layers[0]), cache_name(base), tuple(text.layers),
         tuple(adapter.source(text.config, index) for index in range(len(text.layers))),
     )  # fmt: skip
-
-
-def obstacle(config: Any, shares: bool = False, known: frozenset[str] = frozenset()) -> str | None:
-    """What in a model's configuration makes pruning impossible, None if nothing does.
-
-    Args:
-        shares: it is known which layers read the keys of which.
-        known: kinds of layers of this family alone that can be pruned.
-    """
-    kind, text = config.model_type, config.get_text_config()
-    if getattr(text, "cross_attention_layers", None):
-        return f"{kind} reads its image through cross-attention: the decoder's sequence has no visual tokens to prune"
-    if getattr(config, "is_encoder_decoder", False):
-        return f"{kind} is an encoder-decoder model: only decoder-only models can be pruned"
-    modes: list[str | None] = getattr(text, "kv_sharing_modes", None) or []  # of every layer; "store" has its own keys
-    shared = getattr(text, "num_kv_shared_layers", 0)
-    if not shares and (shared or any(mode not in (None, "store") for mode in modes)):
-        return f"{kind}: decoder layers that share keys and values cannot be pruned"
-    types = set(getattr(text, "layer_types", None) or ["full_attention"]) - _ATTENTION - _STATES - known
-    if types:
-        return (
-            f"{kind}: layers of type {', '.join(sorted(types))} cannot be pruned: no rule is known for them, as it is "
-            f"for {', '.join(sorted(_ATTENTION | _STATES))}"
-        )
-    parts = ("vision_config", "vq_config", "patch_size")  # a tower, a codebook, or patches alone
-    if all(getattr(config, part, None) is None for part in parts):
-        return f"{kind} takes no images: there are no visual tokens to prune"
-    return None
 
 
 def check_backend(parts: Parts) -> None:
@@ -215,7 +194,7 @@ def _check_place(stage: Stage) -> None:
 
 def _serves(parts: Parts, place: int) -> bool:
     """Can be pruned at decoder layer `place`, and does the layer before it show what it attends to?"""
-    attention = attention_of(parts.layers[place - 1])
+    attention = parts.attention(place - 1)
     follows = not parts.adapter.ends or parts.sources[place] == place
     seen = attention is not None and parts.makes_keys(place - 1) and can_be_tapped(attention)
     return seen and follows and parts.adapter.allows(parts.text_config, place)

@@ -16,11 +16,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from vlm_pruner.engine.release import unseen
 
-__all__ = ["Attended", "around", "attention_of", "can_be_tapped", "tap"]
+__all__ = ["Attended", "around", "can_be_tapped", "tap"]
 
 _REGISTRY = "ALL_ATTENTION_FUNCTIONS"  # the name by which modules of transformers know the attention functions
 _EAGER = "eager_attention_forward"  # how the function of a module's own file is called that is used for "eager"
@@ -30,7 +30,6 @@ _EAGER = "eager_attention_forward"  # how the function of a module's own file is
 class Attended:
     """What one call of an attention function was given."""
 
-    module: nn.Module
     query: Tensor  # [b, heads, q, head_dim]
     key: Tensor  # [b, kv_heads, k, head_dim], those of the cache included
     value: Tensor  # [b, kv_heads, k, value_dim]
@@ -40,12 +39,6 @@ class Attended:
     sinks: Tensor | None  # [heads] logits of a place that is no token
     causal: bool
     bias: Tensor | None = None  # [b, heads, q, k] on the logits
-
-
-def attention_of(layer: Any) -> Any:
-    """The attention module of a decoder layer; None where it attends to nothing."""
-    mixer = getattr(layer, "mixer", None)  # one name for all that a layer can be
-    return getattr(layer, "self_attn", mixer if hasattr(mixer, "q_proj") else None)
 
 
 def _eager(forward: Any) -> Any:
@@ -77,7 +70,7 @@ def tap(attention: Any, look: Callable[[Attended], None]) -> Callable[[], None] 
         given = {name: value for name, value in kwargs.items() if value is not None}
         look(
             Attended(
-                attention, query, key, value, mask,
+                query, key, value, mask,
                 scale=given.get("scaling", query.shape[-1] ** -0.5),
                 softcap=given.get("softcap"),
                 sinks=given.get("s_aux"),

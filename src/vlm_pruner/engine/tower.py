@@ -18,16 +18,17 @@ from vlm_pruner.adapters.base import Layout, VisualSpan, raster
 from vlm_pruner.adapters.towers import SquaresCall, Tower, TowerCall
 from vlm_pruner.engine.choose import select
 from vlm_pruner.engine.clock import Mark, mark
+from vlm_pruner.engine.forward import Local
 from vlm_pruner.engine.prompt import ImageState, left_alone, to_cut
 from vlm_pruner.engine.release import unseen
+from vlm_pruner.engine.signals import reads
 from vlm_pruner.engine.support import Parts
-from vlm_pruner.engine.wants import reads
 from vlm_pruner.errors import PlanError, UnsupportedModelError
 from vlm_pruner.ops.sync import declared_sync
 from vlm_pruner.plan import PrunePlan, Stage
 from vlm_pruner.types import Selection, Signal, VisualTokens
 
-__all__ = ["BeforeTower", "Chosen", "before_tower", "tower_of"]
+__all__ = ["BeforeTower", "Chosen", "tower_of"]
 
 
 def tower_of(parts: Parts) -> Tower:
@@ -123,17 +124,11 @@ def _joined(layout: Layout, kept: list[Tensor], sizes: list[int]) -> Selection:
         return Selection(stays[layout.patch.to(places.device)].nonzero().flatten())
 
 
-def before_tower(parts: Parts, plan: PrunePlan, local: Any) -> tuple[Any, str, Any]:
-    """(owner, name, wrapper) of the method of a model that is wrapped where the first stage acts before the tower."""
-    tower = tower_of(parts)
-    return tower.module, "forward", BeforeTower(tower, plan, local).forward
-
-
 class BeforeTower:
-    """The stage of a plan that acts before the vision tower."""
+    """The first stage of a plan, which acts before the vision tower."""
 
-    def __init__(self, tower: Tower, plan: PrunePlan, local: Any) -> None:
-        self.tower, self.plan, self.local = tower, plan, local
+    def __init__(self, parts: Parts, plan: PrunePlan, local: Local) -> None:
+        self.tower, self.plan, self.local = tower_of(parts), plan, local
 
     def forward(self, original: Any) -> Any:
         """The tower's forward, which runs on what is kept while pictures are encoded."""
@@ -156,7 +151,7 @@ class BeforeTower:
         none = torch.empty(0, dtype=torch.long)
         images = [ImageState(VisualSpan(0, i, "image", none, raster(*grid), i)) for i, grid in enumerate(call.grids)]
         for image in images:
-            image.count, image.note = image.total, left_alone(image.total, self.plan)
+            image.note = left_alone(image.total, self.plan)
         cut = to_cut(images, stage)
         found: dict[int, Selection | None] = dict.fromkeys(range(len(images)))
         if cut:

@@ -19,9 +19,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vlm_pruner.adapters.base import Layout, Modality, VisualSpan
+from vlm_pruner.adapters.towers.encoder import deepest, encoder_layers, has_cls, heads_of, scale_of
+from vlm_pruner.engine.signals import VISION
 from vlm_pruner.engine.support import Parts
 from vlm_pruner.engine.tower import Chosen
-from vlm_pruner.engine.wants import VISION
 from vlm_pruner.types import Signal, VisionSignals
 
 __all__ = ["EncodedVision", "VisionTap"]
@@ -114,23 +115,21 @@ class VisionTap:
         adapter = parts.adapter
         find = adapter.video_tower if modality == "video" else adapter.vision_tower
         self._tower = find(parts.base) if self._read else None
-        self._layers = _encoder_layers(self._tower) if self._tower is not None else None
+        self._layers = encoder_layers(self._tower) if self._tower is not None else None
         self._projector = getattr(parts.base, "multi_modal_projector", None)
-        deepest = _deepest(layer, parts.config)
+        number = deepest(layer, parts.config)
         # hidden_states[0] are the embeddings: number i >= 1 is the output of layer i - 1.
-        self._index = deepest - 1 if deepest > 0 else len(self._layers or ()) + deepest
+        self._index = number - 1 if number > 0 else len(self._layers or ()) + number
 
     def __enter__(self) -> VisionTap:
         if self._layers is None:
             return self
-        add = self._undo.callback
         layer: Any = self._layers[self._index]
-        attention = layer.self_attn
         if self._projector is not None:
-            add(self._projector.register_forward_pre_hook(self._projected).remove)
-        add(layer.register_forward_hook(self._hear("rows")).remove)
-        add(attention.k_proj.register_forward_hook(self._hear("keys")).remove)
-        add(attention.q_proj.register_forward_hook(self._hear("queries")).remove)
+            self._undo.callback(self._projector.register_forward_pre_hook(self._projected).remove)
+        self._hear(layer, self._heard, "rows")
+        self._hear(layer.self_attn.k_proj, self._heard, "keys")
+        self._hear(layer.self_attn.q_proj, self._heard, "queries")
         if self._read & {Signal.VISION_ATTENTION, Signal.CLS_ATTENTIONS}:
             for each in self._layers:
                 self._listen_attention(each)
@@ -141,11 +140,13 @@ class VisionTap:
     ) -> None:
         self._undo.close()
 
-    def _hear(self, name: str) -> Any:
-        def hook(module: nn.Module, args: Any, output: Any) -> None:
-            self._heard[name] = (output[0] if isinstance(output, tuple) else output).detach()
+    def _hear(self, module: nn.Module, heard: dict[str, Tensor], name: str) -> None:
+        """Have `heard` hold what `module` has given last."""
 
-        return hook
+        def hook(module: nn.Module, args: Any, output: Any) -> None:
+            heard[name] = (output[0] if isinstance(output, tuple) else output).detach()
+
+        self._undo.callback(module.register_forward_hook(hook).remove)
 
     def _projected(self, module: nn.Module, args: tuple[Any, ...]) -> None:
         self._out.features = args[0].detach()
@@ -153,22 +154,16 @@ class VisionTap:
     def _listen_attention(self, layer: Any) -> None:
         own: dict[str, Tensor] = {}
         attention = layer.self_attn
-
-        def keep(name: str) -> Any:
-            def hook(module: nn.Module, args: Any, output: Tensor) -> None:
-                own[name] = output.detach()
-
-            return hook
+        self._hear(attention.q_proj, own, "queries")
+        self._hear(attention.k_proj, own, "keys")
 
         def add_up(module: nn.Module, args: Any, output: Any) -> None:
-            queries, keys = (_heads(own.pop(name), attention) for name in ("queries", "keys"))
+            queries, keys = (heads_of(own.pop(name), attention) for name in ("queries", "keys"))
             if Signal.VISION_ATTENTION in self._read:
-                self._out.received.append(_received(queries, keys, _scale(attention)))
-            if Signal.CLS_ATTENTIONS in self._read and _has_cls(self._tower):
-                self._out.from_cls.append(_first_row(queries, keys, _scale(attention)).mean(1))
+                self._out.received.append(_received(queries, keys, scale_of(attention)))
+            if Signal.CLS_ATTENTIONS in self._read and has_cls(self._tower):
+                self._out.from_cls.append(_first_row(queries, keys, scale_of(attention)).mean(1))
 
-        for projection, name in ((attention.q_proj, "queries"), (attention.k_proj, "keys")):
-            self._undo.callback(projection.register_forward_hook(keep(name)).remove)
         self._undo.callback(attention.register_forward_hook(add_up).remove)
 
     def signals(self, cut: Chosen | None = None) -> EncodedVision | None:
@@ -183,51 +178,18 @@ class VisionTap:
         rows = self._heard["rows"]
         if rows.dim() != 3:
             return None
-        queries, keys = _heads(self._heard["queries"], attention), _heads(self._heard["keys"], attention)
-        first = int(_has_cls(self._tower))
-        spread = _as_it_is if cut is None else cut.spread
+        queries, keys = heads_of(self._heard["queries"], attention), heads_of(self._heard["keys"], attention)
+        first = int(has_cls(self._tower))
+        spread = (lambda heard, axis: heard) if cut is None else cut.spread
         if first:
             out.cls, out.cls_keys = rows[:, 0], keys[:, :, 0]
-            out.cls_attention = spread(_first_row(queries, keys, _scale(attention)), 2)
+            out.cls_attention = spread(_first_row(queries, keys, scale_of(attention)), 2)
         out.keys = spread(keys[:, :, first:], 2)
         out.received = [spread(each[:, first:], 1) for each in out.received]
         out.from_cls = [spread(each, 1) for each in out.from_cls]
         if out.features is not None and out.features.shape[1] == out.keys.shape[2] + first:
             out.features = out.features[:, first:]
         return out
-
-
-def _as_it_is(heard: Tensor, axis: int) -> Tensor:
-    return heard
-
-
-def _deepest(layer: int | list[int] | None, config: Any) -> int:
-    """The hidden state that the projector reads; the last of several."""
-    names = ("vision_feature_layer", "vision_feature_layers")
-    given = [layer, *(getattr(config, name, None) for name in names)]
-    found = next((value for value in given if value is not None), -1)
-    return found if isinstance(found, int) else int(found[-1])
-
-
-def _encoder_layers(tower: nn.Module) -> nn.ModuleList | None:
-    for module in tower.modules():
-        if isinstance(module, nn.ModuleList) and len(module) and hasattr(module[0], "self_attn"):
-            attention = module[0].self_attn
-            return module if hasattr(attention, "q_proj") and hasattr(attention, "k_proj") else None
-    return None
-
-
-def _has_cls(tower: nn.Module | None) -> bool:
-    return tower is not None and any(name.endswith("class_embedding") for name, _ in tower.named_parameters())
-
-
-def _scale(attention: Any) -> float:
-    return float(getattr(attention, "scale", None) or attention.head_dim**-0.5)
-
-
-def _heads(projected: Tensor, attention: Any) -> Tensor:
-    """[m, rows, heads * head_dim] -> [m, heads, rows, head_dim]."""
-    return projected.view(*projected.shape[:-1], -1, attention.head_dim).transpose(1, 2)
 
 
 def _stacked(layers: list[Tensor]) -> Tensor | None:

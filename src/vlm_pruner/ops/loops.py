@@ -21,7 +21,7 @@ from torch import Tensor
 
 from vlm_pruner.ops.sync import declared_sync
 
-__all__ = ["as_written", "compiled", "dots", "doubles", "exact_dot", "numbers", "on_grid", "slack", "value"]
+__all__ = ["as_written", "compiled", "dots", "doubles", "exact_dot", "inlined", "numbers", "on_grid", "slack", "value"]
 
 _STRICT: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
 # Sums may be taken in any order and products fused with them, as everywhere; NaN and infinities are what they are.
@@ -41,6 +41,11 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 def as_written(function: Callable[..., Any]) -> Callable[..., Any]:
     """As `compiled`, where every operation is rounded by itself: for what must round alike on all processors."""
     return _compiled(function, _STRICT)
+
+
+def inlined(function: Callable[..., Any]) -> Callable[..., Any]:
+    """As `compiled`, as a part of the functions that call it: for what is called so often that a call counts."""
+    return numba.njit(inline="always", **_OPTIONS)(function)  # type: ignore[no-any-return]
 
 
 def _compiled(function: Callable[..., Any], options: dict[str, Any]) -> Callable[..., Any]:
@@ -134,7 +139,7 @@ def dots(rows, stride, own, tokens, out):  # type: ignore[no-untyped-def]
         out[3] += sum3
 
 
-@compiled
+@inlined
 def exact_dot(one, other):  # type: ignore[no-untyped-def]
     """The product of two rows of a grid in float64, which is exact: see `vlm_pruner.ops.basic`."""
     total = 0.0

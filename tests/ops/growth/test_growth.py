@@ -4,10 +4,11 @@ import dataclasses
 
 import pytest
 import torch
-from tests.support.ops import DEVICE, FAST, READS_NOTHING, blobs, poisoned, raster, running
+from tests.support.ops import DEVICE, FAST, READS_NOTHING, blobs, numba, poisoned, raster, running
 from tests.support.sync import no_undeclared_reads
 
 from vlm_pruner.ops import GrowthRule, grow
+from vlm_pruner.ops.basic import normalise
 
 RULE = GrowthRule()
 
@@ -88,6 +89,28 @@ def test_three_coordinates(backend):
     images = inputs(60, 3)
     images[1] = torch.cat([images[1], torch.arange(60, device=DEVICE).float().expand(2, -1)[..., None] / 7], 2)
     check(backend, images, 25)
+
+
+@pytest.mark.parametrize("backend", ["torch", numba])
+@pytest.mark.parametrize("pivots", [1, 4, 300])
+def test_many_kept_tokens(backend, pivots):
+    """So many that some wait to be compared, and wait again."""
+    images = inputs(900, pivots, images=1, groups=40, noise=0.15)
+    check(backend, images, 640)
+    check(backend, images, 640, dataclasses.replace(RULE, token_batch=300))
+
+
+@pytest.mark.parametrize("backend", ["torch", numba])
+@pytest.mark.parametrize("steps", [7, 64, 997])
+def test_angles_that_add_up(backend, steps):
+    """On a circle one angle is the sum of two others, so that a bound by angles has nothing to spare; with ties."""
+    generator = torch.Generator().manual_seed(steps)
+    angle = torch.randint(steps, (400,), generator=generator).double() * (2 * torch.pi / steps)
+    place, diagonal = raster(400)
+    unit = normalise(torch.stack([angle.cos(), angle.sin()], 1))
+    images = [unit[None], place[None], diagonal[None], torch.tensor([[5]])]
+    for rule in (RULE, dataclasses.replace(RULE, spatial_weight=0.0, threshold=-0.9)):
+        check(backend, images, 90, rule)
 
 
 @pytest.mark.parametrize("backend", READS_NOTHING)

@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from vlm_pruner.engine.wants import FROM_LAYER_BEFORE
+from vlm_pruner.engine.signals import FROM_LAYER_BEFORE
 from vlm_pruner.errors import PlanError, unknown_name
 from vlm_pruner.methods.base import PruningMethod, create
 from vlm_pruner.plan import Positions, PrunePlan

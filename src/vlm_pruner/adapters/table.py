@@ -13,8 +13,8 @@ from transformers import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
 from vlm_pruner.adapters import families
+from vlm_pruner.adapters.obstacles import obstacle
 from vlm_pruner.adapters.refused import REASONS, UNCHECKED
-from vlm_pruner.engine.support import obstacle
 
 __all__ = ["FamilySupport", "support_table"]
 
