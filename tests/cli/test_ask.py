@@ -197,7 +197,7 @@ def test_methods_come_from_the_registry():
 def test_the_list_of_methods_fits_80_columns_without_breaking_words():
     result = CliRunner().invoke(app, ["methods"], env={"COLUMNS": "80", "TTY_COMPATIBLE": "1"})
     lines = [line.rstrip() for line in re.sub(r"\x1b\[\d+m", "", result.stdout).splitlines()]
-    table = lines[: next(i for i, line in enumerate(lines) if line.startswith("Best first"))]
+    table = lines[: next(i for i, line in enumerate(lines) if line.startswith("The best methods come first"))]
     assert max(map(len, table)) <= 80
     assert any(" ".join(line.split()).startswith("fastv layer 2 of 32 64, 96 yes") for line in table)
     assert any(" ".join(line.split()).startswith("v2drop layer 3 of 32 on 1, 104") for line in table)

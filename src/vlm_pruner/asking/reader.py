@@ -120,14 +120,16 @@ def read_parts(folder: str, loading: Loading) -> Reader:
 
     from vlm_pruner.models.renamed import renamed
 
-    published, _ = PreTrainedConfig.get_config_dict(folder, **loading.source)
-    other = renamed(published.get("architectures"))
-    if other is not None:
+    try:
+        config = AutoConfig.from_pretrained(folder, **loading.source)
+    except ValueError:  # a model_type that transformers does not know
+        published, _ = PreTrainedConfig.get_config_dict(folder, **loading.source)
+        if (other := renamed(published.get("architectures"))) is None:
+            raise
         own = Path(folder, "processor_config.json").is_file()
         source, loading = (folder, loading) if own else (other.processor, Loading())
         config = other.config(published)
         return Reader(_processor(source, loading, config.model_type), config)
-    config = AutoConfig.from_pretrained(folder, **loading.source)
     _check_family(config)
     return Reader(_processor(folder, loading, config.model_type), config)
 
