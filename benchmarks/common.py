@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -47,6 +48,11 @@ def prepare(options: argparse.Namespace) -> torch.device:
     if device.type == "cuda" and not torch.cuda.is_available():
         raise SystemExit("no CUDA device here; run with --device cpu")
     return device
+
+
+def _anywhere(word: str) -> str:
+    """An argument as it may be published: of a path on this machine only its last name."""
+    return re.sub(r"(^|=)/.*/", r"\1", word)
 
 
 @dataclass
@@ -88,7 +94,7 @@ class Report:
         machine = describe_machine(self.device)
         result = {
             "name": self.name,
-            "command": " ".join(["python -m benchmarks." + self.name.replace("/", "."), *sys.argv[1:]]),
+            "command": " ".join(["python -m benchmarks." + self.name.replace("/", "."), *map(_anywhere, sys.argv[1:])]),
             "machine": machine,
             "load": [round(x, 2) for x in os.getloadavg()],
             "torch": machine["torch"],

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from benchmarks.common import Report, arguments, prepare
+from benchmarks.common import RESULTS, Report, arguments, prepare
 
 KEYS = {"name", "command", "machine", "load", "torch", "quick", "rows", "aims"}
 
@@ -34,6 +34,19 @@ def test_result_has_the_agreed_keys(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "median_ms" in printed
     assert "samples" not in printed
     assert "NOT MET a is small" in printed
+
+
+def test_a_command_names_no_place_on_the_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "sys.argv", ["x", "--ray", "/some/where/bin/python", "--folder=/some/where/else", "--keep", "1/2"]
+    )
+    report(tmp_path / "thing.json").finish()
+    said = json.loads((tmp_path / "thing.json").read_text())["command"]
+    assert said == "python -m benchmarks.some.thing --ray python --folder=else --keep 1/2"
+    for path in RESULTS.rglob("*.json"):
+        found = json.loads(path.read_text())
+        words = found.get("command", "").split() if isinstance(found, dict) else []
+        assert not [word for word in words if word.partition("=")[2].startswith("/") or word.startswith("/")], path
 
 
 def test_no_figure_when_a_check_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

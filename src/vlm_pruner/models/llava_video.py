@@ -12,14 +12,13 @@ from transformers import (
     PreTrainedConfig,
     Qwen2Config,
     SiglipVisionConfig,
-)  # fmt: skip
+)
 
 from vlm_pruner.errors import InputError
+from vlm_pruner.models.renamed import LLAVA_VIDEO
 
-__all__ = ["ARCHITECTURE", "OTHER_VIDEOS", "PROCESSOR", "load_llava_video", "onevision_config"]
+__all__ = ["OTHER_VIDEOS", "PROCESSOR", "load_llava_video", "onevision_config"]
 
-ARCHITECTURE = "LlavaQwenForCausalLM"
-"""The class that the published configuration names."""
 PROCESSOR = "llava-hf/llava-onevision-qwen2-7b-ov-hf"
 """Its repository holds no processor; that of OneVision has the same tower and tokenizer."""
 OTHER_VIDEOS = (
@@ -99,7 +98,7 @@ def onevision_config(published: dict[str, Any], vision: dict[str, Any] | None = 
     if aspect.startswith("anyres_max_"):
         tower["vision_aspect_ratio"] = aspect
     return LlavaOnevisionConfig(
-        text_config=text.to_dict(), tie_word_embeddings=tied, architectures=[ARCHITECTURE], **tower
+        text_config=text.to_dict(), tie_word_embeddings=tied, architectures=[LLAVA_VIDEO], **tower
     )
 
 

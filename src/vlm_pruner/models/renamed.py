@@ -6,7 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Renamed", "renamed"]
+__all__ = ["LLAVA_VIDEO", "Renamed", "renamed"]
+
+LLAVA_VIDEO = "LlavaQwenForCausalLM"
+"""The class that its published configuration names."""
 
 
 @dataclass(frozen=True)
@@ -28,10 +31,10 @@ class Renamed:
 
 def renamed(architectures: Sequence[str] | None) -> Renamed | None:
     """How a checkpoint whose configuration names these classes is read; None where transformers reads it itself."""
-    from vlm_pruner.models import llava_video
-
-    if llava_video.ARCHITECTURE not in (architectures or ()):
+    if LLAVA_VIDEO not in (architectures or ()):
         return None
+    from vlm_pruner.models import llava_video  # with the class of transformers, which no other model needs
+
     return Renamed(
         llava_video.onevision_config, llava_video.load_llava_video, llava_video.PROCESSOR, llava_video.OTHER_VIDEOS
     )
