@@ -21,6 +21,11 @@ FUZZ   := .venv-fuzz
 RANGE  := $(shell sed -n 's/^ *"transformers\(>=[^"]*\)".*/\1/p' pyproject.toml)
 ENGINE_TESTS := tests/adapters tests/engine tests/verify tests/test_flops.py tests/test_plan.py tests/test_report.py
 
+# Tests of one file stay on one core, which then builds every model once; a core without work takes over from another.
+PYTEST := pytest -n auto --dist worksteal
+# Files with tests that need torchvision: nothing else is collected for them.
+SEEING  = $(shell grep -rl --include='test_*.py' torchvision tests)
+
 # What CI leaves out: tests marked slow, which take many seconds or are more of the same. `make test-all` runs them, too.
 SPEED  ?= not slow
 
@@ -113,15 +118,15 @@ $(VENV)/vision.stamp: $(VENV)/dev.stamp
 	touch $@
 
 test: $(VENV)/vision.stamp
-	$(BIN)/pytest -n auto -m "$(SPEED)"
-	PYTHONPATH=$(abspath $(VENV)/vision) $(BIN)/pytest -n auto -m "torchvision and ($(SPEED))"
+	$(BIN)/$(PYTEST) -m "$(SPEED)"
+	PYTHONPATH=$(abspath $(VENV)/vision) $(BIN)/$(PYTEST) -m "torchvision and ($(SPEED))" $(SEEING)
 
 # Which tests run which line is noted for `python -m benchmarks.mutation --random`.
 coverage: export COVERAGE_FILE := out/coverage
 coverage: $(VENV)/vision.stamp
 	$(BIN)/pip install --quiet "pytest-cov>=7"
-	$(BIN)/pytest -n auto -m "$(SPEED)" --cov=vlm_pruner --cov-context=test --cov-report=
-	PYTHONPATH=$(abspath $(VENV)/vision) $(BIN)/pytest -n auto -m "torchvision and ($(SPEED))" \
+	$(BIN)/$(PYTEST) -m "$(SPEED)" --cov=vlm_pruner --cov-context=test --cov-report=
+	PYTHONPATH=$(abspath $(VENV)/vision) $(BIN)/$(PYTEST) -m "torchvision and ($(SPEED))" $(SEEING) \
 		--cov=vlm_pruner --cov-context=test --cov-append --cov-report=
 	$(BIN)/coverage report --skip-covered --fail-under=92
 
@@ -137,7 +142,7 @@ $(OLDEST)/dev.stamp $(MIDDLE)/dev.stamp $(NEWEST)/dev.stamp: %/dev.stamp: %/torc
 
 define with_release
 	$(1)/bin/pip list 2>/dev/null | grep '^transformers '
-	$(1)/bin/pytest -n auto -m "$(SPEED)" $(ENGINE_TESTS)
+	$(1)/bin/$(PYTEST) -m "$(SPEED)" $(ENGINE_TESTS)
 endef
 
 test-oldest: $(OLDEST)/dev.stamp
@@ -211,7 +216,7 @@ fuzz: $(FUZZ)/dev.stamp
 test-rounding: $(VENV)/dev.stamp
 	for setting in $(ROUNDINGS); do \
 		echo "$$setting"; \
-		env $$setting $(BIN)/pytest -n auto -m "$(SPEED)" -k "$(ROUNDING_CHOICE)" $(ROUNDING_RUNS) || exit 1; \
+		env $$setting $(BIN)/$(PYTEST) -m "$(SPEED)" -k "$(ROUNDING_CHOICE)" $(ROUNDING_RUNS) || exit 1; \
 	done
 
 # The pages in a headless Chromium of the system, looked over by axe; pictures of them lie in out/screenshots afterwards.

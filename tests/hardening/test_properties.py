@@ -101,8 +101,8 @@ def test_any_batch_is_answered_as_by_the_full_model_and_as_its_rows_alone(name: 
 
 
 def _answered(name: str, batch: Any, drawn: Any, way: dict[str, Any]) -> None:
-    """The full model has the dropped tokens hidden. With beams and samples the batch alone is compared: a row of it draws
-    other numbers than it does by itself."""
+    """The full model has the dropped tokens hidden. With beams and samples, rows are not asked alone:
+    they would draw other numbers."""
     family, model = tiny(name)
     prompts = [family.prompt(*one) for one in batch]
     assume(any(prompt.tokens for prompt in prompts) and (name != "idefics3" or prompts[0].tokens))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 import torch
@@ -35,6 +36,15 @@ def test_merged_rows_stay_within_float16(backend: str) -> None:
     (made,) = merge([rows], index, source, weight, 0.5, backend=backend)
     assert made.isfinite().all()
     assert made.abs().max() == torch.finfo(torch.float16).max
+
+
+@pytest.mark.parametrize("name", sorted(registry()))
+def test_rows_that_any_method_merges_stay_within_float16(name: str) -> None:
+    """VisionZip adds a mean to a row: the sum of two rows near float16's end was infinite."""
+    tokens = visual_tokens((2, 9, 5), 16, torch.float16)
+    rows = 6e4 * torch.linspace(-1, 1, 16).sign() * torch.linspace(0.99, 1, 90)[:, None]
+    made = create(name).select(replace(tokens, features=rows.to(torch.float16)), 90 if name == "none" else 50)
+    assert made.features is None or made.features.isfinite().all()
 
 
 def test_a_video_of_large_half_precision_rows_stays_finite() -> None:

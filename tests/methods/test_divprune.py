@@ -3,15 +3,25 @@
 import pytest
 import torch
 from tests.support import golden
-from tests.support.ops import DEVICE, FAST, running
+from tests.support.ops import DEVICE, FAST, numba, running, triton
 
 from vlm_pruner.methods.divprune import DivPrune
 from vlm_pruner.types import VisualTokens
 
 
-@pytest.mark.parametrize("backend", ["naive", *FAST])
+@pytest.mark.parametrize("backend", ["naive", "torch", "unread", numba])
 @pytest.mark.parametrize("case", golden.cases("divprune"), ids=golden.case_id)
 def test_golden(case, backend):
+    chosen_as_released(case, backend)
+
+
+@pytest.mark.parametrize("backend", [triton])
+@pytest.mark.parametrize("case", golden.for_kernels("divprune"), ids=golden.case_id)
+def test_golden_kernels(case, backend):
+    chosen_as_released(case, backend)
+
+
+def chosen_as_released(case, backend):
     with running(backend):
         selection = DivPrune().select(VisualTokens(golden.build(case)["features"].to(DEVICE)), case["keep"])
     assert selection.index.tolist() == case["expected"]["kept"]

@@ -6,7 +6,6 @@ import pytest
 import torch
 from tests.support import golden
 from tests.support.ops import DEVICE, READS_NOTHING, numba, running, triton
-from tests.support.slowly import the_rest_slowly
 from tests.support.sync import no_undeclared_reads
 from tests.support.tokens import visual_tokens
 
@@ -16,12 +15,6 @@ from vlm_pruner.profiling.timing import peak_bytes
 from vlm_pruner.types import VisualTokens
 
 
-def _interpreted(cases):
-    """Kernels without a device run in an interpreter, which takes seconds: one small case of each kind runs always."""
-    first = {case["recipe"]: case for case in reversed(cases) if case["keep"] <= 64}
-    return the_rest_slowly(cases, list(first.values()))
-
-
 @pytest.mark.parametrize("backend", ["naive", "torch", "unread", numba])
 @pytest.mark.parametrize("case", golden.cases("vlm-pruner"), ids=golden.case_id)
 def test_golden(case, backend):
@@ -29,7 +22,7 @@ def test_golden(case, backend):
 
 
 @pytest.mark.parametrize("backend", [triton])
-@pytest.mark.parametrize("case", _interpreted(golden.cases("vlm-pruner")), ids=golden.case_id)
+@pytest.mark.parametrize("case", golden.for_kernels("vlm-pruner"), ids=golden.case_id)
 def test_golden_kernels(case, backend):
     chosen_as_released(case, backend)
 

@@ -6,18 +6,13 @@ None is left out because rounding would decide: in case 30 a block ends between 
 
 import pytest
 import torch
-from tests.support.ops import DEVICE, blobs, grid_of, numba, poisoned, running, triton, unwritten
+from tests.support.ops import DEVICE, blobs, grid_of, numba, of_shares, poisoned, running, triton, unwritten
 
 from vlm_pruner.methods.vlm_pruner import VLMPruner
 from vlm_pruner.types import Selection, VisualTokens
 
 SHARES = 8
-ALWAYS = {"torch": 3, "numba": 3, "triton": 1}  # shares; Triton's interpreter is slow
-EACH = [
-    pytest.param(name, share, marks=[*marks, *([pytest.mark.slow] if share >= ALWAYS[name] else [])])
-    for name, marks in (("torch", ()), ("triton", triton.marks), ("numba", numba.marks))
-    for share in range(SHARES)
-]
+EACH = of_shares(SHARES, torch={0, 1, 2}, numba={0, 1, 2}, triton={1})  # share 0 has the one of 1,200 tokens
 
 
 def image(seed: int) -> tuple[VisualTokens, VLMPruner, int]:

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from tests.support.ops import blobs, numba, poisoned, running, triton, unwritten
+from tests.support.ops import blobs, of_shares, poisoned, running, unwritten
 
 from vlm_pruner.ops import dpp, facility, spread
 
-SHARES = 4
-EACH = [pytest.param(share, marks=pytest.mark.slow) if share else share for share in range(SHARES)]
+SHARES = 8
+EACH = of_shares(SHARES, torch={0, 4}, numba={0, 4}, triton={4})  # share 0 has the one of 1,200 tokens
 DTYPES = (torch.float32, torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -32,8 +32,7 @@ def nan_in_new_memory(monkeypatch):
     monkeypatch.setattr(torch, "empty", lambda *a, **k: unwritten(empty(*a, **k)))
 
 
-@pytest.mark.parametrize("backend", ["torch", numba, triton])
-@pytest.mark.parametrize("share", EACH)
+@pytest.mark.parametrize(("backend", "share"), EACH)
 def test_max_min_diversity(backend, share):
     for seed in range(share, 200, SHARES):
         random, n, keep = drawn(seed)
@@ -46,8 +45,7 @@ def test_max_min_diversity(backend, share):
         assert found.tolist() == spread(images, keep, **given, backend="naive").tolist(), f"seed {seed}"
 
 
-@pytest.mark.parametrize("backend", ["torch", numba, triton])
-@pytest.mark.parametrize("share", EACH)
+@pytest.mark.parametrize(("backend", "share"), EACH)
 def test_volume(backend, share):
     for seed in range(share, 200, SHARES):
         random, n, keep = drawn(seed)
@@ -58,8 +56,7 @@ def test_volume(backend, share):
         assert found.tolist() == dpp(images, weight, keep, backend="naive").tolist(), f"seed {seed}"
 
 
-@pytest.mark.parametrize("backend", ["torch", numba, triton])
-@pytest.mark.parametrize("share", EACH)
+@pytest.mark.parametrize(("backend", "share"), EACH)
 def test_facility_location(backend, share):
     """In eighths, whose sums are exact: ties are many, and in float32 they stay ties."""
     for seed in range(share, 200, SHARES):

@@ -18,10 +18,19 @@ from typing import Any
 import numpy as np
 import torch
 from tests.support.golden_cases import Array, Case, Cases, check_sums
+from tests.support.slowly import the_rest_slowly
 from torch import Tensor
 
 _CASES = Cases("expected.json")
 methods, cases = _CASES.methods, _CASES.of
+
+
+def for_kernels(method: str) -> list[Any]:
+    """Parameters `case`: one of each kind always, the rest with the slow tests: an interpreter runs kernels where there is
+    no device, and takes seconds."""
+    made = cases(method)
+    first = {case["recipe"]: case for case in reversed(made) if case["keep"] <= 64}
+    return the_rest_slowly(made, list(first.values()))
 
 
 def case_id(case: Case) -> str:

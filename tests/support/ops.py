@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 import torch
@@ -25,6 +26,28 @@ READS_NOTHING = [
     triton,
 ]
 FAST = ["torch", *READS_NOTHING, numba]
+
+
+def of_sizes(*sizes: tuple[int, ...]) -> list[Any]:
+    """Parameters `backend, n, ...`: every fast backend with every size. More than 100 tokens take Triton's interpreter
+    seconds: they run with the slow tests."""
+    return [_with(one, size, slow=_name(one) == "triton" and size[0] > 100) for one in FAST for size in sizes]
+
+
+def of_shares(shares: int, **always: Container[int]) -> list[Any]:
+    """Parameters `backend, share`: the named backends with all shares of a list of random cases. Shares that are not
+    named run with the slow tests."""
+    backends = [one for one in ("torch", numba, triton) if _name(one) in always]
+    return [_with(one, (share,), slow=share not in always[_name(one)]) for one in backends for share in range(shares)]
+
+
+def _name(backend: Any) -> str:
+    return backend if isinstance(backend, str) else str(backend.values[0])
+
+
+def _with(backend: Any, rest: tuple[int, ...], slow: bool) -> Any:
+    marks = [] if isinstance(backend, str) else [*backend.marks]
+    return pytest.param(_name(backend), *rest, marks=[*marks, *([pytest.mark.slow] if slow else [])])
 
 
 @contextmanager

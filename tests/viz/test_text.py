@@ -67,6 +67,16 @@ def test_lines_fit_and_a_cut_is_marked():
     assert shorten("a  b\nc" + "d" * 100, 10) == "a b cdddd…"
 
 
+def test_a_word_of_ten_thousand_signs_is_measured_line_by_line(monkeypatch):
+    """Every line measured all that was left: a pasted word of 10,000 signs took seven seconds."""
+    measured = []
+    monkeypatch.setattr(words, "length", lambda line, size: measured.append(line) or length(line, size))
+    lines = wrap("x" * 10_000, 20, 300)
+    assert "".join(lines) == "x" * 10_000
+    assert all(length(line + "x", 20) > 300 for line in lines[:-1])
+    assert max(map(len, measured[1:])) < 3 * len(lines[0])
+
+
 def test_a_long_question_leaves_room_for_the_picture():
     image, layout = Image.new("RGB", (400, 400)), Layout.of((400, 400), (1, 4, 4))
     pages = [

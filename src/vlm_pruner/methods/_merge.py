@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from vlm_pruner.ops.merge import held
 from vlm_pruner.types import Selection
 
 __all__ = ["merged"]
@@ -20,4 +21,4 @@ def merged(order: Tensor, features: Tensor, slot: Tensor, dtype: torch.dtype) ->
     index, rank = order.sort()
     place = rank.argsort()  # place in `order` -> place in `index`
     source = torch.where(slot >= 0, place.index_select(0, slot.clamp_min(0)), -1)
-    return Selection(index=index, order=order, features=features.index_select(0, rank).to(dtype), source=source)
+    return Selection(index=index, order=order, features=held(features.index_select(0, rank), dtype), source=source)

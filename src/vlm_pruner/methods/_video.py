@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from vlm_pruner.ops.basic import chosen
+from vlm_pruner.ops.merge import held
 from vlm_pruner.ops.sync import may_read
 from vlm_pruner.types import Selection, VisualTokens
 
@@ -142,7 +143,7 @@ class Video:
             source = torch.cat([source, source.new_full((1,), -1)]).index_select(0, self.cell)
         own = torch.arange(len(index), device=index.device)
         placed = self.cells(index)[1][:, None]
-        features = rows.to(tokens.features.dtype).where(placed, tokens.features.index_select(0, index))
+        features = held(rows, tokens.features.dtype).where(placed, tokens.features.index_select(0, index))
         return Selection(index=index, features=features, source=source.index_copy(0, index, own))
 
 

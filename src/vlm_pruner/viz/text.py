@@ -65,14 +65,18 @@ def wrap(text: str, size: int, width: int, lines: int = 1000) -> list[str]:
 
 def _pieces(word: str, size: int, width: int) -> Iterator[str]:
     """A word, in parts where it is longer than a line."""
-    while length(word, size) > width and len(word) > 1:
-        low, high = 1, len(word)  # the longest part that fits
-        while low < high:
-            middle = (low + high + 1) // 2
-            low, high = (middle, high) if length(word[:middle], size) <= width else (low, middle - 1)
+    while word:
+        low, high = (
+            1,
+            2,
+        )  # signs that fit, or a single one; more than two lines of them are never measured
+        while low < len(word) and length(word[:high], size) <= width:
+            low, high = high, 2 * high
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if length(word[:middle], size) <= width else (low, middle)
         yield word[:low]
         word = word[low:]
-    yield word
 
 
 def length(text: str, size: int) -> float:

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tests.support.ops import DEVICE, FAST, READS_NOTHING, blobs, poisoned, running
+from tests.support.ops import DEVICE, FAST, READS_NOTHING, blobs, of_sizes, poisoned, running
 from tests.support.sync import no_undeclared_reads
 
 from vlm_pruner.ops import dpp
@@ -12,8 +12,7 @@ def weights(n, seed):
     return poisoned(torch.rand(n, generator=torch.Generator().manual_seed(seed)) + 0.01)
 
 
-@pytest.mark.parametrize("backend", FAST)
-@pytest.mark.parametrize(("n", "keep"), [(1, 1), (2, 2), (9, 9), (65, 20), (130, 40), (300, 40)])
+@pytest.mark.parametrize(("backend", "n", "keep"), of_sizes((1, 1), (2, 2), (9, 9), (65, 20), (130, 40), (300, 40)))
 @pytest.mark.parametrize("noise", [0.3, 1.0])
 def test_equals_the_definition(backend, n, keep, noise):
     rows = [poisoned(blobs(n, 50, n + 100 * seed, noise=noise)) for seed in range(2)]

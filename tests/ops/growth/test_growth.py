@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 import torch
-from tests.support.ops import DEVICE, FAST, READS_NOTHING, blobs, numba, poisoned, raster, running
+from tests.support.ops import DEVICE, FAST, READS_NOTHING, blobs, numba, of_sizes, poisoned, raster, running
 from tests.support.sync import no_undeclared_reads
 
 from vlm_pruner.ops import GrowthRule, grow
@@ -39,8 +39,9 @@ def check(backend, images, keep, rule=RULE):
     assert found.owner.tolist() == expected.owner.tolist()
 
 
-@pytest.mark.parametrize("backend", FAST)
-@pytest.mark.parametrize(("n", "keep"), [(1, 1), (2, 2), (5, 3), (17, 17), (64, 20), (130, 100), (577, 64)])
+@pytest.mark.parametrize(
+    ("backend", "n", "keep"), of_sizes((1, 1), (2, 2), (5, 3), (17, 17), (64, 20), (130, 100), (577, 64))
+)
 def test_equals_the_definition(backend, n, keep):
     check(backend, inputs(n, min(4, keep)), keep)
 

@@ -2,14 +2,13 @@
 
 import pytest
 import torch
-from tests.support.ops import DEVICE, FAST, READS_NOTHING, blobs, poisoned, running
+from tests.support.ops import DEVICE, FAST, READS_NOTHING, blobs, of_sizes, poisoned, running
 from tests.support.sync import no_undeclared_reads
 
 from vlm_pruner.ops import spread
 
 
-@pytest.mark.parametrize("backend", FAST)
-@pytest.mark.parametrize(("n", "keep"), [(1, 1), (2, 2), (9, 9), (65, 20), (130, 40), (300, 40)])
+@pytest.mark.parametrize(("backend", "n", "keep"), of_sizes((1, 1), (2, 2), (9, 9), (65, 20), (130, 40), (300, 40)))
 @pytest.mark.parametrize("noise", [0.05, 1.0])
 def test_equals_the_definition(backend, n, keep, noise):
     features = [poisoned(blobs(n, 24, n + 100 * seed, noise=noise)) for seed in range(2)]
@@ -18,8 +17,7 @@ def test_equals_the_definition(backend, n, keep, noise):
     assert found.tolist() == spread(features, keep, backend="naive").tolist()
 
 
-@pytest.mark.parametrize("backend", FAST)
-@pytest.mark.parametrize(("n", "keep"), [(1, 1), (9, 9), (130, 40)])
+@pytest.mark.parametrize(("backend", "n", "keep"), of_sizes((1, 1), (9, 9), (130, 40)))
 @pytest.mark.parametrize("noise", [0.05, 1.0])
 @pytest.mark.parametrize("start", [None, 0])
 def test_a_given_start_and_weighted_distances(backend, n, keep, noise, start):
