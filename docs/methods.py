@@ -57,8 +57,10 @@ What all methods have in common: the same input gives the same choice on every m
 tokens as it says (methods whose `keep` is an upper limit or an average say so); kept tokens keep their original
 positions, unless you ask for `positions="repacked"`. Each method is one file in `src/vlm_pruner/methods/`.
 
-In the descriptions below, *Deviates* is where a method differs from its released code, and why. *Cost* is that of one
-choice: n tokens of width d (c in the vision tower), t words of the question.
+In the descriptions below, *Parameters* are what you can set, with their usual values, as in
+`vp.prune(model, "mmr", keep=64, balance=0.7)`; the [reference](api/methods.md) explains them. *Deviates* is where a
+method differs from its released code, and why. *Cost* is that of one choice: n tokens of width d (c in the vision
+tower), t words of the question.
 
 ## Methods made for videos
 
@@ -119,6 +121,8 @@ def _section(cls: type[PruningMethod]) -> str:
     text = inspect.getdoc(cls) or ""
     marks = [*re.finditer(rf"^({'|'.join(_WORDS)})[^:\n]*:", text, re.M)]
     parts = [f"## {cls.name}", "", text[: marks[0].start() if marks else None].strip()]
+    if params := create(cls.name).params():
+        parts += ["", "*Parameters*: " + ", ".join(f"`{name}={value!r}`" for name, value in params.items()) + "."]
     for mark, following in zip(marks, [*marks[1:], None], strict=True):
         if mark[1] in _SHOWN:
             content = text[mark.end() : following.start() if following else None].split("\n\n")[0]

@@ -115,6 +115,7 @@ FILES: dict[str, Callable[[Path], None]] = {
     "p3alpha.png": profiled("RGBA", P3),
     "p3palette.png": profiled("P", P3),
     "p3entry.png": profiled("P", P3, transparency=3),
+    "p3grey.png": profiled("L", P3),
     "p3deep.png": deep(RGB * WIDE, "rgb16", P3),
     "p3deep.tif": deep(RGB * WIDE, "rgb16", P3),
     "p3deepalpha.png": deep(np.dstack([RGB, ALPHA]) * WIDE, "rgb16", P3),
@@ -196,8 +197,9 @@ def test_a_profile_that_is_broken_or_of_another_kind_is_left_out(tmp_path: Path)
     shown = open_image(tmp_path / "broken.png")
     assert np.array_equal(np.asarray(shown), RGB)
     assert "its colour profile cannot be used" in notes_of(shown)[0]
-    Image.fromarray(RGB).save(tmp_path / "other.png", icc_profile=pyvips.Image.profile_load("cmyk"))
-    assert np.array_equal(np.asarray(open_image(tmp_path / "other.png")), RGB)
+    for other in (CMYK, LINEAR):
+        Image.fromarray(RGB).save(tmp_path / "other.png", icc_profile=other)
+        assert np.array_equal(np.asarray(open_image(tmp_path / "other.png")), RGB)
 
 
 def test_a_plain_picture_is_itself_and_others_are_shown_once() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import shlex
 from pathlib import Path
 from typing import Any
@@ -68,3 +69,11 @@ def test_the_nearest_tests_are_those_that_run_the_line(package: Path) -> None:
     assert sorted(tests["9"]) == ["a.py::narrow", "a.py::wide[x y]"]
     pages = ["benchmarks/test_tables.py", "docs/test_pages.py"]  # where defaults are printed
     assert sorted(tests["7"]) == ["a.py::narrow", "a.py::wide[x y]", *pages]  # a default: whatever runs the file
+
+
+def test_files_of_the_same_name_look_too_and_the_compiler_for_kernels(package: Path) -> None:
+    mutant = changes(package)[0][1]
+    named = {f"test_{name}": f"{name}.py" for name in ("one", "room", "compiled", "other")}
+    assert mutants_random._by_name(mutant, named) == ["one.py", "room.py"]
+    kernel = dataclasses.replace(mutant, old="import triton\n" + SOURCE)
+    assert mutants_random._by_name(kernel, named) == ["one.py", "room.py", "compiled.py"]

@@ -97,6 +97,23 @@ def test_a_ceiling_equals_the_hidden_tokens_at_every_step(place: int) -> None:
         close(answer.logits, generate(model, inputs).logits, model)
 
 
+@pytest.mark.parametrize("told", [True, False], ids=["a mask of ones", "no mask"])
+def test_rows_of_one_length_that_keep_different_counts(told: bool) -> None:
+    """Nothing was padded, so that no layer is given a mask, and the shorter row has padding all the same."""
+    made, model = tiny("llava")
+    prompts = [made.prompt(3, 1), made.prompt(4, 1)]
+    inputs = made.inputs(prompts, model.dtype)
+    assert bool(inputs["attention_mask"].all())
+    if not told:
+        del inputs["attention_mask"]
+    with prune(model, plan(Own(), 2, keep=1.0)) as session:
+        answer = generate(model, inputs)
+        assert len({image.kept for image in session.images}) > 1
+        for row, prompt in enumerate(prompts):
+            alone = generate(model, made.inputs([prompt], model.dtype)).logits
+            close([step[row] for step in answer.logits], [step[0] for step in alone], model)
+
+
 def test_a_ceiling_above_a_picture_does_not_leave_it_alone() -> None:
     made, model = tiny("qwen2_5_vl")
     inputs = made.inputs([made.prompt(3, 2)], model.dtype)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
+import re
+from typing import Any
 
 import pytest
 import torch
@@ -22,6 +25,61 @@ def test_a_method_is_a_name_or_an_instance():
         create("vlm-pruner", pivots="4")
     with pytest.raises(PlanError, match="did you mean 'pivots'"):
         create("vlm-pruner", pivot=4)
+
+
+INF = float("inf")
+FREE: dict[str, Any] = {"steep": None}  # which `target` and `after` are for
+GROWTH: dict[str, tuple[list[float], list[float]]] = {
+    "pivots": ([1], [0]),
+    "channels": ([1], [0]),
+    "spatial_weight": ([0.0], [-0.001, INF]),
+    "threshold": ([-1.0], [-1.001, INF]),
+    "threshold_step": ([0.001], [0.0009, INF]),
+    "token_batch": ([1], [0]),
+    "self_weight": ([0.0, 1.0], [-0.001, 1.001]),
+    "temporal_scale": ([0.0], [-0.001]),
+}
+RANGES: dict[str, dict[str, tuple[list[float], list[float]]]] = {
+    "autoprune": {"steep": ([0.0, 0.4], [-0.001, 0.401])},
+    "autoprune, by the picture": {"target": ([0.001, 576.0], [0.0, 576.1]), "after": ([1, 31], [0, 32])},
+    "cover": {"radius": ([0.0, 2.0], [-0.001, 2.001]), "most": ([1.0], [0.999])},
+    "erase": {"ratio": ([0.0, 1.0], [-0.001, 1.001])},
+    "fast": {"times": ([1.0], [0.999, INF])},
+    "ivc-prune": {"places": ([0.0, 0.5], [-0.001, 0.501])},
+    "mmr": {"balance": ([0.0, 1.0], [-0.001, 1.001])},
+    "pixelprune": {"threshold": ([0.0, 0.999], [-0.001, 1.0])},
+    "prunesid": {"reference": ([0.001], [0.0])},
+    "vlm-pruner": GROWTH,
+    "vlm-pruner-plus": {"emphasis": ([0.0], [-0.001, INF]), "self_weight": ([0.0, 1.0], [-0.001, 1.001])},
+    "vlm-pruner-video": {"buffer": ([0], [-1]), **GROWTH},
+    "vscan": {"side": ([1], [0]), "shallow_depth": ([0.0, 1.0], [-0.001, 1.001])},
+}
+"""Of every parameter with a range: its ends, which are taken, and what lies just beyond, which is refused."""
+
+
+@pytest.mark.parametrize(("name", "field"), [(name, field) for name, fields in RANGES.items() for field in fields])
+def test_the_ends_of_a_range_are_taken_and_what_lies_beyond_is_refused(name, field):
+    method, _, by_the_picture = name.partition(", ")
+    given = FREE if by_the_picture else {}
+    taken, refused = RANGES[name][field]
+    for value in taken:
+        assert create(method, **given, **{field: value}).params()[field] == value
+    for value in [*refused, float("nan")] if isinstance(refused[0], float) else refused:
+        with pytest.raises(PlanError, match=f"{field}={value}"):
+            create(method, **given, **{field: value})
+
+
+def test_every_range_is_among_these():
+    known = {(name.partition(",")[0], field) for name, fields in RANGES.items() for field in fields}
+    checks = {
+        name: inspect.getsource(cls.__post_init__) for name, cls in registry().items() if "__post_init__" in vars(cls)
+    }
+    ranges = {
+        (name, field)
+        for name, text in checks.items()
+        for field in re.findall(r"[\w.)] <=? self\.(\w+)|self\.(\w+) [<>]", text)
+    }
+    assert {(name, one or other) for name, (one, other) in ranges} <= known
 
 
 @pytest.mark.parametrize("backend", ["naive", "torch", numba])  # on a device the engine looks

@@ -4,7 +4,7 @@ from tests.support.golden_video import build, case_id, cases, check_rows
 
 from vlm_pruner.methods import create
 from vlm_pruner.methods._video import Video
-from vlm_pruner.methods.flashvid import diverse, flashvid, merged_rows, released_quotas, segments
+from vlm_pruner.methods.flashvid import _exact_quotas, diverse, flashvid, merged_rows, released_quotas, segments
 from vlm_pruner.types import VisionSignals, VisualTokens
 
 
@@ -96,3 +96,11 @@ def test_merging_along_the_video_leaves_enough_for_the_budget():
     merge = flashvid(video, attention, alike, released_quotas(video, 0.7, alpha=0.2))
     assert 8 * 14 <= int(merge.kept.sum()) <= 8 * 15
     assert flashvid(video, attention, alike, released_quotas(video, 0.1)).kept.sum(1).tolist() == [2] * 8
+
+
+def test_a_frame_with_one_token_more_has_its_own_share_of_chosen_ones():
+    video = Video(torch.rand(2, 4, 3), torch.ones(2, 4, dtype=torch.bool))
+    quotas = _exact_quotas(video, 5, 0.6)  # 2 and 3 tokens: 1.2 and 1.8 of them, rounded up
+    assert (quotas.chosen.tolist(), quotas.merged.tolist(), quotas.most, quotas.means) == ([2, 2], [0, 1], 2, True)
+    quotas = _exact_quotas(video, 5, 0.7)  # 1.4 and 2.1
+    assert (quotas.chosen.tolist(), quotas.merged.tolist(), quotas.most, quotas.means) == ([2, 3], [0, 0], 3, False)

@@ -35,9 +35,10 @@ def test_against_loops():
     torch.testing.assert_close(hawk(queries, keys, weights), expected)
 
 
-def test_what_is_no_number_counts_nothing():
+@pytest.mark.parametrize("wrong", [torch.inf, -torch.inf, torch.nan], ids=str)
+def test_what_is_no_number_counts_nothing(wrong):
     keys = torch.randn(1, 5, 4, generator=torch.Generator().manual_seed(1))
-    keys[0, 2] = torch.inf
+    keys[0, 2] = wrong
     assert hawk(torch.ones(1, 2, 4), keys)[2] == 0
 
 

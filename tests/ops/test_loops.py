@@ -5,7 +5,7 @@ import importlib
 import numpy as np
 import pytest
 import torch
-from tests.support.ops import blobs, raster, running
+from tests.support.ops import blobs, raster, running, triton
 
 from vlm_pruner.ops import GrowthRule, dpp, facility, farthest_points, grow, merge, screen, spread
 
@@ -35,6 +35,17 @@ def test_other_numbers(dtype):
     assert floats(loops.numbers(rows)[0]).tolist() == rows.float().tolist()
 
 
+@pytest.mark.parametrize("d", [1, 255, 256, 257, 600])
+def test_products_of_a_row_with_one_to_four_others(d):
+    """Added up 256 channels at a time; numbers of two bits are added up exactly."""
+    generator = np.random.default_rng(d)
+    rows, own = (generator.integers(-2, 3, size).astype(np.float32) for size in ((6, d), d))
+    for tokens in ([4], [5, 0], [3, 1, 2], [0, 5, 1, 4]):
+        out = np.full(4, np.nan)
+        loops.dots(rows.ravel(), d, own, np.array(tokens), out)
+        assert out[: len(tokens)].tolist() == (rows[tokens] @ own).tolist()
+
+
 def test_memory_begins_and_ends_with_the_tensor():
     rows = torch.arange(60.0).view(6, 10)[1:4, 2:7]
     memory, strides = loops.numbers(rows)
@@ -50,15 +61,20 @@ def strided(rows: torch.Tensor) -> torch.Tensor:
     return rows.transpose(-1, -2).contiguous().transpose(-1, -2)
 
 
-def test_axes_in_any_order():
+@pytest.mark.parametrize("backend", ["numba", triton])
+def test_axes_in_any_order(backend):
     keys, rows = blobs(70, 48, 0).view(70, 3, 16).transpose(0, 1), blobs(70, 48, 1) * torch.linspace(0.1, 2, 48)
     place, diagonal = raster(70)
     pivots = farthest_points([keys], 4, backend="naive")
     unit = screen([rows], 20, backend="naive")
     given = [unit, place[None], diagonal[None], pivots, 30, GrowthRule()]
     grown = grow(*given, backend="naive")
-    with running("numba"):
+    cover = rows @ rows.T
+    with running(backend):
         assert torch.equal(farthest_points([strided(keys)], 4), pivots)
+        assert torch.equal(spread([strided(rows)], 9), spread([rows], 9, backend="naive"))
+        assert torch.equal(dpp([strided(rows)], [torch.ones(70)], 9), dpp([rows], [torch.ones(70)], 9, backend="naive"))
+        assert torch.equal(facility(strided(cover)[None], 9), facility(cover[None], 9, backend="naive"))
         torch.testing.assert_close(screen([strided(rows)], 20), unit)
         given[:2] = strided(unit), strided(place[None])
         assert torch.equal(grow(*given).order, grown.order)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from vlm_pruner.engine.clock import elapsed_ms
 from vlm_pruner.profiling.timing import Probe, describe_machine, interleave, median, peak_bytes
 
 CPU = torch.device("cpu")
@@ -22,6 +23,10 @@ class Sleep(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         time.sleep(self.seconds)
         return x
+
+
+def test_marks_of_the_host_are_seconds() -> None:
+    assert elapsed_ms(1.0, 1.25) == 250.0
 
 
 def test_probe_times_every_call_and_leaves_no_hook() -> None:

@@ -15,6 +15,7 @@ from PIL import Image
 from tests.support.checkpoints import checkpoint
 from tests.support.stand_ins import FAMILIES, both, compare, same
 from tests.support.vision import needs_torchvision
+from tests.video.test_readers import CAPPED
 
 from vlm_pruner.video.pixels import cropped, patches
 
@@ -56,6 +57,18 @@ def test_several_pictures_and_videos_and_none(name: str) -> None:
                 told |= {"videos": clips, "video_metadata": [dict(t) for t in times], "do_sample_frames": False}
             made.append(processor(text=[text], return_tensors="pt", **told))
         assert same(*made)
+
+
+@pytest.mark.parametrize("name", CAPPED)
+def test_the_stock_processors_bound_frames_alike(name: str) -> None:
+    import transformers
+
+    fields, shape, size = dict(CAPPED[name][0]), CAPPED[name][1], CAPPED[name][2]
+    kind = "Qwen3VLVideoProcessor" if fields.pop("together", False) else "Qwen2VLVideoProcessor"
+    stock = getattr(transformers, kind)(**{"patch_size": 14, "temporal_patch_size": 2, "merge_size": 2, **fields})
+    video = torch.zeros(shape[0], 3, *shape[1:], dtype=torch.uint8)
+    grid = stock([video], do_sample_frames=False, return_tensors="pt")["video_grid_thw"][0].tolist()
+    assert (grid[1] * stock.patch_size, grid[2] * stock.patch_size) == size
 
 
 @pytest.mark.parametrize("name", FAMILIES)

@@ -46,7 +46,7 @@ def follow(
             # A decode step without padding: no mask to fit, so that no place is asked for.
             return fit_stored(fwd, parts, index, layers[index], None, kwargs)
         layer, places = _enter_cache(fwd, cache, index, level, hidden)
-        ragged = ragged or layer.pruned_state.ragged
+        ragged = layer.pruned_state.ragged
     elif fwd.kept is not None:
         own = query_places(fwd.length, fwd.kept, 0, hidden)
         places = Places(own, own)

@@ -123,12 +123,13 @@ class Video:
         placed = cell < self.there.numel()
         return cell.where(placed, 0), placed
 
-    def slots(self, index: Tensor) -> Tensor:
-        """[t * l] place in `index` of the token of every cell, -1 where that is not in it."""
-        cell, placed = self.cells(index)
-        cell = cell.where(placed, self.there.numel())
+    def slots(self, index: Tensor, cell: Tensor) -> Tensor:
+        """[m] place in `index` of the token of every `cell` [m]; -1 where that is not in it, or the cell is -1."""
+        own, placed = self.cells(index)
+        own = own.where(placed, self.there.numel())
         slot = torch.full((self.there.numel() + 1,), -1, device=index.device)
-        return slot.index_copy(0, cell, torch.arange(len(index), device=index.device))[:-1]
+        slot = slot.index_copy(0, own, torch.arange(len(index), device=index.device))
+        return slot.index_select(0, cell.clamp_min(0)).where(cell >= 0, -1)
 
     def merged(self, tokens: VisualTokens, index: Tensor, owner: Tensor, rows: Tensor) -> Selection:
         """A `Selection` of `index` with replacement rows.
@@ -137,8 +138,7 @@ class Video:
             owner: [t, l] cell of the kept token that represents each one, -1 where none does.
             rows: [k, d] replacement rows in `index` order; tokens without a place stay as they are.
         """
-        slot = self.slots(index)
-        source = torch.where(owner.flatten() >= 0, slot.index_select(0, owner.flatten().clamp_min(0)), -1)
+        source = self.slots(index, owner.flatten())
         if self.cell is not None:
             source = torch.cat([source, source.new_full((1,), -1)]).index_select(0, self.cell)
         own = torch.arange(len(index), device=index.device)

@@ -98,8 +98,8 @@ class Static:
             return own.float()
         t, length, _ = video.shape
         cell, _ = video.cells(index)
-        target = torch.where(self.into >= 0, self.frame[:, None] * length + self.into, 0)
-        slot = video.slots(index).index_select(0, target.flatten()).view_as(target).where(self.into >= 0, -1)
+        target = torch.where(self.into >= 0, self.frame[:, None] * length + self.into, -1)
+        slot = video.slots(index, target.flatten()).view_as(target)
         slot = (slot if weight is None else slot.masked_fill(self.centre, -1)).flatten()
         means = self.means.flatten(0, 1)
         mean, count = averages(means, slot, len(index))

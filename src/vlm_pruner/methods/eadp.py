@@ -36,7 +36,7 @@ def word_relevance(
     entropy = -(chance * (chance + 1e-12).log()).sum(0)  # [m, l]
     count = max(1, int(share * words.shape[1]))
     sharp = torch.stack([top(-row, count) for row in entropy.unbind()])  # [m, count]
-    weight = (-entropy.gather(1, sharp) / (0.01 + 1e-6)).softmax(-1)
+    weight = (-entropy.gather(1, sharp) / 0.010001).softmax(-1)
     index = sharp[None].expand(rows.shape[0], -1, -1)
     local = (each.gather(2, index) * weight).sum(-1)  # [n, m]
     return mean(alpha * whole + (1 - alpha) * local, 1)

@@ -214,7 +214,7 @@ def _means(left: Tensor, alike: Tensor, quotas: Quotas) -> Tensor:
 
 def merged_rows(video: Video, merge: Merge, index: Tensor) -> Tensor:
     """[k, d] rows of the kept tokens `index` [k]: of a peak the mean of what goes into it."""
-    slot = video.slots(index).index_select(0, merge.into.flatten().clamp_min(0)).where(merge.into.flatten() >= 0, -1)
+    slot = video.slots(index, merge.into.flatten())
     mean, count = averages(merge.rows.flatten(0, 1), slot, len(index))
     return torch.where(count > 0, mean, video.rows.flatten(0, 1).index_select(0, video.cells(index)[0]))
 

@@ -102,8 +102,7 @@ def prunevid(video: Video, found: Windows, quotas: Quotas) -> Merge:
 
 def merged_rows(video: Video, merge: Merge, index: Tensor) -> Tensor:
     """[k, d] float32 rows of the kept tokens `index` [k], each the mean of its cluster."""
-    owner = merge.owner.where(merge.dynamic, -1).flatten()
-    slot = video.slots(index).index_select(0, owner.clamp_min(0)).where(owner >= 0, -1)
+    slot = video.slots(index, merge.owner.where(merge.dynamic, -1).flatten())
     mean, count = averages(video.rows.flatten(0, 1), slot, len(index))
     own = video.rows.flatten(0, 1).index_select(0, video.cells(index)[0])
     return merge.static.merged(video, index, torch.where(count > 0, mean, own), None)

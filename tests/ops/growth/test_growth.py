@@ -66,6 +66,13 @@ def test_every_rule(backend, change):
 
 
 @pytest.mark.parametrize("backend", FAST)
+def test_one_pivot_grows_without_filling_up(backend):
+    images = inputs(40, 1)
+    check(backend, images, 20, dataclasses.replace(RULE, fill=False))
+    assert (grow(*images, 20, dataclasses.replace(RULE, fill=False), backend="naive").order >= 0).sum() > 2
+
+
+@pytest.mark.parametrize("backend", FAST)
 def test_equal_tokens_and_dense_images(backend):
     images = inputs(100, 4, groups=2, noise=0.02)
     check(backend, images, 50)

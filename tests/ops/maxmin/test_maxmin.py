@@ -57,6 +57,15 @@ def test_half_precision_is_read_in_float32(backend, dtype):
         assert spread([features], 20).tolist() == spread([features], 20, backend="naive").tolist()
 
 
+@pytest.mark.parametrize("backend", ["naive", *FAST])
+def test_the_nearest_neighbour_may_look_the_other_way(backend):
+    """Three directions of which each two differ by more than a right angle: what lies beyond the image is no token."""
+    angle = torch.tensor([0.0, 100.0, 225.0]).deg2rad()
+    features = torch.stack([angle.cos(), angle.sin()], 1).to(DEVICE)
+    with running(backend):
+        assert spread([features], 3).tolist() == [[2, 0, 1]]
+
+
 @pytest.mark.parametrize("backend", FAST)
 def test_equal_tokens_are_taken_in_order(backend):
     features = torch.zeros(7, 16, device=DEVICE)

@@ -46,6 +46,16 @@ def test_a_large_common_part_does_not_hide_differences(backend):
         assert farthest_points([image], 5).tolist() == farthest_points([image], 5, backend="naive").tolist()
 
 
+@pytest.mark.parametrize("backend", ["naive", *FAST])
+def test_what_float32_cannot_tell_apart_is_decided_exactly(backend):
+    """Two norms of 2^24 and a little, and two squares of 2^24 and a little: the second of each is larger."""
+    norms = torch.tensor([[[2.0**24, 0.5], [2.0**24, 1.0], [1.0, 1.0]]], device=DEVICE)
+    squares = torch.tensor([[[4096.0, 9.0], [0.0, 10.0], [0.0, 10 + 2.0**-20], [0.0, 9.0]]], device=DEVICE)
+    with running(backend):
+        assert farthest_points([norms], 1).tolist() == [[1]]
+        assert farthest_points([squares], 2).tolist() == [[0, 2]]
+
+
 @pytest.mark.parametrize("backend", FAST)
 def test_equal_tokens_are_taken_in_order(backend):
     with running(backend):

@@ -10,7 +10,7 @@ __all__ = ["facility"]
 
 def facility(cover: Tensor, keep: int, row_weight: Tensor, candidate_weight: Tensor) -> Tensor:
     """[B, keep] candidates, as `vlm_pruner.ops.facility.facility`; every gain is recomputed from all that is chosen."""
-    return torch.stack([_one(*parts, keep) for parts in zip(cover, row_weight, candidate_weight, strict=True)])
+    return torch.stack([_one(cover[b], row_weight[b], candidate_weight[b], keep) for b in range(len(cover))])
 
 
 def _one(cover: Tensor, row_weight: Tensor, candidate_weight: Tensor, keep: int) -> Tensor:

@@ -181,7 +181,8 @@ class _Growth:
         return torch.tensor(self.chosen, device="cpu")
 
     def _distance(self, covered: Tensor) -> Tensor:
-        return 1 - covered if self.weight is None else self.weight * (1 - covered)
+        """What orders tokens as their distances do."""
+        return -covered if self.weight is None else self.weight * (1 - covered)
 
     def _farthest(self, doubtful: Tensor, count: int) -> Tensor:
         """The one of some tokens that is farthest from all chosen ones, exactly."""
