@@ -35,6 +35,16 @@ EQUIVALENT: dict[str, str] = {
     "ops/maxmin/torch.py: 1e30 -> (1e+30)": "1e30 and one more are the same float",
     "ops/maxmin/torch.py: len(held) < _CACHED -> (len(held) <= _CACHED)": "one strip more of rows that are held, not "
     "computed again",
+    # rooms around the methods: web, viz, cli, evaluation, serving, models, scenes
+    "viz/squares.py: (place - place.round()).abs() < 1e-3 -> ((place - place.round()).abs() <= 0.001)": (
+        "places of tokens lie at whole and half numbers, never a thousandth beside one"
+    ),
+    "viz/geometry.py: position[:, 2] < columns - 0.5 - 1e-3 -> (position[:, 2] <= columns - 0.5 - 0.001)": (
+        "no centre of a cell lies exactly a thousandth before half a column"
+    ),
+    "scenes/layout.py: y + height + gap < b -> (y + height + gap <= b)": (
+        "a place drawn at random from the real numbers never lies exactly at the edge"
+    ),
 }
 """Name of a break that changes nothing anybody could see, without its line -> why."""
 

@@ -6,10 +6,12 @@ import json
 from pathlib import Path
 
 import pytest
-from benchmarks.training import draw, gather, lines_of, stages_table, write
+from benchmarks.training import RESULT, draw, gather, lines_of, stages_table, write
 
+from vlm_pruner.models.embedded.train import video
 from vlm_pruner.models.embedded.train.stages import NUMBERS
 
+SHARES = {"flat", "grow", "full_share"}
 LOG = [
     {"stage": "few", "from_step": 0, "run": {"seed": 1}},
     {"stage": "few", "step": 10, "seconds": 60.0, "visits": 40, "distinct": 24, "val_presence": 0.5, "val_color": 0.25},
@@ -57,11 +59,18 @@ def test_the_curve_is_drawn_the_same_every_time(result: Path, tmp_path: Path) ->
 
 
 def test_the_log_of_the_shipped_weights_has_every_stage_of_the_recipe() -> None:
-    from benchmarks.training import RESULT
-
     stages = json.loads(RESULT.read_text(encoding="utf-8"))["stages"]
     assert [stage["stage"] for stage in stages] == list(NUMBERS)
     for stage in stages:
         steps = lines_of(stage)[-1]["step"]
         assert steps == pytest.approx(NUMBERS[stage["stage"]]["steps"], rel=0.005)
         assert all(run["seed"] is not None for run in stage["runs"])
+        # Runs had minutes, not steps, so that shares of the budget are others there; the size of a check was not noted.
+        same = {name: n for name, n in NUMBERS[stage["stage"]].items() if name not in SHARES | {"steps", "checked"}}
+        assert all(run | same == run for run in stage["runs"])
+
+
+def test_the_video_form_was_trained_with_the_numbers_of_its_recipe() -> None:
+    (stage,) = json.loads(RESULT.with_name("training_video.json").read_text(encoding="utf-8"))["stages"]
+    first = stage["runs"][0]
+    assert first | video.NUMBERS == first

@@ -15,6 +15,7 @@ from click.testing import Result
 from PIL import Image
 from tests.support.commands import complaint, run
 
+from vlm_pruner.cli.bench import _budgets
 from vlm_pruner.evaluation.results import BenchResults
 
 FEW = ("--methods", "vlm-pruner,random", "--tiny", "--split", "validation", "--jobs", "1")
@@ -45,6 +46,14 @@ def test_results_table_curves_and_times_and_the_same_answers_again(tmp_path: Pat
     for name in ("r.answers.jsonl",):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
     assert not (tmp_path / "b" / "r.timing.json").exists()
+
+
+@pytest.mark.parametrize("tiny", [False, True])
+def test_usual_budgets_are_counts_or_the_same_shares(tiny: bool) -> None:
+    counts = _budgets(576, tiny, False)
+    assert counts == ([64] if tiny else [192, 128, 64, 32])
+    assert _budgets(None, tiny, False) == [round(count / 576, 3) for count in counts]
+    assert _budgets(576, tiny, True) == _budgets(None, tiny, True) == ([0.1] if tiny else [0.25, 0.15, 0.1])
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from tests.support.bench import WordProcessor, asked, tiny_setup
 
 from vlm_pruner.engine import prune
@@ -66,6 +66,17 @@ def test_answers_are_those_of_generate_one_question_at_a_time(cell: Cell) -> Non
             assert answer.kept == sum(i.kept for i in session.images) // len(images)
             reported = sum(i.layer_average for i in session.report.images) / len(images)
             assert answer.layer_average == pytest.approx(reported, abs=1e-3)
+
+
+def test_the_blind_row_answers_the_same_about_any_picture() -> None:
+    runner = Runner(SETUP.model, SETUP.processor)
+    cell = next(cell for cell in grid().cells if cell.label == "blind")
+    question = SETUP.questions[0]
+    other = dataclasses.replace(question, draw=lambda: [ImageOps.invert(image) for image in question.stills])
+    for first, number in ((None, 2), (0, 1)):
+        seeing = dataclasses.replace(cell, blind_from=first)
+        answers = {runner.run(seeing, runner.task([[one]]))[0].text for one in (question, other)}
+        assert len(answers) == number
 
 
 def test_two_runs_give_the_same_bytes(whole: Path, tmp_path: Path) -> None:
@@ -195,6 +206,9 @@ def test_shrinking_keeps_the_size_and_loses_the_detail() -> None:
     assert shrink(noise, 576, 576).tobytes() == noise.tobytes()
     detail = [_contrast(i) for i in (noise, shrink(noise, 192, 576), small, shrink(noise, 16, 576))]
     assert detail == sorted(detail, reverse=True)
+    third = noise.crop((0, 0, 300, 150)).resize((100, 50), Image.Resampling.LANCZOS)
+    expected = third.resize((300, 150), Image.Resampling.BICUBIC)
+    assert shrink(noise.crop((0, 0, 300, 150)), 64, 576).tobytes() == expected.tobytes()
 
 
 def _contrast(image: Image.Image) -> float:

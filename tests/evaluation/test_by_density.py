@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from PIL import Image, ImageDraw
@@ -11,6 +12,7 @@ from tests.support.bench import asked
 
 from vlm_pruner.errors import PlanError
 from vlm_pruner.evaluation.by_density import DensityPlans, is_by_density
+from vlm_pruner.evaluation.density import DENSE, stroke_density
 from vlm_pruner.evaluation.fidelity import Trial
 from vlm_pruner.evaluation.questions import Asked
 from vlm_pruner.evaluation.tuning_groups import remembered, tune_groups
@@ -43,12 +45,14 @@ def changing(limit: dict[bool, int], seen: list[tuple[int, int]] | None = None):
 
 def test_each_group_has_the_plan_that_its_own_pictures_allow() -> None:
     questions = asked(140, 1)
-    densities = {one.scene: 0.2 if one.scene % 2 else 0.01 for one in questions}
+    densities = {one.scene: DENSE if one.scene % 2 else 0.99 * DENSE for one in questions}
     made = tune_groups(questions, PLANS, changing({False: 5, True: 20}), densities, max_loss=0.1, confidence=0.9,
                        cost="flops")  # fmt: skip
     assert (made.plain, made.dense) == (PLANS[2], PLANS[0])
     assert made.plan([PHOTO]) == PLANS[2]
     assert made.plan([PHOTO, page()]) == made.plan([page()]) == PLANS[0]
+    at_the_edge = replace(made, dense_from=stroke_density(page()))
+    assert (at_the_edge.plan([page()]), at_the_edge.plan([PHOTO])) == (PLANS[0], PLANS[2])
     assert "held-out pictures" in made.told["plain"]
 
 

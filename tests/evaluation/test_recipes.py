@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from vlm_pruner.asking import ask, open_model
 from vlm_pruner.engine import prune
 from vlm_pruner.errors import InputError, PlanError
 from vlm_pruner.evaluation.recipes import load_recipe, recipe_names
-from vlm_pruner.evaluation.released import HABITS, ReleasedVLMPruner
+from vlm_pruner.evaluation.released import HABITS, ReleasedVLMPruner, _unmerged
 from vlm_pruner.methods.vlm_pruner import VLMPruner
 from vlm_pruner.ops import GrowthRule, farthest_points, screen
 from vlm_pruner.ops.growth.naive import grow
@@ -70,6 +71,9 @@ def test_the_unmerged_grid_is_that_of_the_released_code() -> None:
     assert found.index.tolist() == expected.order[0].sort().values.tolist()
     plain = VLMPruner().select(VisualTokens(features, keys, grid), 132)
     assert found.index.tolist() != plain.index.tolist()
+    moved, weight = _unmerged(VisualTokens(torch.zeros(12, 2), grid=(1, 4, 3)), 0.5)
+    assert moved.coordinates().tolist() == [[0, i // 6, i % 6] for i in range(12)]
+    assert weight == pytest.approx(0.5 * math.hypot(2, 6) / math.hypot(8, 6))
 
 
 @pytest.mark.parametrize("name", recipe_names())

@@ -8,7 +8,7 @@ import pytest
 from tests.support.bench import made_up_results
 
 from vlm_pruner.evaluation.plots import plot_curves
-from vlm_pruner.evaluation.table import markdown, method_table
+from vlm_pruner.evaluation.table import markdown, method_table, type_table
 from vlm_pruner.viz import plots
 from vlm_pruner.viz.plots import Curve
 
@@ -26,6 +26,21 @@ def test_best_method_first_between_the_unpruned_and_the_blind_model() -> None:
     retention = [float(row[5].split()[0]) for row in table[2:]]
     assert retention == sorted(retention, reverse=True)
     assert retention[0] == 100.0
+
+
+def test_every_number_has_its_unit_and_its_digits() -> None:
+    """By the percent but for tokens, GFLOP and redundancy."""
+    table = {row[0]: row for row in rows(method_table(RESULTS, 64, RESULTS.bootstrap(), {}))}
+    assert table["none"][1:6] == ["576", "608.0", "1.00", "85.8 [81.3, 89.6]", "100.0 [100.0, 100.0]"]
+    assert table["none"][6:] == ["**+5.8 [+2.9, +9.4]**", "", "", "40.0", "0.300"]
+    assert table["vlm-pruner"][1:6] == ["64", "96.0", "1.00", "80.8 [76.4, 85.1]", "94.2 [90.6, 97.1]"]
+    assert table["vlm-pruner"][6:] == ["", "50.0", "25.0", "40.0", "0.300"]
+    types = rows(type_table(RESULTS, RESULTS.bootstrap(), 64))
+    assert types[2] == ["chance", "", "12.5", "0.1", "5.0", "5.9"]
+    assert types[4] == ["vlm-pruner", "64", "82.5", "81.2", "78.8", "80.8"]
+    assert [row[:2] for row in types[3:]] == [
+        ["none", "576"], ["vlm-pruner", "64"], ["bad", "64"], ["random", "64"], ["blind", "576"],
+    ]  # fmt: skip
 
 
 def test_every_difference_has_an_interval_and_only_a_clear_one_is_bold() -> None:

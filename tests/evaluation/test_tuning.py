@@ -126,7 +126,7 @@ def test_the_bound_is_over_pictures_not_questions() -> None:
 
 
 def test_text_dense_pictures_are_told_apart() -> None:
-    dense = {scene: float(scene == 1) for scene in range(66)}
+    dense = {scene: DENSE if scene == 1 else 0.99 * DENSE for scene in range(66)}
     tuned = run(lambda scene, keep: keep == 5 and scene == 1, densities=dense)
     assert tuned.plan == PLANS[2]
     assert tuned.best is not None
@@ -196,6 +196,7 @@ def test_a_method_that_cannot_run_is_a_trial_with_the_reason() -> None:
     plans = [PrunePlan((Stage("grid", 64, layer),)) for layer in (20, 2)]
     broken, good = Meter(model, processor).trials(one, plans)
     assert "layer 20 does not exist" in broken.refused
+    assert broken == Trial(False, 0.0, 0.0, 0.0, None, broken.refused)
     assert good.refused == ""
 
 

@@ -15,12 +15,12 @@ from vlm_pruner.models.embedded.tokenizer import pieces
 from vlm_pruner.models.embedded.train import loop
 from vlm_pruner.models.embedded.train.__main__ import main
 from vlm_pruner.models.embedded.train.data import FREQUENCY, LENGTH, STEPS, Pool, draw_sample, fixed_batch, tokenise
-from vlm_pruner.models.embedded.train.labels import FAMILIES, INDEX, token_labels
+from vlm_pruner.models.embedded.train.labels import FAMILIES, INDEX, NONE, token_labels
 from vlm_pruner.models.embedded.train.stages import NUMBERS
 from vlm_pruner.scenes import TYPES, render, sample_scene
 from vlm_pruner.scenes.questions import ONE_IMAGE
 from vlm_pruner.scenes.render import backgrounds
-from vlm_pruner.scenes.vocabulary import ALPHABET, CATEGORIES, COLORS, TINY
+from vlm_pruner.scenes.vocabulary import ALPHABET, CATEGORIES, COLORS, COUNTS, KINDS, ROLES, TINY
 
 SMALL = ("--workers", "0", "--option", "pool=8", "--option", "checked=4")
 
@@ -144,20 +144,34 @@ def test_pool_overwrites_the_oldest() -> None:
     assert int(pool.draw(64).max()) < 12
 
 
-def test_samples_hold_what_the_scene_shows() -> None:
-    rng = np.random.default_rng(0)
+@pytest.mark.parametrize("seed", range(6))
+def test_samples_hold_what_the_scene_shows(seed: int) -> None:
+    rng = np.random.default_rng(seed)
     scene = sample_scene(rng, "train", len(backgrounds("train")))
-    labels, item, _ = token_labels(scene, render(scene))
+    labels, item, offsets = token_labels(scene, render(scene))
     names, colours = CATEGORIES + TINY, list(COLORS)
+    y, x = (np.mgrid[:24, :24].reshape(2, -1) + 0.5) * 14  # centres of the tokens
     for index, thing in enumerate(scene.things):
         mine = item == index
         assert mine.any()
-        assert set(labels[INDEX["category"], mine]) == {names.index(thing.name)}
-        assert set(labels[INDEX["color"], mine]) == {colours.index(thing.color)}
-    text = "".join(plate.text for plate in scene.plates)
-    for slot, char in enumerate(text):
+        shown = {
+            "category": names.index(thing.name),
+            "color": colours.index(thing.color),
+            "role": ROLES.index(thing.role) if thing.role else NONE,
+            "partner": CATEGORIES.index(thing.partner) if thing.partner else NONE,
+            "count": COUNTS.index(thing.count) if thing.count else NONE,
+            "ground": 1,
+        }
+        assert {family: set(labels[INDEX[family], mine]) for family in shown} == {k: {n} for k, n in shown.items()}
+        to = np.stack([thing.x - x, thing.y - y, np.full_like(x, thing.size)], 1)[mine]
+        np.testing.assert_allclose(offsets[mine, :3] * 56, to, atol=0.2)
+    written = [(plate, char) for plate in scene.plates for char in plate.text]
+    for slot, (plate, char) in enumerate(written):
         mine = item == len(scene.things) + slot
         assert set(labels[INDEX["character"], mine]) == {ALPHABET.index(char)}
+        assert set(labels[INDEX["kind"], mine]) == {KINDS.index(plate.kind)}
+        end = plate.x + plate.pitch * len(plate.text)
+        np.testing.assert_allclose(offsets[mine, 3:] * 112, np.stack([x - plate.x, end - x], 1)[mine], atol=0.2)
     assert labels.shape == (len(FAMILIES), 576)
 
 

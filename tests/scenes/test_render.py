@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from vlm_pruner import scenes
 from vlm_pruner.scenes.layout import Scene
-from vlm_pruner.scenes.render import ASSETS, PHOTOS, backgrounds
+from vlm_pruner.scenes.render import ASSETS, PHOTOS, _texture, backgrounds
 from vlm_pruner.scenes.vocabulary import COLORS
 
 
@@ -76,6 +79,15 @@ def test_size_and_grid_are_free() -> None:
     assert all(x1 <= 640 and y1 <= 480 for _, _, x1, y1 in (t.box for t in scene.things))
 
 
+def test_layouts_of_other_sizes_are_those_of_the_published_figures() -> None:
+    """Splits have one size; own pictures and videos have others."""
+    boxes = []
+    for number, size in enumerate(((640, 480), (112, 112), (224, 336), (900, 700)) * 5):
+        scene = scenes.sample_scene(np.random.default_rng([7, number]), "test", 3, size)
+        boxes.append([[round(x, 1) for x in item.box] for item in (*scene.things, *scene.plates)])
+    assert hashlib.sha256(json.dumps(boxes).encode()).hexdigest()[:16] == "90cf6cb7a7cafeee"
+
+
 def test_objects_do_not_overlap() -> None:
     for number in range(40):
         scene = draw(number)
@@ -90,6 +102,23 @@ def test_every_photograph_is_there_and_listed_with_its_terms() -> None:
     assert {path.stem for path in ASSETS.glob("*.jpg")} == names | {"demo"}
     listed = (ASSETS.parents[3] / "ASSETS.md").read_text(encoding="utf-8")
     assert [name for name in sorted(names) if f"`{name}.jpg`" not in listed] == []
+
+
+def sampled() -> np.ndarray:
+    """uint8 [rows, 336, 3]: some rows of three scenes, with every kind of thing and plate, and of textures."""
+    shown = [pixels(draw(number, occluded=frozenset(range(number))))[::12] for number in (1, 2, 4)]
+    textures = [np.asarray(_texture(np.random.default_rng(sort), sort))[::48, :336] for sort in range(3)]
+    return np.concatenate(shown + textures).astype(np.uint8)
+
+
+def test_pixels_are_those_of_the_published_figures() -> None:
+    """The fingerprints of the splits do not see how scenes are drawn. Other pixels are another benchmark: then raise
+    VERSION, and write `Image.fromarray(sampled())` to the file."""
+    from PIL import Image
+
+    with Image.open(Path(__file__).with_name("rendered.png")) as file:
+        stored = np.asarray(file, np.int16)
+    assert np.abs(stored - sampled()).max() <= 6  # another decoder of JPEG, another rounding
 
 
 def test_demo_picture_is_the_demo_scene() -> None:

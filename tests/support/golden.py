@@ -26,8 +26,8 @@ methods, cases = _CASES.methods, _CASES.of
 
 
 def for_kernels(method: str) -> list[Any]:
-    """Parameters `case`: one of each kind always, the rest with the slow tests: an interpreter runs kernels where there is
-    no device, and takes seconds."""
+    """Parameters `case`: one of each kind always, the rest with the slow tests: without a device an
+    interpreter runs kernels, which takes seconds."""
     made = cases(method)
     first = {case["recipe"]: case for case in reversed(made) if case["keep"] <= 64}
     return the_rest_slowly(made, list(first.values()))

@@ -195,3 +195,9 @@ def test_drawn_cells_share_no_pixel_and_leave_none_out(width):
         left, top, right, bottom = (int(v) for v in pixel_box(layout, token, scale, (width, width)))
         covered[top : bottom + 1, left : right + 1] += 1
     assert (covered == 1).all()
+
+
+@pytest.mark.parametrize("size", [(1000, 700), (333, 900), (40, 31)])
+def test_the_window_of_all_of_an_image_ends_exactly_at_its_edges(size):
+    seen = image_window(SiglipImageProcessorPil(size={"height": 48, "width": 48}), size)
+    assert seen == Window.whole(size)

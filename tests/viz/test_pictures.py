@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+
 import numpy as np
 import pytest
 import torch
@@ -9,11 +11,23 @@ from PIL import Image, ImageChops
 
 from vlm_pruner.errors import InvalidSelectionError
 from vlm_pruner.types import Selection
-from vlm_pruner.viz import Choice, Layout, Window, growth_frames, merge_map, overlay, save_growth, side_by_side
-from vlm_pruner.viz.canvas import sheet
+from vlm_pruner.viz import (
+    Choice,
+    Layout,
+    Window,
+    film,
+    film_pages,
+    growth_frames,
+    merge_map,
+    overlay,
+    save_growth,
+    side_by_side,
+)
+from vlm_pruner.viz.canvas import sheet, slot_width
+from vlm_pruner.viz.labels import label_size
 from vlm_pruner.viz.merges import region_colours
 from vlm_pruner.viz.overlay import dimmed, overlay_panels
-from vlm_pruner.viz.palette import ink_on, light, order_colour, viridis
+from vlm_pruner.viz.palette import font, ink_on, light, order_colour, viridis
 
 RED = (220, 40, 40)
 
@@ -139,6 +153,17 @@ def test_a_merge_map_tints_absorbed_cells_and_leaves_the_others_grey(image):
     assert (spread[top + 250 : top + 380, 20:380] == 0).mean() > 0.9  # the two without a trace
 
 
+@pytest.mark.parametrize("cells", [4, 8])
+def test_numbers_of_absorbed_cells_are_two_thirds_of_their_survivors(image, monkeypatch, cells):
+    """Only where a cell lies apart from what absorbed it."""
+    module, sizes = import_module("vlm_pruner.viz.merges"), []
+    monkeypatch.setattr(module, "font", lambda size: sizes.append(size) or font(size))
+    layout, source = Layout.of(image.size, (1, cells, cells)), torch.full((cells * cells,), -1)
+    source[[0, 1, cells + 3]] = 0
+    merge_map(image, layout, Selection(torch.tensor([0]), source=source), title="", width=640)
+    assert sizes == [pytest.approx(label_size(layout.panels[0].side * 1.5, 1) * 2 / 3, abs=2)]
+
+
 def test_a_merge_map_needs_a_merging_method(image):
     with pytest.raises(InvalidSelectionError, match="merges none"):
         merge_map(image, Layout.of(image.size, (1, 2, 2)), chosen(0))
@@ -183,6 +208,31 @@ def test_labels_have_contrast_with_their_ground():
         ground = order_colour(i, 64)
         low, high = sorted((light(ground), light(ink_on(ground))))
         assert (high + 0.05) / (low + 0.05) >= 4.5
+
+
+@pytest.mark.parametrize("size", [(90, 45), (190, 95), (800, 400)])
+def test_panels_of_any_width_are_scaled_to_the_sheet(size):
+    page = np.asarray(sheet([Image.new("RGB", size, RED)] * 2, title="", columns=2, width=420))
+    panels = (page == RED).all(-1)
+    wide, high = panels.any(0).sum(), panels.any(1).sum()
+    assert wide == 2 * slot_width(420, 2)
+    assert high == pytest.approx(wide / 4, abs=1)
+
+
+@pytest.mark.parametrize("cells", [(1, 4, 4), (3, 4, 4)])
+def test_only_a_single_overlay_has_numbers(image, monkeypatch, cells):
+    """Small pictures of a film, of a growing selection and of a comparison have none."""
+    drawn = []
+    module = import_module("vlm_pruner.viz.overlay")
+    monkeypatch.setattr(module, "pill", lambda draw, at, text, *_: drawn.append(text))
+    layout, selection = Layout.of(image.size, cells), chosen(10, 5, 0)
+    film([image] * 3, layout, selection)
+    film_pages([image] * 3, layout, selection)
+    growth_frames(image, layout, selection, steps=2)
+    side_by_side(image, layout, [Choice("one", selection)])
+    assert drawn == []
+    overlay(image, layout, selection)
+    assert set(drawn) == {"1", "2", "3"}
 
 
 def test_captions_stand_under_their_panels():

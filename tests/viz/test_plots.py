@@ -60,6 +60,21 @@ def test_more_curves_than_colours_are_told_apart_by_their_lines(tmp_path):
     assert list(axes.get_xticks()) == [32, 64, 128, 256, 512]
 
 
+@pytest.mark.parametrize(
+    ("budgets", "ticks"),
+    [
+        ([50, 60], [50, 60]),
+        ([50, 59], [32, 64]),
+        ([2**i for i in range(8)], [2**i for i in range(8)]),
+        ([3 * 2**i for i in range(9)], [2**i for i in range(1, 11)]),
+    ],
+)
+def test_budgets_are_the_ticks_where_they_are_few_and_apart(budgets, ticks):
+    pytest.importorskip("matplotlib")
+    (axes,) = budget_plot([Curve("A", budgets, [50] * len(budgets))]).axes
+    assert list(axes.get_xticks()) == ticks
+
+
 def test_time_plot_stacks_the_parts_of_every_run(tmp_path):
     pytest.importorskip("matplotlib")
     pruned = {"prefill": 30.0, "decode": 40.0, "noise": -0.5}

@@ -34,6 +34,13 @@ def test_a_letter_without_its_accent_stands_for_one_that_is_missing(alone):
     assert wrap("café", 20, 300) == ["cafe"]
 
 
+@pytest.mark.parametrize("letters", [1, 7, 10])
+def test_a_line_is_filled_to_its_last_pixel(letters):
+    width = length("M" * letters, 12)
+    assert width == int(width)
+    assert wrap("M" * 20, 12, int(width), 20)[:2] == ["M" * letters] * 2
+
+
 @pytest.mark.parametrize("text", ["这是什么？", "ما هذا؟", "\U0001f600", "हि", "Ω"])
 def test_no_sign_is_ever_a_box(text):
     """Whatever fonts this system has: no sign of a line looks as one that no font has."""

@@ -69,6 +69,24 @@ def test_a_bar_is_the_share_of_what_all_tokens_cost(board, events):
     assert bars == [[("100.0", "576")], [("11.1", "64")], [("25.0", "144")]]
 
 
+def unordered(stage):
+    layer, keep, selection = stage
+    return layer, keep, replace(selection, order=None)
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+def test_a_selection_without_an_order_says_so(board, events, ordered):
+    for event in events:
+        if isinstance(event, Done) and event.column and not ordered:
+            images = [replace(one, stages=(unordered(one.stages[-1]),)) for one in event.run.images]
+            event = replace(event, run=replace(event.run, images=images))
+        board.apply(event)
+    full, *pruned = (board.card(number) for number in range(3))
+    remark = "This method chooses all tokens at once, in no order."
+    assert [card.count(remark) for card in pruned] == [0 if ordered else 1] * 2
+    assert not any("None<" in card or remark in full for card in (full, *pruned))
+
+
 def test_only_merging_methods_have_a_map_of_it(tiny, picture):
     board = Board(tiny, picture, "what is this ?", [Choice("tome", 25), Choice("grid", 25)])
     for event in Service(tiny).compare(picture.image, "what is this ?", [Choice("tome", 25), Choice("grid", 25)]):

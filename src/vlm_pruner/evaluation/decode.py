@@ -162,7 +162,7 @@ def _greedy(model: Any, out: Any, mask: Tensor, max_new_tokens: int) -> list[lis
         mask = torch.cat([mask, mask.new_ones(mask.shape[0], 1)], 1)
         out = model(
             input_ids=token[:, None], attention_mask=mask, position_ids=place, **{cache_name(model): cache_in(out)},
-            use_cache=True, logits_to_keep=1,
+            use_cache=True,
         )  # fmt: skip
         place = place + 1
     return answers

@@ -54,7 +54,7 @@ def sheet(
     kind = _Type.of(width)
     gap, inner = kind.margin, width - 2 * kind.margin
     slot = slot_width(width, columns)
-    shown = [p if p.width == slot else _fit(p, slot) for p in panels]
+    shown = [_fit(p, slot) for p in panels]
     notes = [wrap(c, kind.text, slot, 4) if c else [] for c in captions] or [[] for _ in shown]
     head = [(line, kind.title, INK) for line in wrap(title, kind.title, inner, 3)] if title else []
     head += [(line, kind.text, MUTED) for line in wrap(subtitle, kind.text, inner, 6)] if subtitle else []

@@ -78,8 +78,10 @@ def _figure(number: int, image: Pruned) -> str:
         return f"<p>{escape(caption)}</p>"
     rows, columns = image.grid[1:]
     size = columns * CELL, rows * CELL
-    tiles = image.modality != "video" and image.grid[0] > 1  # where they lie on the picture is not known here
-    layout = picture_layout(None, size, [image]) if tiles else Layout.of(size, image.grid, image.position)
+    if image.modality == "video":
+        layout = Layout.of(size, image.grid, image.position)
+    else:
+        layout = picture_layout(None, size, [image])  # where its tiles lie on the picture is not known here
     coloured = _coloured(image.selection)
     maps = []
     for which, panel in enumerate(layout.panels):

@@ -109,8 +109,8 @@ def dot_plot(
     for y, curve in enumerate(rows):
         colour = _hex(REGIONS[6] if curve.name in bold else MUTED)
         if curve.low is not None and curve.high is not None:
-            axes.plot((curve.low[0], curve.high[0]), (y, y), color=colour, linewidth=1.6, alpha=0.45, zorder=2)
-        axes.plot(curve.accuracy[0], y, "o", color=colour, markersize=5, zorder=3)
+            axes.plot((curve.low[0], curve.high[0]), (y, y), color=colour, linewidth=1.6, alpha=0.45)
+        axes.plot(curve.accuracy[0], y, "o", color=colour, markersize=5)
         axes.annotate(
             f"{curve.accuracy[0]:.1f} % with {curve.keep[0]:.0f}", (1.01, y), xycoords=("axes fraction", "data"),
             va="center", fontsize=8, color=colour, annotation_clip=False,

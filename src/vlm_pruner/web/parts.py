@@ -84,7 +84,7 @@ def thumbs_css() -> str:
     shown = [picture.image for picture in gallery().values() if isinstance(picture.image, Image.Image)]
     faces = (image.convert("RGB").resize((160, 160)) for image in shown)
     rule = "#vp-thumbs label:nth-of-type({}) {{ background-image: url({}); }}"
-    return "\n".join(rule.format(i + 1, data_uri(face, width=160, quality=70)) for i, face in enumerate(faces))
+    return "\n".join(rule.format(i + 1, data_uri(face, quality=70)) for i, face in enumerate(faces))
 
 
 def lay_out(desk: Desk) -> Parts:

@@ -14,8 +14,11 @@ from tests.support.lmms import needs_no_lmms_eval
 from tests.support.vision import needs_torchvision
 
 from vlm_pruner.asking import Loaded, open_model
+from vlm_pruner.cli.evaluate import _tasks
+from vlm_pruner.cli.evaluate_recipe import chosen
 from vlm_pruner.errors import InputError, PlanError
 from vlm_pruner.evaluation.cells import build_grid
+from vlm_pruner.evaluation.lmms import run as run_module
 from vlm_pruner.evaluation.lmms.answers import Answers, Reply, key_of
 from vlm_pruner.evaluation.lmms.arguments import open_with, sampling_of, treatment
 from vlm_pruner.evaluation.lmms.retention import hard_score, report, retention
@@ -116,6 +119,18 @@ def evaluated(label: str, budget: float, right: list[int], mme: float = 1800.0) 
 FULL = evaluated("none", 576, [1, 1, 1, 0])
 
 
+def test_sums_are_taken_over_all_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    def gather(parts: list[Any], mine: Any) -> None:
+        parts[:] = [mine, ({"kept": 2.0, "seconds": 0.5}, 3)]
+
+    mine = {"kept": 4.0, "seconds": 1.0}
+    assert run_module._together(mine, 5) == (mine, 5)
+    for name, value in (("is_available", True), ("is_initialized", True), ("get_world_size", 2)):
+        monkeypatch.setattr(run_module.dist, name, lambda value=value: value)
+    monkeypatch.setattr(run_module.dist, "all_gather_object", gather)
+    assert run_module._together(mine, 5) == ({"kept": 6.0, "seconds": 1.5}, 8)
+
+
 def test_retention_is_the_mean_of_the_ratios() -> None:
     found = retention(evaluated("x", 64, [1, 0, 1, 0], 900.0), FULL)
     assert found.value == pytest.approx((0.5 / 0.75 + 0.5) / 2)
@@ -170,6 +185,22 @@ def test_suites_and_the_number_of_a_task() -> None:
     assert score_of("new", {"first": 0.5, "second": 1.0}) == ("first", 0.5)
     with pytest.raises(InputError, match="gave no number"):
         score_of("mmbench_en_dev", {})
+
+
+def test_tasks_are_named_or_those_of_a_suite(tmp_path: Path) -> None:
+    assert _tasks("gqa, mme", "", tmp_path, tmp_path / "out", None) == (["gqa", "mme"], tmp_path)
+    assert _tasks("", "paper", None, tmp_path / "out", None) == (tasks_of("paper"), None)
+    named, folder = _tasks("gqa,scenes", "", None, tmp_path / "out", 28)
+    assert (named, folder) == (["gqa", "vlm_pruner_scenes"], tmp_path / "out" / "scenes")
+
+
+def test_a_recipe_has_a_cell_for_each_budget_named_after_its_habits(embedded: Loaded) -> None:
+    for official, label in (("", "vlm-pruner"), ("rounding,early-stop", "vlm-pruner (rounding, early-stop)")):
+        steps = chosen("llava-1.5-7b", official)
+        assert steps is not None
+        cells = steps.cells(embedded)
+        assert [cell.budget for cell in cells] == list(steps.recipe.keep)
+        assert {(cell.label, cell.how.label) for cell in cells} == {(label, label)}
 
 
 def test_the_entry_point_is_declared() -> None:

@@ -98,6 +98,8 @@ def test_the_command_line_of_lmms_eval_writes_scores_tokens_and_times(
     assert record["throughput"]["avg_visual_tokens_before"] == pytest.approx(576 * 15 / 14)
     assert record["throughput"]["avg_visual_tokens_after"] == pytest.approx(64 * 15 / 14)
     assert record["throughput"]["avg_prefill_ms"] > 0
+    speed = record["throughput"]["total_gen_tokens"] / record["throughput"]["total_elapsed_time"]
+    assert record["throughput"]["avg_speed"] == pytest.approx(speed, rel=1e-3)
 
 
 def test_batches_and_processes_change_nothing(home: dict[str, str], whole: Path, tmp_path: Path) -> None:
