@@ -71,6 +71,22 @@ def test_the_nearest_tests_are_those_that_run_the_line(package: Path) -> None:
     assert sorted(tests["7"]) == ["a.py::narrow", "a.py::wide[x y]", *pages]  # a default: whatever runs the file
 
 
+def test_files_that_are_tested_elsewhere_are_left_out(package: Path) -> None:
+    source = Path(mutants_random.TESTS).parent / "src" / "vlm_pruner"
+    left = {path.relative_to(source).as_posix() for path in source.rglob("*.py")}
+    left = {file for file in left if mutants_random.ELSEWHERE.match(file)}
+    assert {"serving/vllm/models.py", "serving/batch/on_ray.py", "evaluation/lmms/model.py"} <= left
+    assert "serving/batch/rows.py" not in left
+    (package / "serving" / "batch").mkdir(parents=True)
+    (package / "serving" / "batch" / "on_ray.py").write_text(SOURCE, encoding="utf-8")
+    assert all(mutant.file == "room/one.py" for _, mutant in changes(package))
+
+
+def test_a_number_that_one_more_does_not_change_stays(package: Path) -> None:
+    (package / "room" / "one.py").write_text("LARGE = 1e30\n", encoding="utf-8")
+    assert not changes(package)
+
+
 def test_files_of_the_same_name_look_too_and_the_compiler_for_kernels(package: Path) -> None:
     mutant = changes(package)[0][1]
     named = {f"test_{name}": f"{name}.py" for name in ("one", "room", "compiled", "other")}
