@@ -254,6 +254,16 @@ def test_files_and_functions_stay_short(path: Path) -> None:
         assert length < 40, f"{name(path)}: {node.name} has {length} lines after its docstring"
 
 
+def test_no_merge_is_left_half_done() -> None:
+    """The changelog held both sides of one, and every change twice."""
+    folders = [ROOT / name for name in ("src", "tests", "benchmarks", "docs", ".ci")]
+    files = [*ROOT.iterdir(), *(path for folder in folders for path in folder.rglob("*"))]
+    texts = [path for path in files if path.suffix in ("", ".cff", ".css", ".md", ".py", ".toml", ".txt", ".yml")]
+    marks = re.compile(r"^(<{7}|>{7}) ", re.MULTILINE)
+    found = [str(path) for path in texts if path.is_file() and marks.search(path.read_text(encoding="utf-8"))]
+    assert not found
+
+
 def test_allowances_are_still_needed() -> None:
     stale = [key for key in LONG_FILES if not (SRC / key).exists() and not (ROOT / key).exists()]
     assert not stale, f"LONG_FILES names files that are gone: {stale}"
