@@ -58,12 +58,13 @@ def hold(server_folder: Path) -> Iterator[Path]:
     file.unlink(missing_ok=True)
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def browser():
+    """Ended before a test of another file starts one: Playwright runs one at a time."""
     with chromium() as running:
         yield running
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def context(browser):
     return browser.new_context(viewport=DESKTOP)
