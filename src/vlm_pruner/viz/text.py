@@ -66,10 +66,7 @@ def wrap(text: str, size: int, width: int, lines: int = 1000) -> list[str]:
 def _pieces(word: str, size: int, width: int) -> Iterator[str]:
     """A word, in parts where it is longer than a line."""
     while word:
-        low, high = (
-            1,
-            2,
-        )  # signs that fit, or a single one; more than two lines of them are never measured
+        low, high = 1, 2  # signs that fit, or a single one, and signs that may not: at most two lines are measured
         while low < len(word) and length(word[:high], size) <= width:
             low, high = high, 2 * high
         while high - low > 1:

@@ -181,8 +181,7 @@ class _Growth:
         return torch.tensor(self.chosen, device="cpu")
 
     def _distance(self, covered: Tensor) -> Tensor:
-        """What orders tokens as their distances do."""
-        return -covered if self.weight is None else self.weight * (1 - covered)
+        return 1 - covered if self.weight is None else self.weight * (1 - covered)
 
     def _farthest(self, doubtful: Tensor, count: int) -> Tensor:
         """The one of some tokens that is farthest from all chosen ones, exactly."""
