@@ -349,9 +349,13 @@ def test_attention_of_a_second_turn_sees_the_first(kind: str) -> None:
     torch.testing.assert_close(tokens.attention, maps[:, -1][:, places], atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("name", ["llava", "llava-cls", "llava_next", "llava_onevision"])
-def test_vision_signals_equal_those_of_the_tower(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "layer"),
+    [("llava", -2), ("llava", 1), ("llava-cls", -2), ("llava_next", -2), ("llava_next", 1), ("llava_onevision", -1)],
+)
+def test_vision_signals_equal_those_of_the_tower(name: str, layer: int, monkeypatch: pytest.MonkeyPatch) -> None:
     family, model = tiny(name, "eager")
+    monkeypatch.setattr(model.base_model.config, "vision_feature_layer", layer)
     prompts = family.together(family.prompt(1, 1), family.prompt(2, 2))
     inputs = family.inputs(prompts, torch.float32)
     shown = read(model, inputs, 2)
@@ -361,8 +365,8 @@ def test_vision_signals_equal_those_of_the_tower(name: str) -> None:
         pixels = torch.cat([picture[picture.flatten(1).any(1)] for picture in pixels])
     with torch.no_grad():
         out = tower(pixels, output_hidden_states=True, output_attentions=True)
-    has_cls, read_layer = name != "llava_onevision", base.config.vision_feature_layer
-    rows = out.hidden_states[read_layer][:, int(has_cls) :]
+    has_cls = name != "llava_onevision"
+    rows = out.hidden_states[layer][:, int(has_cls) :]
     attentions = torch.stack(out.attentions)  # [layers, m, heads, rows, rows]
     received = attentions.mean((2, 3))[..., int(has_cls) :]
     tile = 0
@@ -376,11 +380,11 @@ def test_vision_signals_equal_those_of_the_tower(name: str) -> None:
         torch.testing.assert_close(vision.attention[:, real], received[:, own].flatten(1)[:, patch[real]], **close)
         assert not vision.features[~real].any()
         if has_cls:
-            from_cls = attentions[read_layer][own, :, 0, 1:].transpose(0, 1).flatten(1)  # [heads, m * P]
+            from_cls = attentions[layer - 1 if layer > 0 else layer][own, :, 0, 1:].transpose(0, 1).flatten(1)  # [heads, m * P]
             torch.testing.assert_close(vision.cls_attention[:, real], from_cls[:, patch[real]], **close)
             each = attentions[:, own, :, 0, 1:].mean(2).flatten(1)  # [layers, m * P]
             torch.testing.assert_close(vision.cls_attentions[:, real], each[:, patch[real]], **close)
-            torch.testing.assert_close(vision.cls, out.hidden_states[read_layer][tile, 0], **close)
+            torch.testing.assert_close(vision.cls, out.hidden_states[layer][tile, 0], **close)
         assert (vision.cls is None) == (vision.cls_attention is None) == (vision.cls_keys is None) == (not has_cls)
         assert (vision.cls_attentions is None) == (not has_cls)
         assert vision.keys.shape == (4, record.total, 8)

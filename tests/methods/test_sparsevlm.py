@@ -75,7 +75,10 @@ def test_recycled_rows_are_cluster_means():
     [
         ("sparsevlm", 192, [(309, 3), (204, 7), (113, 16)]),
         ("sparsevlm", 64, [(82, 3), (32, 7), (18, 16)]),
+        ("sparsevlm-plus", 64, [(66, 3), (34, 7), (20, 16)]),
+        ("sparsevlm-plus", 96, [(246, 3), (54, 7), (28, 16)]),
         ("sparsevlm-plus", 128, [(238, 3), (108, 7), (60, 16)]),
+        ("sparsevlm-plus", 192, [(300, 3), (200, 7), (118, 16)]),
     ],
 )
 def test_published_schedules(name, keep, expected):
@@ -83,6 +86,11 @@ def test_published_schedules(name, keep, expected):
     assert [(k, layer) for _, k, layer in stages] == expected
     shares = [k for _, k, _ in create(name).stages(keep / 576, 32)]
     assert shares == pytest.approx([k / 576 for k, _ in expected])
+
+
+@pytest.mark.parametrize(("keep", "expected"), [(96, [238, 48, 26]), (128, [303, 110, 36])])
+def test_published_survivors_without_clusters(keep, expected):
+    assert [k for _, k, _ in create("sparsevlm", recycle=False).stages(keep, 32)] == expected
 
 
 def test_plus_takes_the_heads_that_see_most_of_the_image():

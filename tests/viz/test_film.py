@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from vlm_pruner.types import Selection
 from vlm_pruner.viz import Layout, film, film_layout, film_pages, kept_per_frame, save_film
@@ -71,6 +71,13 @@ def test_bars_are_as_high_as_their_counts() -> None:
     columns = [int((drawn[:, x] == colour).all(-1).sum()) for x, colour in ((50, ACCENT), (150, PALE), (250, PALE))]
     assert columns[0] == pytest.approx(2 * columns[1], abs=2)
     assert columns[2] <= 1
+
+
+def test_the_first_and_the_last_frame_have_their_number_under_the_bars(monkeypatch: pytest.MonkeyPatch) -> None:
+    words: list[str] = []
+    monkeypatch.setattr(ImageDraw.ImageDraw, "text", lambda self, xy, text, *args, **kwargs: words.append(text))
+    bars([2, 1, 0], 300)
+    assert words == ["tokens kept per frame, at most 2", "1", "3"]
 
 
 @pytest.mark.parametrize("ending", ["gif", "webp"])
