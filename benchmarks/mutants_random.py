@@ -36,12 +36,13 @@ EQUIVALENT: dict[str, str] = {
     "ops/facility/numba.py: above > 0 -> (above >= 0)": "where it is 0, 0 is added either way",
     "ops/maxmin/torch.py: len(held) < _CACHED -> (len(held) <= _CACHED)": "one strip more of rows that are held, not "
     "computed again",
-    "engine/vision.py: number > 0 -> (number >= 0)": "no model of transformers reads hidden state 0 of its tower: LLaVA "
-    "itself fails where its configuration says so",
+    "engine/vision.py: number > 0 -> (number >= 0)": "no model of transformers reads hidden state 0 of its tower: "
+    "LLaVA itself fails where its configuration says so",
     # rooms around the methods: web, viz, cli, evaluation, serving, models, scenes
     "viz/squares.py: (place - place.round()).abs() < 1e-3 -> ((place - place.round()).abs() <= 0.001)": (
         "places of tokens lie at whole and half numbers, never a thousandth beside one"
     ),
+    "viz/merges.py: x + dx -> (x - dx)": "which regions touch does not depend on the side from which one looks",
     "viz/geometry.py: position[:, 2] < columns - 0.5 - 1e-3 -> (position[:, 2] <= columns - 0.5 - 0.001)": (
         "no centre of a cell lies exactly a thousandth before half a column"
     ),

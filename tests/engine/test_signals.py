@@ -359,7 +359,7 @@ def test_vision_signals_equal_those_of_the_tower(name: str, layer: int, monkeypa
     prompts = family.together(family.prompt(1, 1), family.prompt(2, 2))
     inputs = family.inputs(prompts, torch.float32)
     shown = read(model, inputs, 2)
-    base, tower = model.base_model, model.base_model.vision_tower
+    tower = model.base_model.vision_tower
     pixels = inputs["pixel_values"]
     if pixels.dim() == 5:  # tiles that are all zero are padding of the batch
         pixels = torch.cat([picture[picture.flatten(1).any(1)] for picture in pixels])
@@ -380,7 +380,9 @@ def test_vision_signals_equal_those_of_the_tower(name: str, layer: int, monkeypa
         torch.testing.assert_close(vision.attention[:, real], received[:, own].flatten(1)[:, patch[real]], **close)
         assert not vision.features[~real].any()
         if has_cls:
-            from_cls = attentions[layer - 1 if layer > 0 else layer][own, :, 0, 1:].transpose(0, 1).flatten(1)  # [heads, m * P]
+            from_cls = (
+                attentions[layer - 1 if layer > 0 else layer][own, :, 0, 1:].transpose(0, 1).flatten(1)
+            )  # [heads, m * P]
             torch.testing.assert_close(vision.cls_attention[:, real], from_cls[:, patch[real]], **close)
             each = attentions[:, own, :, 0, 1:].mean(2).flatten(1)  # [layers, m * P]
             torch.testing.assert_close(vision.cls_attentions[:, real], each[:, patch[real]], **close)

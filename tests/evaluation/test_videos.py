@@ -104,3 +104,5 @@ def test_splits_and_models_that_do_not_fit(loaded):
     still = open_model("embedded")
     with pytest.raises(UnsupportedModelError, match="takes no videos"):
         ask_motion(still.model, still.processor, "video")
+    with pytest.raises(UnsupportedModelError, match="takes no videos"):
+        ask_motion(loaded.model, still.processor, "video")

@@ -179,3 +179,28 @@ def test_videos_are_pooled_eight_at_a_time(monkeypatch: pytest.MonkeyPatch) -> N
     assert (pool.filled, pool.seen) == (8, 8)
     assert pool.data["item"].shape == (12, 4)
     assert len(set(pool.data["item"][:8].flatten().tolist())) > 8
+
+
+def test_the_loss_of_videos_weighs_dull_pieces_less_and_adds_where_heads_look(
+    monkeypatch: pytest.MonkeyPatch, model: LlavaForConditionalGeneration
+) -> None:
+    dull = next(iter(DULL))
+    target = torch.tensor([pieces().index(dull), next(i for i, piece in enumerate(pieces()) if piece not in DULL)])
+    logits = torch.randn(2, model.config.text_config.vocab_size, generator=torch.Generator().manual_seed(0))
+    asked: dict[str, Any] = {}
+
+    def answered(*_: Any, **options: Any) -> tuple[None, dict[str, Tensor]]:
+        asked.update(options)
+        return None, {"logits": logits, "target": target}
+
+    monkeypatch.setattr(video, "answer", answered)
+    monkeypatch.setattr(video, "looking_loss", lambda *_: torch.tensor(0.5))
+    monkeypatch.setattr(video, "exact", lambda *_: {"word": 1.0})
+    loss, info = video.video_loss(model, {}, 16, looking=3.0, sighted=True)
+    plain = F.cross_entropy(logits, target, reduction="none")
+    expected = (plain[0] * DULL[dull] + plain[1]) / (DULL[dull] + 1)
+    assert loss.item() == pytest.approx(expected.item() + 3 * 0.5)
+    assert info == {"word": 1.0, "answers": pytest.approx(expected.item()), "looking": 0.5}
+    assert asked == {"foreign": 0, "watch": (2, 3), "total": video.TOTAL}
+    video.video_loss(model, {}, 16, looking=3.0, sighted=False)
+    assert asked["foreign"] == 2
