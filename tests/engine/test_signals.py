@@ -380,9 +380,8 @@ def test_vision_signals_equal_those_of_the_tower(name: str, layer: int, monkeypa
         torch.testing.assert_close(vision.attention[:, real], received[:, own].flatten(1)[:, patch[real]], **close)
         assert not vision.features[~real].any()
         if has_cls:
-            from_cls = (
-                attentions[layer - 1 if layer > 0 else layer][own, :, 0, 1:].transpose(0, 1).flatten(1)
-            )  # [heads, m * P]
+            read_layer = attentions[layer - 1 if layer > 0 else layer]
+            from_cls = read_layer[own, :, 0, 1:].transpose(0, 1).flatten(1)  # [heads, m * P]
             torch.testing.assert_close(vision.cls_attention[:, real], from_cls[:, patch[real]], **close)
             each = attentions[:, own, :, 0, 1:].mean(2).flatten(1)  # [layers, m * P]
             torch.testing.assert_close(vision.cls_attentions[:, real], each[:, patch[real]], **close)

@@ -17,7 +17,7 @@ from vlm_pruner.engine import prune
 from vlm_pruner.errors import InputError, PlanError
 from vlm_pruner.evaluation.bounds import least_pictures, tail, upper_bound
 from vlm_pruner.evaluation.density import DENSE, stroke_density
-from vlm_pruner.evaluation.fidelity import Meter, Trial
+from vlm_pruner.evaluation.fidelity import Meter, Trial, _divergence
 from vlm_pruner.evaluation.questions import Asked, ask_split
 from vlm_pruner.evaluation.tuning import Tuned, tune
 from vlm_pruner.evaluation.tuning_pages import recommendation, tuning_table
@@ -188,6 +188,12 @@ def test_agreement_and_divergence_are_those_of_two_plain_runs() -> None:
                 each = [float((p.exp() * (p - q)).nan_to_num().sum()) for p, q in zip(*both, strict=True)]
                 assert trial.kl == pytest.approx(sum(each) / len(each), abs=1e-5)
     assert set(found) == {True, False}
+
+
+def test_a_token_that_the_pruned_model_rules_out_counts_as_far_as_a_number_can_say() -> None:
+    p, q = torch.tensor([0.5, 0.5, 0.0]).log(), torch.tensor([1.0, 0.0, 0.0]).log()
+    assert _divergence(p, q) == pytest.approx(math.log(0.5) + 0.5 * 1e4, abs=0.1)
+    assert _divergence(q, p) == pytest.approx(math.log(2))
 
 
 def test_a_method_that_cannot_run_is_a_trial_with_the_reason() -> None:

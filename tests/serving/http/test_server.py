@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 import time
 from typing import Any
@@ -136,6 +137,16 @@ def test_many_clients_at_once_get_their_own_answers(address: str) -> None:
     for thread in threads:
         thread.join()
     assert [kept[number] for number in range(len(plans))] == [plan["keep"] for plan in plans]
+
+
+def test_no_piece_of_an_answer_waits_for_the_next(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nagle's algorithm would hold back a word until the client has confirmed the one before: 40 ms each."""
+    whole, seen = socket.socket.setsockopt, []
+    monkeypatch.setattr(socket.socket, "setsockopt", lambda own, *given: (seen.append(given), whole(own, *given))[1])
+    with socket.create_connection((address.split(":")[0], int(address.split(":")[1]))) as client:
+        client.sendall(b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert client.recv(12) == b"HTTP/1.1 200"
+    assert (socket.IPPROTO_TCP, socket.TCP_NODELAY, True) in seen
 
 
 def test_the_official_client(address: str) -> None:
