@@ -131,6 +131,10 @@ def test_a_config_without_the_fields_is_refused_by_name() -> None:
         DecoderShape.from_config(SimpleNamespace(**TEXT, num_experts=4, moe_intermediate_size=[24, 16]))
     with pytest.raises(UnsupportedModelError, match="kv_lora_rank"):
         DecoderShape.from_config(SimpleNamespace(**TEXT, kv_lora_rank=16))
+    with pytest.raises(UnsupportedModelError, match="has no patch_size"):
+        VisionShape.from_config(SimpleNamespace(hidden_size=64, intermediate_size=96, num_hidden_layers=2))
+    with pytest.raises(UnsupportedModelError, match="fields depth, num_hidden_layers"):
+        VisionShape.from_config(SimpleNamespace(hidden_size=64, patch_size=14))
     with pytest.raises(UnsupportedModelError, match="vision_config"):
         ProjectorShape.from_config(LlamaConfig(**TEXT))
 

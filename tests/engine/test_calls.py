@@ -6,6 +6,7 @@ import copy
 import gc
 import threading
 import weakref
+from importlib import import_module
 from typing import Any
 
 import pytest
@@ -32,6 +33,7 @@ from vlm_pruner import (
 from vlm_pruner.engine.recorder import KEPT
 from vlm_pruner.methods.base import create, registry
 from vlm_pruner.types import Signal
+from vlm_pruner.verify.shortened import layers_of
 
 READS = {Signal.TEXT, Signal.TEXT_KEYS, Signal.WORDS, Signal.LAST_QUERY_ATTENTION, Signal.TEXT_ATTENTION}
 CURIOUS = sorted(n for n, cls in registry().items() if (cls.needs | cls.wants) & READS and cls.__module__[:4] == "vlm_")
@@ -352,3 +354,20 @@ def test_a_prompt_that_is_sent_again_is_chosen_for_once(monkeypatch: pytest.Monk
         assert len(asked) == 1
         generate(model, family.inputs([family.prompt(3, 1)]), use_cache=False, max_new_tokens=4)
         assert len(asked) == 2
+
+
+def test_tables_that_accelerate_hands_each_layer_anew_are_cut_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    family, model = tiny("llava")
+    module, cuts = import_module("vlm_pruner.engine.arguments"), []
+    whole = module._cut_rotary
+    monkeypatch.setattr(module, "_cut_rotary", lambda *given: cuts.append(1) or whole(*given))
+
+    def rebuilt(layer: nn.Module, args: Any, kwargs: Any) -> Any:
+        return args, kwargs | {"position_embeddings": (*kwargs["position_embeddings"],)}
+
+    hooks = [layer.register_forward_pre_hook(rebuilt, with_kwargs=True) for layer in layers_of(model)]
+    with prune(model, plan((0.4, 1))):
+        forward(model, family.inputs([family.prompt(3, 1)]))
+    for hook in hooks:
+        hook.remove()
+    assert len(cuts) == 1

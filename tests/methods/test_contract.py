@@ -132,7 +132,7 @@ def test_autocast_changes_nothing(name):
 
 
 @pytest.mark.parametrize("backend", FAST)
-@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("dtype", [pytest.param(torch.float64, marks=pytest.mark.slow), torch.bfloat16], ids=str)
 def test_the_default_dtype_changes_nothing(name, dtype, backend):
     with running(backend):
         same_inside(name, default(dtype))

@@ -68,5 +68,5 @@ def _palette(frame: Image.Image, colours: int) -> Image.Image:
         if len(part):
             entries += Image.fromarray(part[None]).quantize(colours // 2).getpalette() or []
     palette = Image.new("P", (1, 1))
-    palette.putpalette(entries[: 3 * 256])
+    palette.putpalette(entries)
     return palette
