@@ -38,6 +38,8 @@ EQUIVALENT: dict[str, str] = {
     "computed again",
     "engine/vision.py: number > 0 -> (number >= 0)": "no model of transformers reads hidden state 0 of its tower: "
     "LLaVA itself fails where its configuration says so",
+    "ops/screen/numba.py: 24 -> (25)": "half of the bound is still more than what sums of eight times eight rows lose",
+    "ops/screen/torch.py: 20 -> (21)": "how much is held at a time",
     # rooms around the methods: web, viz, cli, evaluation, serving, models, scenes
     "viz/squares.py: (place - place.round()).abs() < 1e-3 -> ((place - place.round()).abs() <= 0.001)": (
         "places of tokens lie at whole and half numbers, never a thousandth beside one"
@@ -46,6 +48,11 @@ EQUIVALENT: dict[str, str] = {
     "viz/geometry.py: position[:, 2] < columns - 0.5 - 1e-3 -> (position[:, 2] <= columns - 0.5 - 0.001)": (
         "no centre of a cell lies exactly a thousandth before half a column"
     ),
+    "models/embedded/train/loop.py: elapsed - logged > stage.every -> (elapsed - logged >= stage.every)": (
+        "no clock of nanoseconds strikes the second that was asked for"
+    ),
+    "models/embedded/train/video.py: rng.random() < 0.6 -> (rng.random() <= 0.6)": "never exactly there",
+    "scenes/layout.py: rng.random() < 0.65 -> (rng.random() <= 0.65)": "never exactly there",
     "scenes/layout.py: y + height + gap < b -> (y + height + gap <= b)": (
         "a place drawn at random from the real numbers never lies exactly at the edge"
     ),

@@ -5,6 +5,8 @@ must pass. A break that no test finds is named, and the run fails.
 
 With `--random`, breaks are drawn from the syntax tree of all rooms. They need to know which tests run which line:
 `make coverage` notes it. The run fails if fewer than 93 in 100 are found, those left out that `EQUIVALENT` explains.
+Rows are noted as they are found. With `--survivors`, only what was not found is tried again; rows say what was found at
+first.
 """
 
 from __future__ import annotations
@@ -177,6 +179,9 @@ def main(options: argparse.Namespace) -> None:
                 with NOTED.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(row) + "\n")
     report.rows += found_before.values()
+    at_first = {row["name"]: row["found"] for row in reversed(_noted())}
+    for row in report.rows if drawn else []:
+        row["at_first"] = at_first[row["name"]]
     report.rows += _others({m.name for m in MUTANTS} - {m.name for m in chosen}) if options.only and not drawn else []
     counted = [row for row in report.rows if "equivalent" not in row]
     missed = sum(not row["found"] for row in counted)

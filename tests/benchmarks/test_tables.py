@@ -7,6 +7,7 @@ import re
 
 import pytest
 from benchmarks import offline_tables
+from benchmarks.hardening_tables import breaks
 from benchmarks.table_sources import SOURCES, aims, markdown, measured, picture, selection_short
 from benchmarks.tables import fill, pages, stale
 from tests.support.bench import made_up_results
@@ -25,6 +26,24 @@ def test_what_stands_between_the_marks_is_replaced_and_nothing_else():
     new = fill(text, {"x": lambda: "| 1 |\n", "y": lambda: "| 2 |"})
     assert new == ("a\n<!-- table: x -->\n| 1 |\n<!-- /table -->\nb\n<!-- table: y -->\n| 2 |\n<!-- /table -->\n")
     assert fill(new, {"x": lambda: "| 1 |", "y": lambda: "| 2 |"}) == new
+
+
+def test_breaks_are_counted_room_by_room(tmp_path):
+    rows = [
+        {"file": "engine/a.py", "found": True, "at_first": True},
+        {"file": "engine/b.py", "found": True, "at_first": False},
+        {"file": "budget.py", "found": False, "at_first": False, "equivalent": "the same"},
+        {"file": "budget.py", "found": False, "at_first": False},
+    ]  # fmt: skip
+    found = {"command": "c", "machine": {"processor": "A chip", "threads": 1}, "torch": "2.13", "rows": rows}
+    (tmp_path / "mutation_random.json").write_text(json.dumps(found))
+    table = breaks(tmp_path).splitlines()
+    assert table[2:5] == [
+        "| budget | 2 | 0 | 0 | 1 | 1 |",
+        "| engine | 2 | 1 | 1 | 0 | 0 |",
+        "| together | 4 | 1 | 1 | 1 | 1 |",
+    ]
+    assert breaks(tmp_path / "none").startswith("*Not measured yet")
 
 
 def test_a_table_that_nobody_makes():

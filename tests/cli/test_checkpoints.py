@@ -6,6 +6,7 @@ Whatever a family cannot do is a reason beside the others, or one line; there is
 from __future__ import annotations
 
 import json
+from collections.abc import Container
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,18 @@ from vlm_pruner.evaluation import BenchResults
 from vlm_pruner.methods import registry
 
 PILLOW = ("llava", "llava_next", "gemma3", "paligemma", "deepseek_vl_hybrid")  # read pictures without torchvision
-FAMILIES: list[Any] = [n if n in PILLOW else pytest.param(n, marks=needs_torchvision) for n in CHECKPOINTS]
+
+
+def families(always: Container[str]) -> list[Any]:
+    """All of them, those marked slow that are not among `always`."""
+    slow = pytest.mark.slow
+    return [
+        pytest.param(n, marks=[needs_torchvision] * (n not in PILLOW) + [slow] * (n not in always)) for n in CHECKPOINTS
+    ]
+
+
+FAMILIES = families(CHECKPOINTS)
+DTYPES = the_rest_slowly(["float32", "bfloat16"], ["bfloat16"])
 ONE_SQUARE = ("llava", "gemma3", "paligemma", "smolvlm")  # or several of as many tokens
 NO_TOWER = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_5", "mistral3", "fuyu")  # towers without the signals of CLIP
 
@@ -40,7 +52,7 @@ def cup(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_ask_answers(name: str, dtype: str, cup: Path, tmp_path: Path) -> None:
     result = run(
         "ask", cup, "What is this?", "--model", checkpoint(name), "--dtype", dtype, "--keep", "0.5", "--method",
@@ -55,7 +67,7 @@ def test_ask_answers(name: str, dtype: str, cup: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_every_method_runs_or_has_a_reason(name: str, dtype: str) -> None:
     loaded = open_model(str(checkpoint(name)), dtype=dtype)
     image = Image.radial_gradient("L").resize((200, 160)).convert("RGB")
@@ -73,7 +85,7 @@ OF_THE_TOWER = {  # methods that read what the tower of such a model does not of
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_a_report_is_written(name: str, dtype: str, cup: Path, tmp_path: Path) -> None:
     words = ("--methods", "vlm-pruner,v2drop,visionzip", "--keep", "0.5", "--max-new-tokens", 2)
     result = run(
@@ -109,8 +121,10 @@ def test_a_report_has_every_method_or_its_reason(name: str, dtype: str, cup: Pat
     assert text.count("<article") == len(registry())
 
 
-@pytest.mark.parametrize("name", FAMILIES)
-@pytest.mark.parametrize("dtype", the_rest_slowly(["float32", "bfloat16"], ["bfloat16"]))
+@pytest.mark.parametrize(
+    "name", families(("llava", "llava_next", "gemma3", "smolvlm", "qwen2_5_vl", "qwen3_5", "fuyu"))
+)
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_a_benchmark_runs(name: str, dtype: str, tmp_path: Path) -> None:
     fixed = name in ONE_SQUARE
     keep = "8" if fixed else "0.25"

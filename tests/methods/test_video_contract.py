@@ -179,12 +179,11 @@ def test_no_undeclared_read(name):
 def test_a_device_is_neither_read_nor_waited_for(name):
     tokens, method = moved(visual_tokens((7, 3, 4))), create(name)
     placed = moved(survivors(visual_tokens((7, 3, 4)), torch.arange(4, 80)))
-    for given in (tokens, dataclasses.replace(placed, grid=(7, 3, 4))):
-        for keep in (5, 20):
-            method.select(given, keep)
-            with nothing_handed_over():
-                selection = method.select(given, keep)
-            assert selection.index.shape == (keep,)
+    for given, keep in ((tokens, 20), (dataclasses.replace(placed, grid=(7, 3, 4)), 5)):
+        method.select(given, keep)
+        with nothing_handed_over():
+            selection = method.select(given, keep)
+        assert selection.index.shape == (keep,)
 
 
 @pytest.mark.parametrize("name", VIDEO)

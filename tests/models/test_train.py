@@ -118,6 +118,16 @@ def test_rate_falls_at_the_end() -> None:
     assert 1 > loop.rate_at(0.6, 0.5) > loop.rate_at(0.9, 0.5) > loop.rate_at(1.0, 0.5) == pytest.approx(0.02)
 
 
+def test_the_log_holds_four_digits(tmp_path: Path) -> None:
+    stage = loop.Stage("x", {}, 8, None, 4, 1e-3, lambda *_: (torch.zeros(()), {}), [], lambda: {"word": 1 / 3})
+    state = {"step": 5, "elapsed": 1.26, "done": False}
+    loop._log(tmp_path, stage, state, Pool(4, (0, 1), False, 0), {"loss": 2 / 3})
+    (line,) = log(tmp_path)
+    assert line == {
+        "stage": "x", "step": 5, "seconds": 1.3, "visits": 20, "distinct": 0, "loss": 0.6667, "val_word": 0.3333,
+    }  # fmt: skip
+
+
 def test_pool_draws_new_scenes_after_an_interruption() -> None:
     """And the same ones in a run that starts at the same step."""
     first = {}
