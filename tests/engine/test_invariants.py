@@ -8,6 +8,7 @@ import pytest
 import torch
 from tests.support.families import FAMILIES, LAYERS, of_each_pair, tiny
 from tests.support.pruning import close, dropped, forward, generate, largest_difference, plan
+from tests.support.slowly import the_rest_slowly
 from tests.support.versions import cache_in
 from transformers.cache_utils import CacheLayerMixin
 
@@ -87,7 +88,7 @@ def test_several_stages_equal_a_mask_per_layer(name: str, stages: tuple[tuple[fl
         assert all(after < before for before, after in pairwise(sets))
 
 
-@pytest.mark.parametrize("layer", [0, 2])
+@pytest.mark.parametrize("layer", the_rest_slowly([0, 2], [2]))  # of two stages, one at 0, the masks tell
 @each_pair
 def test_rows_of_a_padded_batch_equal_the_rows_alone(name: str, attention: str, layer: int) -> None:
     family, model = tiny(name, attention)
