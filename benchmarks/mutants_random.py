@@ -48,6 +48,8 @@ EQUIVALENT: dict[str, str] = {
     "viz/geometry.py: position[:, 2] < columns - 0.5 - 1e-3 -> (position[:, 2] <= columns - 0.5 - 0.001)": (
         "no centre of a cell lies exactly a thousandth before half a column"
     ),
+    "models/embedded/train/dense.py: (ground != 0).float() + torch.rand(ground.shape, device=ground.device) -> "
+    "((ground != 0).float() - torch.rand(ground.shape, device=ground.device))": "a chance turned round is a chance",
     "models/embedded/train/loop.py: elapsed - logged > stage.every -> (elapsed - logged >= stage.every)": (
         "no clock of nanoseconds strikes the second that was asked for"
     ),

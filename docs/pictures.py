@@ -12,7 +12,8 @@ from vlm_pruner.asking import Answer, Loaded
 from vlm_pruner.asking.pictures import answer_layout, answer_overlay, answer_selection
 from vlm_pruner.plan import PrunePlan
 from vlm_pruner.viz import growth_frames, merge_map, merge_panels, overlay_panels, save_growth
-from vlm_pruner.viz.canvas import order_legend, sheet, slot_width
+from vlm_pruner.viz.canvas import sheet, slot_width
+from vlm_pruner.viz.overlay import selection_legend
 
 __all__ = ["draw"]
 
@@ -66,7 +67,7 @@ def poster(loaded: Loaded, image: Image.Image, full: Answer, pruned: list[Answer
         panels,
         title=f"“{QUESTION}” {KEEP} of 576 visual tokens are left",
         captions=captions,
-        legend=order_legend(KEEP, 576, ordered=True),
+        legend=selection_legend(image, layout, answer_selection(pruned[0])),
         columns=columns,
         width=width,
     )

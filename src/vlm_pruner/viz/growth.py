@@ -66,7 +66,7 @@ def _palette(frame: Image.Image, colours: int) -> Image.Image:
     entries: list[int] = []
     for part in (pixels[vivid], pixels[~vivid]):
         if len(part):
-            entries += Image.fromarray(part[None]).quantize(colours // 2).getpalette() or []
+            entries += Image.fromarray(part[None]).quantize(min(colours, 256) // 2).getpalette() or []
     palette = Image.new("P", (1, 1))
     palette.putpalette(entries)
     return palette
