@@ -169,7 +169,9 @@ def _before_tower(model: Any, picture: Picture, stage: Stage) -> Picture:
     """The picture as it is after a tower that saw the patches of some tokens alone."""
     with prune(model, PrunePlan((stage,))):
         encoded = model.model.get_image_features(pixel_values=picture.pixels)
-    (kept,) = encoded_before({"mm_encoder_outputs": {"image": encoded}})["image"].tower.kept
+    before = encoded_before({"mm_encoder_outputs": {"image": encoded}})["image"]
+    assert before is not None
+    (kept,) = before.tower.kept
     return replace(picture, embeds=encoded.pooler_output[0].float(), vision=None, kept=kept)
 
 

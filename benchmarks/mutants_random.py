@@ -131,6 +131,7 @@ def _left_alone(node: Any) -> bool:
 
 
 def _of(node: Any) -> Iterator[tuple[str, Any, str]]:
+    changed: Any
     if isinstance(node, ast.Compare):
         changed = copy.deepcopy(node)
         changed.ops[0] = _OTHER[type(node.ops[0])]()

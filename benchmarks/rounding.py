@@ -89,6 +89,7 @@ def image(seed: int, side: int = SIDE, width: int = WIDTH) -> tuple[VisualTokens
     )  # fmt: skip
     keep, angle = int(rng.integers(5, 33)), torch.arange(n).float()[:, None] / 10 ** torch.linspace(0, 3, width // 8)
     turned = torch.stack([angle.cos(), angle.sin()]).repeat(1, 1, 2).to(dtype)
+    assert tokens.vision is not None
     return replace(
         tokens, raw_keys=heads(rows(width, 0.6)), text_queries=heads(text(6, width)), values=heads(rows(width)),
         text_values=heads(text(6, width)), rotary=turned,

@@ -187,7 +187,7 @@ def busy() -> Iterator[None]:
 
 def threads(report: Report, device: torch.device, repeats: int, load: str) -> None:
     """One thread of its own against all threads for every operation."""
-    setting = importlib.import_module("vlm_pruner.ops.threads")
+    setting: Any = importlib.import_module("vlm_pruner.ops.threads")
     given, method, own = tokens(576, device), create("vlm-pruner"), setting._ELEMENTS
 
     def run(limit: int) -> float:

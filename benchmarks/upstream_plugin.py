@@ -48,7 +48,7 @@ def _attached(init: Callable[..., None]) -> Callable[..., None]:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[Any]) -> None:
     """Keep what comes from the generation tests that all models share."""
-    from tests.generation.test_utils import GenerationTesterMixin
+    from tests.generation.test_utils import GenerationTesterMixin  # type: ignore[import-not-found]
 
     shared = {name for name in vars(GenerationTesterMixin) if name.startswith("test_")}
     chosen = [

@@ -157,7 +157,7 @@ def _text(module: str, name: str) -> str:
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == name:
             return ast.get_docstring(node) or ""
         if isinstance(node, ast.Assign | ast.AnnAssign) and name == ast.unparse(
-            getattr(node, "target", None) or node.targets[0]
+            node.target if isinstance(node, ast.AnnAssign) else node.targets[0]
         ):
             behind = following.value if isinstance(following, ast.Expr) else None
             return behind.value if isinstance(behind, ast.Constant) and isinstance(behind.value, str) else ""

@@ -36,9 +36,9 @@ def stage(folder: Path = STAGE) -> Path:
     for page, name in TOP.items():
         text = (ROOT / page).read_text(encoding="utf-8").replace("](docs/", "](")
         (folder / "docs" / name).write_text(_renamed(text, ""), encoding="utf-8")
-    for page in (folder / "docs").rglob("*.md"):
-        depth = len(page.relative_to(folder / "docs").parts)
-        page.write_text(_renamed(page.read_text(encoding="utf-8"), "../" * depth), encoding="utf-8")
+    for path in (folder / "docs").rglob("*.md"):
+        depth = len(path.relative_to(folder / "docs").parts)
+        path.write_text(_renamed(path.read_text(encoding="utf-8"), "../" * depth), encoding="utf-8")
     for notebook in (ROOT / "docs" / "notebooks").glob("*.py"):
         shutil.copy(notebook, folder / "docs" / "notebooks")
     config = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")

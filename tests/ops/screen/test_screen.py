@@ -79,6 +79,14 @@ def test_only_channels_in_doubt_are_measured_again(backend, monkeypatch):
         assert measured == [4]
 
 
+def test_no_variance_is_further_off_than_what_is_said():
+    rows = blobs(576, 64, 3) * 3 + 100
+    spread, off = importlib.import_module("vlm_pruner.ops.screen.torch")._variance(rows)
+    wrong = (spread.double() - rows.double().var(0, correction=0)).abs()
+    assert wrong.max() > 0
+    assert (wrong <= off).all()
+
+
 @pytest.mark.parametrize("backend", ["naive", *FAST])
 def test_what_float32_cannot_tell_apart_is_told_apart(backend):
     """Two channels whose variances differ by 2e-8 of themselves, and a common part that costs digits."""
