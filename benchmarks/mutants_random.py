@@ -44,6 +44,7 @@ EQUIVALENT: dict[str, str] = {
     "viz/squares.py: (place - place.round()).abs() < 1e-3 -> ((place - place.round()).abs() <= 0.001)": (
         "places of tokens lie at whole and half numbers, never a thousandth beside one"
     ),
+    "viz/labels.py: True -> False": "which place is better is asked of all, and all are alike",
     "viz/merges.py: x + dx -> (x - dx)": "which regions touch does not depend on the side from which one looks",
     "viz/geometry.py: position[:, 2] < columns - 0.5 - 1e-3 -> (position[:, 2] <= columns - 0.5 - 0.001)": (
         "no centre of a cell lies exactly a thousandth before half a column"

@@ -148,6 +148,7 @@ def test_the_record_changes_with_whatever_was_asked(tmp_path: Path) -> None:
         changed = write(tmp_path, GOOD | change)
         prints.add(about_own(changed, read_questions(changed), "exact")["fingerprint"])
     assert len(prints) == 5
+    assert {len(one) for one in prints} == {16}
 
 
 def test_the_same_data_twice_is_the_same_record(tmp_path: Path) -> None:

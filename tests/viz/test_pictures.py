@@ -26,7 +26,7 @@ from vlm_pruner.viz import (
 from vlm_pruner.viz.canvas import sheet, slot_width
 from vlm_pruner.viz.labels import label_size
 from vlm_pruner.viz.merges import region_colours
-from vlm_pruner.viz.overlay import dimmed, overlay_panels
+from vlm_pruner.viz.overlay import _frame, dimmed, overlay_panels
 from vlm_pruner.viz.palette import font, ink_on, light, order_colour, viridis
 
 RED = (220, 40, 40)
@@ -123,6 +123,11 @@ def test_the_sheet_is_as_wide_as_asked(image, width):
     page = overlay(image, Layout.of(image.size, (1, 4, 4)), chosen(1, 2), title="t " * 200, subtitle="s", width=width)
     assert page.size[0] == width
     assert page.mode == "RGB"
+
+
+@pytest.mark.parametrize(("side", "width"), [(6, 1), (12, 2), (26, 2), (39, 3), (100, 8)])
+def test_frames_grow_with_the_cells_that_they_are_around(side, width):
+    assert _frame(side) == width
 
 
 def test_every_frame_of_a_video_is_drawn_from_its_own_image():

@@ -20,6 +20,7 @@ def test_budget_plot_names_its_axes_and_draws_bands(tmp_path):
     assert len(axes.collections) == 1
     assert [t.get_text() for t in axes.get_xticklabels()] == ["16", "32", "64"]
     assert [t.get_text() for t in figure.legends[0].get_texts()] == ["A", "B"]
+    assert figure.get_size_inches().tolist() == [8, 5]
     figure.savefig(tmp_path / "b.png")
 
 

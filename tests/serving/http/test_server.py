@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import threading
 import time
@@ -102,6 +103,7 @@ def test_health_models_and_metrics(address: str) -> None:
     assert call(address, path="/health")[1]["status"] == "ok"
     assert call(address, path="/v1/models")[1]["data"][0]["id"] == "embedded"
     with chat_server() as (other, _):
+        began = time.perf_counter()
         call(other, body(ASKED, URL))
         call(other, {"messages": []})
         for path in ("/health", "/v1/models", "/metrics", "/nothing"):
@@ -120,6 +122,8 @@ def test_health_models_and_metrics(address: str) -> None:
         "vlm_pruner_request_seconds_count 2",
     ):  # fmt: skip
         assert line in text, line
+    (seconds,) = re.findall(r"vlm_pruner_request_seconds_sum (\S+)", text)
+    assert 0 < float(seconds) < time.perf_counter() - began
     assert 'code="404"' not in text
     assert "# TYPE vlm_pruner_queue gauge" in text
 
