@@ -38,6 +38,7 @@ EQUIVALENT: dict[str, str] = {
     "computed again",
     "engine/vision.py: number > 0 -> (number >= 0)": "no model of transformers reads hidden state 0 of its tower: "
     "LLaVA itself fails where its configuration says so",
+    "ops/maxmin/torch.py: 1 -> (2)": "where tokens have no weights, one more for all changes no order",
     "ops/maxmin/triton.py: interpreted() -> (not (interpreted()))": "how many channels are read at a time",
     "ops/screen/numba.py: 24 -> (25)": "half of the bound is still more than what sums of eight times eight rows lose",
     "ops/screen/torch.py: 20 -> (21)": "how much is held at a time",
