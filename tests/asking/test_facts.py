@@ -8,7 +8,7 @@ import pytest
 
 from vlm_pruner.asking import name_of, one_token, title_of
 from vlm_pruner.asking.answers import Run, Times, _Clock
-from vlm_pruner.asking.wording import facts
+from vlm_pruner.asking.wording import facts, timed
 from vlm_pruner.plan import PrunePlan, Stage
 from vlm_pruner.report import ImageReport, PruneReport
 
@@ -81,3 +81,8 @@ def test_milliseconds_to_the_first_token_and_from_one_to_the_next() -> None:
     clock = _Clock()
     clock.marks = [1.0, 1.25, 1.5, 1.75, 2.75]  # the start, the prompt, and three tokens
     assert clock.gaps() == [500.0, 250.0, 1000.0]
+
+
+def test_times_of_one_run_are_no_medians() -> None:
+    assert timed(1) == "Times are those of one run after a warm-up"
+    assert timed(5) == "Times are medians of 5 runs, taken in turn after a warm-up"

@@ -79,6 +79,7 @@ def test_pruning_without_cost_pays_from_the_first_dropped_token() -> None:
 
 def test_what_was_not_measured_is_said_so() -> None:
     text = table(result(80.0))
+    assert text.splitlines()[1].endswith("one run of each")
     assert text.splitlines()[3].split() == ["unpruned", "keep", "100"]
     assert next(line for line in text.splitlines() if line.startswith("projector")).count("not measured") == 2
     assert result(80.0).unpruned.ms("decode") == pytest.approx(nan, nan_ok=True)

@@ -11,7 +11,7 @@ from vlm_pruner.asking.answers import Answer, Refused
 from vlm_pruner.asking.models import Loaded
 from vlm_pruner.asking.pictures import answer_layout, answer_selection
 from vlm_pruner.asking.videos import Shown, notes_about
-from vlm_pruner.asking.wording import describe, facts, title_of
+from vlm_pruner.asking.wording import describe, facts, timed, title_of
 from vlm_pruner.report import provenance
 from vlm_pruner.viz import Entry, film, film_pages, merge_map, overlay_panels, report_page, strip
 from vlm_pruner.viz.film import contact
@@ -51,7 +51,7 @@ def answers_page(
         model=f"{loaded.name}, {device}, {dtype}",
         about=f"{what}: {name or 'unnamed'}, {_size(shown)}. Made {about['date']} with {versions}.",
         notes=(
-            f"Times are medians of {full.times.runs} runs, taken in turn after a warm-up, on {device}.",
+            f"{timed(full.times.runs)}, on {device}.",
             "Left at the end: methods with a schedule may end with fewer tokens than they were asked for. "
             "Per layer: visual tokens that enter a decoder layer, mean over the layers; that is what a budget costs.",
             "First token: vision tower, prefill and selection. FLOPs and KV bytes are counted for the language model.",

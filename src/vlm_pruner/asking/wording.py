@@ -10,7 +10,7 @@ from vlm_pruner.budget import Keep
 from vlm_pruner.methods.base import method_class
 from vlm_pruner.plan import PrunePlan, Stage
 
-__all__ = ["describe", "facts", "one_token", "title_of"]
+__all__ = ["describe", "facts", "one_token", "timed", "title_of"]
 
 
 def facts(answer: Run) -> dict[str, str]:
@@ -55,6 +55,13 @@ def describe(answer: Run) -> tuple[str, str]:
     places = [stage.place for stage in plan.stages]
     asked = [f"asked for {_budget([plan.asked])}"] if plan.asked is not None else []
     return title_of(plan), "; ".join([", ".join(papers), *(places if len(places) == 1 else asked)])
+
+
+def timed(runs: int) -> str:
+    """How often the times of answers were taken, without a full stop."""
+    if runs == 1:
+        return "Times are those of one run after a warm-up"
+    return f"Times are medians of {runs} runs, taken in turn after a warm-up"
 
 
 def title_of(plan: PrunePlan) -> str:

@@ -103,6 +103,7 @@ def _of_its_group(plans: DensityPlans, picture: Shown | None) -> Wanted:
 
 
 def _print(question: str, answers: Sequence[Answer]) -> None:
+    from vlm_pruner.asking.wording import timed
     from vlm_pruner.cli.show import answers_table
 
     out = console()
@@ -113,7 +114,7 @@ def _print(question: str, answers: Sequence[Answer]) -> None:
     out.print()
     for remark in answers[1].report.remarks:
         out.print(remark, markup=False, soft_wrap=True)
-    out.print(f"Times are medians of {answers[0].times.runs} runs, taken in turn after a warm-up.", style="dim")
+    out.print(f"{timed(answers[0].times.runs)}.", style="dim")
 
 
 def _try_to_draw(

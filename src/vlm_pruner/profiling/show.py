@@ -16,10 +16,11 @@ def table(result: Figures) -> str:
     machine = result.machine
     where = machine.get("gpu") or f"{machine['processor']}, threads {machine['threads']}"
     repeats = len(result.unpruned.samples["prefill"])
+    taken = f"medians of {repeats} interleaved runs" if repeats > 1 else "one run of each"
     head = [
         f"{result.model} · {sum(result.image_tokens)} image + {result.text_tokens} text tokens · "
         f"{result.shape.layers} layers · {result.method}",
-        f"{where} · torch {machine['torch']} · medians of {repeats} interleaved runs",
+        f"{where} · torch {machine['torch']} · {taken}",
         "",
     ]
     rows = [["", *(v.name for v in result.variants)], *_time_rows(result), *_size_rows(result)]
