@@ -38,6 +38,8 @@ EQUIVALENT: dict[str, str] = {
     "computed again",
     "engine/vision.py: number > 0 -> (number >= 0)": "no model of transformers reads hidden state 0 of its tower: "
     "LLaVA itself fails where its configuration says so",
+    "ops/maxmin/torch.py: 1 -> (2)": "where tokens have no weights, one more for all changes no order",
+    "ops/maxmin/triton.py: interpreted() -> (not (interpreted()))": "how many channels are read at a time",
     "ops/screen/numba.py: 24 -> (25)": "half of the bound is still more than what sums of eight times eight rows lose",
     "ops/screen/torch.py: 20 -> (21)": "how much is held at a time",
     # rooms around the methods: web, viz, cli, evaluation, serving, models, scenes
@@ -99,7 +101,11 @@ def draw(package: Path, count: int, seed: int, coverage: Path) -> list[Mutant]:
 def _by_name(mutant: Mutant, named: dict[str, str]) -> list[str]:
     """Test files named as the file or its folder, and that which compiles kernels, for lines that none is seen to run:
     what Numba and Triton make of them runs unseen."""
-    names = [Path(mutant.file).stem, Path(mutant.file).parent.name, "compiled" * ("import triton" in mutant.old)]
+    names = [
+        Path(mutant.file).stem.lstrip("_"),
+        Path(mutant.file).parent.name,
+        "compiled" * ("import triton" in mutant.old),
+    ]
     return [named["test_" + name] for name in dict.fromkeys(names) if "test_" + name in named]
 
 

@@ -27,10 +27,8 @@ PILLOW = ("llava", "llava_next", "gemma3", "paligemma", "deepseek_vl_hybrid")  #
 
 def families(always: Container[str]) -> list[Any]:
     """All of them, those marked slow that are not among `always`."""
-    slow = pytest.mark.slow
-    return [
-        pytest.param(n, marks=[needs_torchvision] * (n not in PILLOW) + [slow] * (n not in always)) for n in CHECKPOINTS
-    ]
+    eyes, slow = needs_torchvision, [pytest.mark.slow]
+    return [pytest.param(n, marks=eyes * (n not in PILLOW) + slow * (n not in always)) for n in CHECKPOINTS]
 
 
 FAMILIES = families(CHECKPOINTS)

@@ -371,3 +371,22 @@ def test_tables_that_accelerate_hands_each_layer_anew_are_cut_once(monkeypatch: 
     for hook in hooks:
         hook.remove()
     assert len(cuts) == 1
+
+
+def test_a_mask_of_a_decode_step_is_fitted_once_for_all_layers_that_hold_the_same_places(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    family, model = tiny("llava")
+    module, asked = import_module("vlm_pruner.engine.layers"), []
+    whole = module.follow
+    monkeypatch.setattr(module, "follow", lambda fwd, *given: asked.append(fwd.kept is None) or whole(fwd, *given))
+    with prune(model, plan((0.4, 2))):
+        generate(model, family.inputs([family.prompt(3, 1), family.prompt(6, 1)]), max_new_tokens=4)
+    assert sum(asked) == 3  # one for each decode step
+
+
+def test_a_cache_that_grows_on_the_host_counts_there() -> None:
+    family, model = tiny("llava")
+    with prune(model, plan((0.4, 2))):
+        cache = generate(model, family.inputs([family.prompt(3, 1)]), max_new_tokens=2).past_key_values
+    assert [type(layer.get_seq_length()) for layer in cache.layers] == [int] * len(cache.layers)

@@ -3,7 +3,7 @@ import torch
 
 from vlm_pruner.methods import create
 from vlm_pruner.methods._video import Video
-from vlm_pruner.methods._windows import Windows
+from vlm_pruner.methods._windows import Windows, long_windows
 from vlm_pruner.methods.prunevid import contiguous, merged_rows, prunevid, published_quotas, windows
 from vlm_pruner.types import VisualTokens
 
@@ -37,6 +37,12 @@ def test_windows_are_contiguous(label, first):
     assert "".join(str(int(f)) for f in found) == first
 
 
+def test_windows_of_several_frames_are_no_more_than_half_of_the_frames():
+    frame, member = long_windows(torch.tensor([0, 1, 1, 3, 4, 4, 4]))
+    assert frame.tolist() == [1, 4, 0]  # one of a single frame fills up
+    assert [row.nonzero().flatten().tolist() for row in member] == [[1, 2], [4, 5, 6], [0]]
+
+
 def test_scenes_are_windows_and_what_moves_is_dynamic():
     found = windows(Video.of(film()))
     assert found.first.tolist() == [0] * 4 + [4] * 4 + [8] * 4
@@ -59,11 +65,12 @@ def test_a_place_is_still_where_its_tokens_are_alike_in_each_two_frames():
     assert not found.static[0, 7]
 
 
-def test_published_counts_and_plain_means():
+@pytest.mark.parametrize("places", [range(16, 20), range(4)])
+def test_published_counts_and_plain_means(places):
     tokens = film(moving=16)
     video = Video.of(tokens)
     first = torch.arange(12) // 4 * 4
-    found = Windows(first, (torch.arange(20) >= 16).expand(12, 20))
+    found = Windows(first, torch.isin(torch.arange(20), torch.tensor(places)).expand(12, 20))
     merge = prunevid(video, found, published_quotas(found, video.there))  # 4 places of a window, 8 clusters of 16
     assert merge.kept.sum(1).tolist() == [12, 8, 8, 8] * 3
     index = video.index(merge.kept, 108)

@@ -128,3 +128,13 @@ def test_before_the_language_model_too_what_is_not_finite_is_refused(value):
 def test_before_the_language_model_equal_and_huge_features_are_no_matter(keep):
     for rows in (torch.ones(42, 48), torch.full((42, 48), 1e30), visual_tokens().features * 1e30):
         VLMPruner(merge=False).select(VisualTokens(rows, grid=(1, 6, 7)), keep).validate(42, keep)
+
+
+def test_places_of_a_video_lie_in_time_as_well():
+    place, diagonal = geometry(VisualTokens(torch.zeros(12, 1), grid=(2, 2, 3)), 1.5)
+    expected = [[1.5 * frame, y, x] for frame in range(2) for y in range(2) for x in range(3)]
+    assert place.tolist() == expected
+    assert diagonal.item() == pytest.approx((4 + 9 + 1.5**2) ** 0.5)
+    place, diagonal = geometry(VisualTokens(torch.zeros(6, 1), grid=(1, 2, 3)), 1.5)
+    assert place.tolist() == [[y, x] for y in range(2) for x in range(3)]
+    assert diagonal.item() == pytest.approx(13**0.5)

@@ -20,6 +20,7 @@ from vlm_pruner.video.sampling import READ_PIXELS, within
         (Sampling(), 600, 18000, 32),
         (Sampling(), 5, 3, 3),
         (Sampling(frames=7), 5, 150, 7),
+        (Sampling(frames=1), 5, 150, 1),
         (Sampling(frames=500), 5, 150, 150),
         (Sampling(fps=1), 5, 150, 5),
         (Sampling(fps=0.3), 5, 150, 2),

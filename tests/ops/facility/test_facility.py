@@ -21,6 +21,22 @@ def test_equals_the_definition(backend, n, m, keep, weights):
         assert facility(cover, keep, rows, candidates).tolist() == expected.tolist()
 
 
+@pytest.mark.parametrize("backend", FAST)
+def test_weights_are_not_read_beyond_their_end(backend):
+    def lying(values):
+        """The same numbers in float64, as they are read, with NaN on both sides."""
+        around = torch.full((values.numel() + 8,), torch.nan, dtype=torch.float64, device=DEVICE)
+        around[4:-4] = values.flatten().to(DEVICE)
+        return around[4:-4].view(values.shape)
+
+    generator = torch.Generator().manual_seed(0)
+    cover = torch.randn(2, 13, 7, generator=generator).to(DEVICE)
+    rows, candidates = torch.rand(2, 7, generator=generator), torch.rand(2, 13, generator=generator)
+    expected = facility(cover, 5, rows.to(DEVICE), candidates.to(DEVICE), backend="naive")
+    with running(backend):
+        assert facility(cover, 5, lying(rows), lying(candidates)).tolist() == expected.tolist()
+
+
 def test_two_steps_by_hand():
     cover = torch.tensor([[[0.9, 0.0, 0.5], [0.8, 0.7, 0.0], [0.0, 0.0, 1.0]]])
     assert facility(cover, 2).tolist() == [[1, 2]]  # gains 1.4, 1.5, 1.0; then 0.6, -, 1.0

@@ -7,10 +7,18 @@ import torch
 from tests.support.ops import DEVICE, FAST, READS_NOTHING, blobs, numba, of_sizes, poisoned, raster, running
 from tests.support.sync import no_undeclared_reads
 
+from vlm_pruner.errors import PlanError
 from vlm_pruner.ops import GrowthRule, grow
 from vlm_pruner.ops.basic import normalise
 
 RULE = GrowthRule()
+
+
+@pytest.mark.parametrize("name", ["spatial_weight", "threshold", "threshold_step"])
+@pytest.mark.parametrize("value", [-1.5, torch.inf, torch.nan])
+def test_a_rule_of_numbers_that_lead_nowhere_is_refused(name, value):
+    with pytest.raises(PlanError, match=f"{name}={value} must be a finite number >= "):
+        GrowthRule(**{name: value})
 
 
 def unit_rows(n: int, seed: int, q: int = 20, **kind) -> torch.Tensor:

@@ -138,7 +138,7 @@ class _Image:
         for strip in self.strips:
             made = self.spare.new_empty(len(self.keys), strip[0].shape[1])
             for part, own, out in zip(strip, rows, torch.split(made, heads), strict=True):
-                spare = self.spare if part.shape == self.spare.shape else self.spare[: len(part), : part.shape[1]]
+                spare = self.spare[: len(part), : part.shape[1]]
                 if part.dtype != torch.float32:
                     part = spare.copy_(part)
                 if self.scale is not None:
