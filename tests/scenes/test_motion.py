@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -180,7 +181,7 @@ def test_a_camera_that_pans_drifts_by_less_than_a_third_and_one_way():
     for motion in motions(200):
         if motion.camera == "pan" and not motion.cuts:
             places = [scene.crop[0] for scene in motion.scenes]
-            steps = {round(b - a, 6) for a, b in zip(places, places[1:], strict=False) if 0 < b < 1}
+            steps = {round(b - a, 6) for a, b in pairwise(places) if 0 < b < 1}
             assert len(steps) <= 1
             assert len({scene.crop[1:] for scene in motion.scenes}) == 1
             across.append(places[-1] - places[0])
