@@ -50,7 +50,7 @@ def share_out(
     """
     before = torch.get_num_threads()
     crew = min(len(images), _allowed.get() or before)
-    if device.type != "cpu" or crew < 2 or (before > 1 and len(images) < before):
+    if device.type != "cpu" or crew < 2 or len(images) < before:
         return function(images, *arguments)
     inference, cuts = torch.is_inference_mode_enabled(), [len(images) * i // crew for i in range(crew + 1)]
 
