@@ -38,13 +38,11 @@ def write_model(folder: Path) -> None:
     import transformers as hf
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-    letters = Tokenizer(
-        models.BPE(vocab={c: i for i, c in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}, merges=[])
-    )
+    pieces = {c: i for i, c in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+    letters = Tokenizer(models.BPE(vocab=pieces, merges=[]))
     letters.pre_tokenizer, letters.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
-    words = hf.Qwen2TokenizerFast(  # type: ignore[attr-defined]  # of the old release that this runs in
-        tokenizer_object=letters, eos_token="<|im_end|>", pad_token="<|endoftext|>"
-    )
+    fast = hf.Qwen2TokenizerFast  # type: ignore[attr-defined]  # of the old release that this runs in
+    words = fast(tokenizer_object=letters, eos_token="<|im_end|>", pad_token="<|endoftext|>")
     marks = ["vision_start", "vision_end", "vision_pad", "image_pad", "video_pad"]
     words.add_special_tokens({"additional_special_tokens": ["<|im_start|>", *(f"<|{mark}|>" for mark in marks)]})
     words.chat_template = CHAT

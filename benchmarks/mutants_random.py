@@ -51,6 +51,8 @@ EQUIVALENT: dict[str, str] = {
     "viz/geometry.py: position[:, 2] < columns - 0.5 - 1e-3 -> (position[:, 2] <= columns - 0.5 - 0.001)": (
         "no centre of a cell lies exactly a thousandth before half a column"
     ),
+    "asking/opening.py: 2 -> (3)": "the decoder halves by whole steps, as often as the side that asks for less allows; "
+    "the other 2 of the file is tested",
     "models/embedded/train/dense.py: (ground != 0).float() + torch.rand(ground.shape, device=ground.device) -> "
     "((ground != 0).float() - torch.rand(ground.shape, device=ground.device))": "a chance turned round is a chance",
     "models/embedded/train/loop.py: elapsed - logged > stage.every -> (elapsed - logged >= stage.every)": (

@@ -47,6 +47,7 @@ def test_a_plan_that_cannot_be_carried_out_stands_beside_the_others(loaded: Load
         assert words in page
     assert "torch " in page
     assert "left at the end" in page
+    assert page.count("tokens a layer on average") == 2, "of those that were pruned and answered"
 
 
 def test_alone_it_is_an_error(loaded: Loaded) -> None:

@@ -88,7 +88,7 @@ def test_a_shape_that_a_processor_refuses_is_one_line_with_the_limit(
         loaded.inputs("What?", [blank(40, 40), picture.image])
     assert f"refuses 'thin.png' ({picture.image.width} x {picture.image.height} pixels): {said}" in str(caught.value)
     assert "\n" not in str(caught.value)
-    frames = Desk(Service(loaded), 4).run("ann", UPLOADED, picture, "What?", row_of([Choice("grid", 50)]), 1)
+    frames = Desk(Service(loaded)).run("ann", UPLOADED, picture, "What?", row_of([Choice("grid", 50)]), 1)
     assert said in list(frames)[-1].alert
 
 

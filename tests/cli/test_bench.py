@@ -8,6 +8,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -25,8 +28,17 @@ def bench(*words: object) -> Result:
     return run("bench", *words)
 
 
-def test_results_table_curves_and_times_and_the_same_answers_again(tmp_path: Path) -> None:
+@contextmanager
+def telling(told: list[tuple[str, float]]) -> Iterator[Callable[[str, float], None]]:
+    yield lambda text, share: told.append((text, share))
+
+
+def test_results_table_curves_and_times_and_the_same_answers_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("matplotlib")
+    told: list[tuple[str, float]] = []
+    monkeypatch.setattr(import_module("vlm_pruner.cli.bench"), "progress", lambda doing: telling(told))
     first = bench(*FEW, "-o", tmp_path / "a" / "r.json")
     assert first.exit_code == 0, first.output
     results = BenchResults.load(tmp_path / "a" / "r.json")
@@ -38,6 +50,10 @@ def test_results_table_curves_and_times_and_the_same_answers_again(tmp_path: Pat
     assert '"select_ms"' in (tmp_path / "a" / "r.timing.json").read_text()
     with Image.open(tmp_path / "a" / "r.png") as drawn:
         assert drawn.width > 500
+    assert told[-2:] == [("timed 1 of 2 times", 0.5), ("timed 2 of 2 times", 1.0)]
+    shares = [share for _, share in told[:-2]]
+    assert (shares[0], shares[-1], len(set(shares)) > 2) == (0.0, 1.0, True)
+    assert shares == sorted(shares)
     second = bench(*FEW, "--repeats", 0, "-o", tmp_path / "b" / "r.json")
     assert second.exit_code == 0, second.output
     both = [json.loads((tmp_path / name / "r.json").read_text()) for name in ("a", "b")]

@@ -45,6 +45,18 @@ def test_after_a_minute_it_is_said_how_long_the_rest_takes(monkeypatch: pytest.M
         assert pace.left(share) == said, second
 
 
+@pytest.mark.parametrize(("second", "said"), [(89, ", about 89 s left"), (90, ", about 2 min left")])
+def test_from_a_minute_and_a_half_on_what_is_left_is_said_in_minutes(
+    second: int, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
+    pace = console._Pace()
+    pace.left(0.5)
+    now[0] = second
+    assert pace.left(0.75) == said  # as long as it took until now
+
+
 def test_a_quick_step_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     assert console.EVERY == 10.0
     with console.progress("loading x") as say:

@@ -66,7 +66,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 def on_the_page(model: str, path: Path, question: str = QUESTION) -> tuple[str, str]:
     """Status and alert of the last frame of a visitor's comparison."""
-    desk = Desk(Service(loaded(model)), columns=4)
+    desk = Desk(Service(loaded(model)))
     uploaded, problem = desk.upload(str(path))
     if uploaded is None:
         return "", problem

@@ -190,6 +190,13 @@ def test_batches_are_a_partition_into_scenes_of_one_shape() -> None:
         assert sum(len(scene) for scene in batch) <= 16
 
 
+def test_a_single_question_is_enough() -> None:
+    alone = dataclasses.replace(SETUP, questions=SETUP.questions[:1])
+    outcomes = list(answer_batches(alone, grid(["none"]).cells, {0: [0]}, iter([0])))
+    assert (alone.tokens, alone.single) == (SETUP.tokens, SETUP.single) == (25, False)
+    assert [answer.question for outcome in outcomes for answer in outcome.answers] == ["0.0"]
+
+
 def test_the_pictures_are_encoded_once_for_all_cells() -> None:
     calls: list[int] = []
     handle = SETUP.model.model.vision_tower.register_forward_hook(lambda *_: calls.append(1))

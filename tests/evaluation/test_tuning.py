@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -116,6 +117,22 @@ def test_plans_that_lose_to_another_are_not_on_the_front() -> None:
     tuned = run(lambda scene, keep: keep == 10 and scene % 2 == 0)
     assert [m.plan for m in tuned.front] == [PLANS[0], PLANS[2]]
     assert tuned.plan == PLANS[2]
+
+
+def test_a_plan_costs_the_mean_of_its_questions_and_the_median_of_their_times() -> None:
+    def made(one: Asked, plans: Sequence[PrunePlan]) -> list[Trial]:
+        scene = float(one.scene)
+        known = Trial(True, scene / 10, scene**2, scene + 1, 1e9 * scene)
+        return [known, replace(known, flops=None if one.scene == 3 else 1.0)]
+
+    first, second = tune(questions(), PLANS[:2], made, max_loss=0.1).explored
+    pictures = [float(scene) for scene in range(0, 66, 3)]
+    mean, middle = sum(pictures) / 22, (30.0**2 + 33.0**2) / 2
+    figures = (first.kl, first.prefill_ms, first.layer_average, first.flops)
+    assert figures == pytest.approx((mean / 10, middle, mean + 1, 1e9 * mean))
+    assert second.flops is None, "no count of one question is no count of the plan"
+    assert [one.cost("flops") for one in (first, second)] == pytest.approx([1e9 * mean, mean + 1])
+    assert (first.cost("tokens"), first.cost("time")) == pytest.approx((mean + 1, middle))
 
 
 def test_the_bound_is_over_pictures_not_questions() -> None:

@@ -48,6 +48,14 @@ def test_a_video_is_looked_at_as_ask_does(tmp_path: Path) -> None:
     assert "this model takes no videos: 2 frames are asked about" in " ".join(said)
 
 
+@pytest.mark.parametrize(("sampling", "pictures"), [(None, 8), (Sampling(), 8), (Sampling(frames=9), 9)])
+def test_of_a_video_as_pictures_there_are_eight_unless_more_are_asked_for(
+    sampling: Sampling | None, pictures: int, tmp_path: Path
+) -> None:
+    found = subject_named("embedded", image=str(animation(tmp_path / "a.gif", 24)), sampling=sampling)
+    assert found.inputs["pixel_values"].shape[0] == pictures
+
+
 def test_a_shape_gets_random_weights() -> None:
     found = subject_named("tiny", tokens=1152, device="cpu")
     assert found.name == "tiny (random weights)"

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import platform
 import time
 from math import isnan
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
 from vlm_pruner.engine.clock import elapsed_ms
+from vlm_pruner.profiling import timing
 from vlm_pruner.profiling.timing import Probe, describe_machine, interleave, median, peak_bytes
 
 CPU = torch.device("cpu")
@@ -100,3 +103,18 @@ def test_machine_names_what_a_figure_depends_on() -> None:
     assert machine["threads"] == torch.get_num_threads()
     assert machine["processor"]
     assert "gpu" not in machine
+
+
+CPUINFO = "processor\t: 0\nmodel name\t: Fast 9: 2 GHz\nprocessor\t: 1\nmodel name\t: other\n"
+
+
+@pytest.mark.parametrize("text", [CPUINFO, "flags\t: x\n", None])
+def test_a_processor_has_the_name_that_the_system_gives_it(
+    text: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    info = tmp_path / "cpuinfo"
+    if text is not None:
+        info.write_text(text)
+    monkeypatch.setattr(timing, "Path", {"/proc/cpuinfo": info}.__getitem__)
+    usual = platform.processor() or platform.machine()
+    assert describe_machine(CPU)["processor"] == ("Fast 9: 2 GHz" if text and "name" in text else usual)

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from vlm_pruner.scenes.build_assets import character, pictogram
+from vlm_pruner.scenes.build_assets import character, photograph, pictogram
 from vlm_pruner.scenes.render import ASSETS
 from vlm_pruner.scenes.vocabulary import ALPHABET, GLYPHS
 
@@ -34,3 +35,17 @@ def test_letters_are_those_that_were_committed(fonts: Path) -> None:
     for number, char in enumerate(ALPHABET):
         made = character(fonts, "DejaVuSansMono-Bold.ttf", char)
         assert abs(made - letters[number, 0]).mean() < CLOSE, char
+
+
+@pytest.mark.parametrize(
+    ("size", "inner"), [((800, 300), (200, 0, 600, 300)), ((400, 600), (0, 150, 400, 450)), ((40, 30), (0, 0, 40, 30))]
+)
+def test_of_a_photograph_the_middle_is_taken(
+    size: tuple[int, int], inner: tuple[int, int, int, int], tmp_path: Path
+) -> None:
+    whole = Image.new("RGB", size, "red")
+    whole.paste("blue", inner)
+    whole.save(tmp_path / "made.png")
+    found = photograph(tmp_path, "made")
+    assert found.size == (640, 480)
+    assert found.getcolors() == [(640 * 480, (0, 0, 255))]

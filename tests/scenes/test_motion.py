@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections import Counter
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -171,6 +174,26 @@ def test_cameras_differ():
         first, second = motion.scenes[:2]
         seen[motion.camera] = (first.crop != second.crop, first.seed != second.seed)
     assert seen == {"still": (False, False), "pan": (True, False), "noise": (False, True)}
+
+
+def test_a_camera_that_pans_drifts_by_less_than_a_third_and_one_way():
+    across = []
+    for motion in motions(200):
+        if motion.camera == "pan" and not motion.cuts:
+            places = [scene.crop[0] for scene in motion.scenes]
+            steps = {round(b - a, 6) for a, b in pairwise(places) if 0 < b < 1}
+            assert len(steps) <= 1
+            assert len({scene.crop[1:] for scene in motion.scenes}) == 1
+            across.append(places[-1] - places[0])
+    assert -0.3 < min(across) < -0.15
+    assert 0.15 < max(across) < 0.3
+
+
+def test_crops_are_those_of_the_published_figures():
+    """The fingerprint of a split names photographs, tints and seeds, and no crops."""
+    scenes = [scene for motion in motions(40) for scene in motion.scenes]
+    crops = [[round(float(share), 4) for share in scene.crop] for scene in scenes]
+    assert hashlib.sha256(json.dumps(crops).encode()).hexdigest()[:16] == "b55e5edcbeff9dfe"
 
 
 def test_a_question_needs_something_to_ask_about():

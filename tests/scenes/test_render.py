@@ -5,14 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from vlm_pruner import scenes
 from vlm_pruner.scenes.layout import Scene
-from vlm_pruner.scenes.render import ASSETS, PHOTOS, _texture, backgrounds
+from vlm_pruner.scenes.render import ASSETS, PHOTOS, _background, _texture, backgrounds
 from vlm_pruner.scenes.vocabulary import COLORS
 
 
@@ -79,6 +81,37 @@ def test_size_and_grid_are_free() -> None:
     assert all(x1 <= 640 and y1 <= 480 for _, _, x1, y1 in (t.box for t in scene.things))
 
 
+class Steady:
+    """Draws the number with which a photograph keeps its brightness."""
+
+    def random(self) -> float:
+        return 0.875
+
+
+@pytest.mark.parametrize(
+    ("size", "crop", "box"),
+    [
+        ((300, 100), (0.5, 1.0, 0.5, False), (40, 580 / 3, 360, 300)),
+        ((300, 100), (1.0, 0.0, 1.0, False), (0, 0, 400, 400 / 3)),
+        ((100, 200), (1.0, 0.25, 0.0, True), (310, 30, 400, 210)),
+    ],
+)
+def test_a_background_is_the_part_of_the_photograph_that_was_drawn(
+    size: tuple[int, int],
+    crop: tuple[float, float, float, bool],
+    box: tuple[float, ...],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    y, x = np.mgrid[:300, :400]
+    photo = Image.fromarray(np.stack([x // 2, y // 2, (x + y) // 4], -1).astype(np.uint8))
+    monkeypatch.setattr(import_module("vlm_pruner.scenes.render"), "backgrounds", lambda split: [photo])
+    scene = draw(0, size=size, crop=crop, photo=5, tint=None)
+    shown = photo.resize(size, Image.Resampling.BILINEAR, box=box)
+    shown = shown.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if crop[3] else shown
+    found = np.asarray(_background(scene, Steady()), np.int16)  # type: ignore[arg-type]
+    assert np.abs(found - np.asarray(shown)).max() <= 1
+
+
 def test_layouts_of_other_sizes_are_those_of_the_published_figures() -> None:
     """Splits have one size; own pictures and videos have others."""
     boxes = []
@@ -114,16 +147,12 @@ def sampled() -> np.ndarray:
 def test_pixels_are_those_of_the_published_figures() -> None:
     """The fingerprints of the splits do not see how scenes are drawn. Other pixels are another benchmark: then raise
     VERSION, and write `Image.fromarray(sampled())` to the file."""
-    from PIL import Image
-
     with Image.open(Path(__file__).with_name("rendered.png")) as file:
         stored = np.asarray(file, np.int16)
     assert np.abs(stored - sampled()).max() <= 6  # another decoder of JPEG, another rounding
 
 
 def test_demo_picture_is_the_demo_scene() -> None:
-    from PIL import Image
-
     with Image.open(scenes.DEMO) as file:
         stored = np.asarray(file.convert("RGB"), np.int16)
     drawn = pixels(scenes.demo_scene())

@@ -44,7 +44,7 @@ def _page(door: str, model: str, image: str, folder: Path) -> tuple[int, str]:
     from vlm_pruner.web.service import Service
     from vlm_pruner.web.settings import UPLOADED, Choice
 
-    desk = Desk(Service(open_model(model)), columns=4)
+    desk = Desk(Service(open_model(model)))
     uploaded, problem = (None, "") if image == DEMO_IMAGE else desk.upload(image)
     if problem:
         return 2, problem

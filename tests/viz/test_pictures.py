@@ -145,6 +145,11 @@ def test_neighbouring_regions_differ_and_a_region_is_one_colour():
     source = torch.tensor([0, 0, 1, 1, 0, 0, 1, 1, 2, 2, 3, 3, 2, 2, 3, 3])
     colours = region_colours(layout, Selection(torch.tensor([0, 2, 8, 10]), source=source))
     assert len(set(colours)) == 4
+    for cells in ([0, 1, 2, 3, 7, 4, 5, 6], [1, 0, 2, 3, 7, 4, 5, 6]):  # the eighth region touches three others
+        source = torch.tensor(cells)
+        colours = region_colours(Layout.of((80, 40), (1, 2, 4)), Selection(source.argsort(), source=source))
+        assert len(set(colours)) == 7
+        assert colours[7] not in (colours[0], colours[1], colours[4])
 
 
 def test_a_merge_map_tints_absorbed_cells_and_leaves_the_others_grey(image):

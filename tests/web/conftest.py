@@ -32,7 +32,7 @@ def picture() -> Picture:
 def desk(tiny: Loaded, picture: Picture, monkeypatch: pytest.MonkeyPatch) -> Desk:
     """The desk of the tiny model, whose gallery has one more picture."""
     monkeypatch.setattr("vlm_pruner.web.desk.gallery", lambda: {**gallery(), picture.key: picture})
-    return Desk(Service(tiny), columns=4)
+    return Desk(Service(tiny))
 
 
 @pytest.fixture(scope="package")

@@ -52,13 +52,14 @@ def test_a_whole_comparison(board, events):
     assert "<progress" not in board.status
 
 
-def test_only_methods_that_say_the_same_agree(board, events):
+@pytest.mark.parametrize(("said", "same"), [("aaa", 2), ("aab", 1), ("aba", 1), ("abb", 0)])
+def test_only_methods_that_say_the_same_agree(board, events, said, same):
     for event in events:
-        other = isinstance(event, Done) and event.column == 2
-        board.apply(Done(2, replace(event.run, text="something else")) if other else event)
-    full, pruned, random = (column.run.text for column in board.columns)
-    assert f"{int(pruned == full) + int(random == full)} of 2 give the answer of all tokens." in board.status
-    assert "≠ all tokens" in board.card(2)
+        text = said[event.column]
+        board.apply(replace(event, run=replace(event.run, text=text)) if isinstance(event, Done) else event)
+    assert f"{same} of 2 give the answer of all tokens." in board.status
+    for number in (1, 2):
+        assert f"{'=' if said[number] == 'a' else '≠'} all tokens" in board.card(number)
 
 
 def test_a_bar_is_the_share_of_what_all_tokens_cost(board, events):

@@ -28,7 +28,7 @@ def ask(desk, key="photo-test", question="what is this ?", rows=ROWS, tokens=3, 
 
 def test_a_run_fills_the_columns_it_needs_and_empties_the_others(desk):
     first, *_, last = frames = ask(desk)
-    assert [bool(first.cards[number]) for number in range(4)] == [True, True, False, False]
+    assert {number: bool(card) for number, card in first.cards.items()} == {0: True, 1: True, 2: False, 3: False}
     assert all(len(frame.cards) <= 1 for frame in frames[1:])  # a card is sent again only where it changed
     assert last.over
     assert not any(frame.over for frame in frames[:-1])
@@ -193,7 +193,7 @@ def test_the_python_lines_run_as_they_are(desk, key, tmp_path, monkeypatch, caps
 
 
 def test_the_python_lines_of_the_embedded_model_say_what_the_page_says(capsys):
-    desk, question = Desk(Service(open_model()), columns=4), DEMO_QUESTIONS[0]
+    desk, question = Desk(Service(open_model())), DEMO_QUESTIONS[0]
     exec(desk.share("", Settings("demo", question[0], (Choice("divprune", 11),))).code, {})
     first, second = capsys.readouterr().out.splitlines()
     assert first == f"all tokens: {question[1]}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, final
 
@@ -119,9 +119,9 @@ class Runner:
         """Visual tokens of one picture."""
         return int((task.prompts.ids[0] == self._placeholder).sum()) // task.scenes[0][0].pictures
 
-    def _blind(self, cell: Cell, prompts: Prompts) -> Any:
+    def _blind(self, cell: Cell, prompts: Prompts) -> AbstractContextManager[None] | None:
         if cell.blind_from is None:
-            return nullcontext()
+            return None
         return blinded(self.model, cell.blind_from, prompts.ids[0][: prompts.shared] == self._placeholder)
 
     def _answer(

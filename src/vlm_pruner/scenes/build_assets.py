@@ -61,7 +61,7 @@ def character(font_folder: Path, name: str, char: str) -> np.ndarray:
 
 
 def photograph(folder: Path, name: str) -> Image.Image:
-    """A photograph, cropped to 4:3 at 640x480 or less."""
+    """The middle of a photograph, 4:3, at 640x480."""
     image = Image.open(folder / SOURCES.get(name, f"{name}.png")).convert("RGB")
     width, height = image.size
     inner = (min(width, height * 4 // 3), min(height, width * 3 // 4))

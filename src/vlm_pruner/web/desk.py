@@ -17,13 +17,14 @@ from vlm_pruner.web.controls import choices_of
 from vlm_pruner.web.gallery import Picture, gallery, read_upload
 from vlm_pruner.web.jobs import Jobs
 from vlm_pruner.web.service import Service
-from vlm_pruner.web.settings import UPLOADED, Settings, address, python_lines
+from vlm_pruner.web.settings import MAX_CHOICES, UPLOADED, Settings, address, python_lines
 
-__all__ = ["Desk", "Frame", "Shared", "message_of"]
+__all__ = ["COLUMNS", "Desk", "Frame", "Shared", "message_of"]
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
+COLUMNS = 1 + MAX_CHOICES  # of answers: from all tokens, and of each method
 LONGEST_QUESTION = 2000  # characters
 
 
@@ -56,8 +57,8 @@ def message_of(error: Exception) -> str:
 class Desk:
     """One model, its visitors, and what they may ask for."""
 
-    def __init__(self, service: Service, columns: int) -> None:
-        self.service, self.jobs, self._columns = service, Jobs(), columns
+    def __init__(self, service: Service) -> None:
+        self.service, self.jobs = service, Jobs()
         self.budgets = Budgets(service.loaded, service.own)
 
     def upload(self, path: str) -> tuple[Picture | None, str]:
@@ -120,7 +121,7 @@ class Desk:
         What cannot be asked leaves the results of the last question as they are.
         """
         flag = self.jobs.begin(visitor)
-        blank = dict.fromkeys(range(self._columns), "")
+        blank = dict.fromkeys(range(COLUMNS), "")
         try:
             picture = self.picture(key, uploaded)
             if len(question) > LONGEST_QUESTION:

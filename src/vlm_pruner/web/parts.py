@@ -16,7 +16,7 @@ from vlm_pruner.viz.film import contact
 from vlm_pruner.viz.palette import order_colour
 from vlm_pruner.web.board import COPY
 from vlm_pruner.web.controls import NOBODY, about, layer_options, method_options, row_of
-from vlm_pruner.web.desk import Desk, Shared
+from vlm_pruner.web.desk import COLUMNS, Desk, Shared
 from vlm_pruner.web.gallery import Picture, gallery
 from vlm_pruner.web.inputs import choice_list, share_slider
 from vlm_pruner.web.settings import MAX_CHOICES, MAX_MEGABYTES, MAX_TOKENS, Settings
@@ -99,7 +99,7 @@ def lay_out(desk: Desk) -> Parts:
             status = gr.HTML(status_html(about(desk.service.loaded)), elem_id="vp-status")
             gr.HTML(_player(), elem_id="vp-player")
             with gr.Row(elem_classes="vp-results", elem_id="vp-results"):
-                cards = [gr.HTML("", elem_classes="vp-slot") for _ in range(1 + MAX_CHOICES)]
+                cards = [gr.HTML("", elem_classes="vp-slot") for _ in range(COLUMNS)]
             gr.HTML(f'<p class="vp-note vp-notes">{NOTE} {escape(about(desk.service.loaded))}</p>')
     share = gr.HTML("", elem_id="vp-share")
     return Parts(**state, **picture, **controls, status=status, cards=cards, share=share)

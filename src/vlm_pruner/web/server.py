@@ -18,7 +18,7 @@ from vlm_pruner.web.page import build
 from vlm_pruner.web.parts import thumbs_css
 from vlm_pruner.web.resources import resource
 from vlm_pruner.web.service import Service
-from vlm_pruner.web.settings import MAX_CHOICES, MAX_MEGABYTES, Own
+from vlm_pruner.web.settings import MAX_MEGABYTES, Own
 
 __all__ = ["free_port", "serve"]
 
@@ -37,7 +37,7 @@ def serve(
         port: a free one, see `free_port`.
         own: methods with parameters of their own, and plans.
     """
-    desk = Desk(Service(loaded, own), columns=1 + MAX_CHOICES)
+    desk = Desk(Service(loaded, own))
     desk.service.warm_up(gallery()["demo"].image)
     page = build(desk)
     page.queue(max_size=MAX_WAITING)

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from tests.support.checkpoints import checkpoint
 from tests.support.commands import complaint, run
-from tests.support.lmms import needs_no_lmms_eval
+from tests.support.lmms import evaluated, needs_no_lmms_eval
 from tests.support.vision import needs_torchvision
 
 from vlm_pruner.asking import Loaded, open_model
@@ -107,13 +107,6 @@ def test_answers_survive_a_kill_at_any_byte(tmp_path: Path) -> None:
         again.put("d", REPLY)
         assert Answers(path).get("d") == REPLY
     assert key_of("a", {"x": 1, "y": 2}) == key_of("a", {"y": 2, "x": 1}) != key_of("a", {"x": 1})
-
-
-def evaluated(label: str, budget: float, right: list[int], mme: float = 1800.0) -> Evaluated:
-    means = {name: 1.0 for name in Reply.__dataclass_fields__ if name != "text"}
-    samples = {"gqa": [float(x) for x in right]}
-    scores = {"gqa": sum(right) / len(right), "mme": mme}
-    return Evaluated(label, budget, {}, scores, {"gqa": "exact_match", "mme": "total"}, {}, samples, means)
 
 
 FULL = evaluated("none", 576, [1, 1, 1, 0])
