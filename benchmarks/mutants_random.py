@@ -42,6 +42,8 @@ EQUIVALENT: dict[str, str] = {
     "ops/maxmin/triton.py: interpreted() -> (not (interpreted()))": "how many channels are read at a time",
     "ops/screen/numba.py: 24 -> (25)": "half of the bound is still more than what sums of eight times eight rows lose",
     "ops/screen/torch.py: 20 -> (21)": "how much is held at a time",
+    "budget.py: sum(dealt(middle)) <= keep -> (sum(dealt(middle)) < keep)": "what the last step of the rate deals out "
+    "are the largest fractions left over before it, which come next in any case",
     # rooms around the methods: web, viz, cli, evaluation, serving, models, scenes
     "viz/squares.py: (place - place.round()).abs() < 1e-3 -> ((place - place.round()).abs() <= 0.001)": (
         "places of tokens lie at whole and half numbers, never a thousandth beside one"
@@ -93,20 +95,24 @@ def draw(package: Path, count: int, seed: int, coverage: Path) -> list[Mutant]:
         chance.shuffle(places)
     turns = [places[i] for i in range(max(map(len, found.values()))) for places in found.values() if i < len(places)]
     known = _contexts(coverage)
-    named = {path.stem: str(path.relative_to(TESTS)) for path in sorted(TESTS.rglob("test_*.py"))}
+    named: dict[str, list[str]] = {}
+    for path in sorted(TESTS.rglob("test_*.py")):
+        named.setdefault(path.stem, []).append(str(path.relative_to(TESTS)))
     mutants = [_mutant(sources[turn[0]], *turn, known) for turn in turns[:count]]
     return [replace(m, tests=" ".join([m.tests, *_by_name(m, named)]).strip()) for m in mutants]
 
 
-def _by_name(mutant: Mutant, named: dict[str, str]) -> list[str]:
-    """Test files named as the file or its folder, and that which compiles kernels, for lines that none is seen to run:
-    what Numba and Triton make of them runs unseen."""
+def _by_name(mutant: Mutant, named: dict[str, list[str]]) -> list[str]:
+    """Test files named as the file or its folder, those of its own room where several are, and that which compiles
+    kernels, for lines that none is seen to run: what Numba and Triton make of them runs unseen."""
     names = [
         Path(mutant.file).stem.lstrip("_"),
         Path(mutant.file).parent.name,
         "compiled" * ("import triton" in mutant.old),
     ]
-    return [named["test_" + name] for name in dict.fromkeys(names) if "test_" + name in named]
+    found = [named.get("test_" + name, []) for name in dict.fromkeys(names)]
+    room = mutant.file.partition("/")[0] + "/"
+    return [path for paths in found for path in [p for p in paths if p.startswith(room)] or paths]
 
 
 def _mutant(text: str, file: str, kind: str, where: tuple[int, int, int, int], new: str, known: Any) -> Mutant:

@@ -89,7 +89,9 @@ def test_a_number_that_one_more_does_not_change_stays(package: Path) -> None:
 
 def test_files_of_the_same_name_look_too_and_the_compiler_for_kernels(package: Path) -> None:
     mutant = changes(package)[0][1]
-    named = {f"test_{name}": f"{name}.py" for name in ("one", "room", "compiled", "other")}
+    named = {f"test_{name}": [f"{name}.py"] for name in ("one", "room", "compiled", "other")}
     assert mutants_random._by_name(mutant, named) == ["one.py", "room.py"]
+    several = named | {"test_one": ["hall/one.py", "room/one.py"]}
+    assert mutants_random._by_name(mutant, several) == ["room/one.py", "room.py"]
     kernel = dataclasses.replace(mutant, old="import triton\n" + SOURCE)
     assert mutants_random._by_name(kernel, named) == ["one.py", "room.py", "compiled.py"]

@@ -6,7 +6,6 @@ import copy
 import gc
 import threading
 import weakref
-from importlib import import_module
 from typing import Any
 
 import pytest
@@ -33,7 +32,6 @@ from vlm_pruner import (
 from vlm_pruner.engine.recorder import KEPT
 from vlm_pruner.methods.base import create, registry
 from vlm_pruner.types import Signal
-from vlm_pruner.verify.shortened import layers_of
 
 READS = {Signal.TEXT, Signal.TEXT_KEYS, Signal.WORDS, Signal.LAST_QUERY_ATTENTION, Signal.TEXT_ATTENTION}
 CURIOUS = sorted(n for n, cls in registry().items() if (cls.needs | cls.wants) & READS and cls.__module__[:4] == "vlm_")
@@ -354,39 +352,3 @@ def test_a_prompt_that_is_sent_again_is_chosen_for_once(monkeypatch: pytest.Monk
         assert len(asked) == 1
         generate(model, family.inputs([family.prompt(3, 1)]), use_cache=False, max_new_tokens=4)
         assert len(asked) == 2
-
-
-def test_tables_that_accelerate_hands_each_layer_anew_are_cut_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    family, model = tiny("llava")
-    module, cuts = import_module("vlm_pruner.engine.arguments"), []
-    whole = module._cut_rotary
-    monkeypatch.setattr(module, "_cut_rotary", lambda *given: cuts.append(1) or whole(*given))
-
-    def rebuilt(layer: nn.Module, args: Any, kwargs: Any) -> Any:
-        return args, kwargs | {"position_embeddings": (*kwargs["position_embeddings"],)}
-
-    hooks = [layer.register_forward_pre_hook(rebuilt, with_kwargs=True) for layer in layers_of(model)]
-    with prune(model, plan((0.4, 1))):
-        forward(model, family.inputs([family.prompt(3, 1)]))
-    for hook in hooks:
-        hook.remove()
-    assert len(cuts) == 1
-
-
-def test_a_mask_of_a_decode_step_is_fitted_once_for_all_layers_that_hold_the_same_places(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    family, model = tiny("llava")
-    module, asked = import_module("vlm_pruner.engine.layers"), []
-    whole = module.follow
-    monkeypatch.setattr(module, "follow", lambda fwd, *given: asked.append(fwd.kept is None) or whole(fwd, *given))
-    with prune(model, plan((0.4, 2))):
-        generate(model, family.inputs([family.prompt(3, 1), family.prompt(6, 1)]), max_new_tokens=4)
-    assert sum(asked) == 3  # one for each decode step
-
-
-def test_a_cache_that_grows_on_the_host_counts_there() -> None:
-    family, model = tiny("llava")
-    with prune(model, plan((0.4, 2))):
-        cache = generate(model, family.inputs([family.prompt(3, 1)]), max_new_tokens=2).past_key_values
-    assert [type(layer.get_seq_length()) for layer in cache.layers] == [int] * len(cache.layers)
